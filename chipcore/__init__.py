@@ -1,0 +1,20 @@
+"""CHIP: channel-wise disentangled interpretation of deep convolutional neural networks.
+
+Cui, Wang and Wang (2019): close random subsets of a pretrained network's channels, watch the predictions
+change, and fit, per layer, a sparse matrix W (classes x channels) that says which channels matter for
+which class.
+"""
+
+__version__ = "0.1.0"
+
+from chipcore.errors import ChipError, ImportanceNotFitted
+from chipcore.fit import fit
+from chipcore.importance import Importance, load_importance
+from chipcore.methods import Saliency, explain
+from chipcore.networks import Layer, Network, load_network
+from chipcore.settings import FitSettings
+
+__all__ = [
+    "ChipError", "FitSettings", "Importance", "ImportanceNotFitted", "Layer", "Network", "Saliency", "__version__",
+    "explain", "fit", "load_importance", "load_network",
+]  # fmt: skip

@@ -1,0 +1,243 @@
+"""The command line: ``python -m chipcore networks | fit | explain``.
+
+Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
+with one line for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import chipcore
+from chipcore.datasets.folder import find_photographs
+from chipcore.errors import ChipError, SettingsError
+from chipcore.fit import Progress
+from chipcore.methods import METHODS
+from chipcore.networks import REGISTRY
+from chipcore.render import COLOUR_MAPS, overlay
+from chipcore.store import fitted_importance, write_whole
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ChipError(f"{message}; see {self.prog} --help.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+        return 0
+    except ChipError as error:
+        print(f"chipcore: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("chipcore: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has gone
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m chipcore", description="What a convolutional network has learned, channel by channel (CHIP).")
+    parser.add_argument("--version", action="version", version=f"chipcore {chipcore.__version__}")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    networks = commands.add_parser("networks", help="list the networks and their layers")
+    networks.add_argument("--json", action="store_true", help="machine-readable")
+    networks.set_defaults(run=_networks)
+
+    fit = commands.add_parser("fit", help="learn W from a folder of photographs")
+    _network_options(fit)
+    fit.add_argument("--layers", nargs="+", required=True, metavar="L", help="layer names or module paths, all fitted in one pass; 'all' for every named layer")
+    fit.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders")
+    fit.add_argument("--classes", nargs="+", default=(), metavar="C", help="fit only these rows: index, synset or name (default: all)")
+    fit.add_argument("--photos-per-class", type=_at_least_1, default=0, metavar="P", help="use at most P photographs of each class folder")
+    fit.add_argument("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
+    fit.add_argument("--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)")
+    fit.add_argument("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
+    fit.add_argument("--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)")
+    fit.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)")
+    fit.add_argument("--seed", type=int, default=0, help="of the gates (default: %(default)s)")
+    fit.add_argument("--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)")
+    fit.add_argument("--json", action="store_true", help="machine-readable result")
+    fit.set_defaults(run=_fit)
+
+    explain = commands.add_parser("explain", help="draw a map on a photograph")
+    explain.add_argument("image", type=Path, metavar="IMAGE")
+    _network_options(explain)
+    explain.add_argument("--layer", metavar="L", help="layer name or module path (default: the deepest)")
+    explain.add_argument("--class", dest="target", required=True, metavar="C", help="index, synset or name")
+    explain.add_argument("--method", choices=tuple(METHODS), default="chip", help="default: %(default)s")
+    explain.add_argument("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
+    explain.add_argument("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph")
+    explain.add_argument("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
+    explain.add_argument("--colour-map", choices=COLOUR_MAPS, default=COLOUR_MAPS[0], help="default: %(default)s")
+    explain.add_argument("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
+    explain.add_argument("--json", action="store_true", help="machine-readable result")
+    explain.set_defaults(run=_explain)
+    return parser
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--network", required=True, metavar="N", help=f"one of {', '.join(REGISTRY)}")
+    parser.add_argument("--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+
+
+def _at_least_1(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("give a whole number above 0")
+    return int(text)
+
+
+def _device(wanted: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not there[wanted]:
+        raise SettingsError(f"this machine (or this build of torch) has no {wanted} device; leave --device out.")
+    return torch.device(wanted)
+
+
+def _load(options: argparse.Namespace) -> chipcore.Network:
+    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=_device(options.device))
+
+
+def _networks(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    for name, entry in REGISTRY.items():
+        row: dict[str, Any] = {"name": name, "title": entry.title, "bundled": entry.bundled, "input": entry.geometry.size, "fit": entry.geometry.fit}
+        row["layers"] = [{"name": layer, "path": path} for layer, path in entry.layers]
+        row["classes"] = len(entry.classes())
+        if entry.bundled:  # its weights are here, so sizes and W can be told
+            network = chipcore.load_network(name)
+            row["layers"] = [
+                {"name": at.name, "path": at.path, "channels": at.channels, "size": [at.height, at.width], "stride": at.stride, "fitted": _fitted(network, at.name)}
+                for at in network.layers
+            ]
+        rows.append(row)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        weights = "weights bundled" if row["bundled"] else "weights by --checkpoint or download"
+        print(f"{row['name']:<20} {row['title']}, {row['classes']} classes, {row['input']} px ({row['fit']}), {weights}")
+        for at in row["layers"]:
+            size = f"{at['channels']:>5} channels, {at['size'][0]:>3} x {at['size'][1]:<3}" if "channels" in at else ""
+            fitted = "" if "fitted" not in at else f"  {at['fitted']} rows of W" if at["fitted"] else "  no W yet"
+            print(f"    {at['name']:<10} {at['path']:<14} {size}{fitted}")
+
+
+def _fitted(network: chipcore.Network, layer: str) -> int:
+    try:
+        return int((chipcore.load_importance(network, layer).support > 0).sum())
+    except ChipError:
+        return 0
+
+
+def _fit(options: argparse.Namespace) -> None:
+    settings = chipcore.FitSettings(
+        gates=options.gates, target=options.target, sigma2=options.sigma2, lambda_ratio=options.lambda_ratio, seed=options.seed, precision=options.precision
+    )
+    network = _load(options)
+    layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
+    photographs = find_photographs(options.images).per_folder(options.photos_per_class)
+    out = options.out or fitted_importance()
+    unreadable: list[str] = []
+    start = time.perf_counter()
+    with _Bars(unreadable) as bars:
+        fitted = chipcore.fit(network, layers, photographs, settings, classes=options.classes, progress=bars)
+    seconds = time.perf_counter() - start
+    results = []
+    for name, importance in fitted.items():
+        rows = importance.support > 0
+        r2 = importance.r2[rows & ~importance.r2.isnan()]
+        results.append({
+            "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
+            "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
+            "file": str(importance.save(out)),
+        })  # fmt: skip
+    for sentence in unreadable:
+        print(f"chipcore: left out: {sentence}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"seconds": round(seconds, 1), "photographs": len(photographs), "unreadable": unreadable, "layers": results}, indent=2))
+        return
+    print(f"{len(photographs) - len(unreadable)} photographs x {settings.gates} gates in {seconds:.0f} s" + (f", {len(unreadable)} unreadable" if unreadable else ""))
+    print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
+    for row in results:
+        r2_text = "-" if row["median_r2"] is None else f"{row['median_r2']:.3f}"
+        print(f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}")
+
+
+class _Bars:
+    """One progress bar a stage, on standard error when it is a terminal."""
+
+    def __init__(self, unreadable: list[str]) -> None:
+        self._unreadable = unreadable
+        self._stage = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        self._unreadable.extend(progress.unreadable)
+        if progress.stage != self._stage:
+            self.__exit__()
+            self._stage = progress.stage
+            self._bar = tqdm(total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=None)
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    if not 0 <= options.opacity <= 1:
+        raise SettingsError(f"opacity is {options.opacity}; give a number from 0 to 1.")
+    if options.out.suffix.lower() != ".png":
+        raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
+    network = _load(options)
+    at = network.layer(options.layer) if options.layer else network.layers[-1]
+    importance = chipcore.load_importance(network, at.name, options.importance) if options.method == "chip" else None
+    saliency = chipcore.explain(network, options.image, options.target, options.method, at.name, importance)
+    drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
+    write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
+    if options.raw:
+        def write_raw(path: Path) -> None:
+            with open(path, "wb") as stream:  # a path would get .npy appended
+                np.save(stream, saliency.raw.numpy())
+
+        write_whole(options.raw, write_raw)
+    result = {
+        "method": saliency.method, "network": saliency.network, "layer": saliency.layer, "class": saliency.target, "label": saliency.label,
+        "probability": round(saliency.probability, 6), "map": list(saliency.raw.shape), "minimum": float(saliency.raw.min()), "maximum": float(saliency.raw.max()),
+        "state": saliency.state, "evidence": importance.evidence(saliency.target) if importance else None,
+        "seconds": round(saliency.seconds, 4), "passes": saliency.passes, "file": str(options.out),
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s")
+    if result["evidence"] == "weak":
+        print("note: this row of W was learned from few photographs; take the map with care.")
+    if saliency.state != "ok":
+        print(f"note: the map has nothing to show ({saliency.state}).")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

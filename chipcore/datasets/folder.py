@@ -1,0 +1,124 @@
+"""A folder of photographs, flat or in class folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chipcore.errors import DataError, ImageError
+from chipcore.images import SUFFIXES, InputGeometry, open_image
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs by their path below a root, in a fixed order.
+
+    ``fingerprint`` identifies the set by names and file sizes.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(f"{name}\0{(self.root / name).stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def per_folder(self, most: int, folders: Sequence[str] = ()) -> Photographs:
+        """At most ``most`` photographs of each folder (0: all), of the named folders only if any are named."""
+        taken: dict[str, int] = {}
+        names = []
+        for name in self.names:
+            folder = os.path.dirname(name)
+            if folders and os.path.basename(folder) not in folders:
+                continue
+            taken[folder] = taken.get(folder, 0) + 1
+            if not most or taken[folder] <= most:
+                names.append(name)
+        return Photographs(self.root, tuple(names))
+
+    def held_out(self, share: float) -> frozenset[str]:
+        """The photographs kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
+        folders: dict[str, list[str]] = {}
+        for name in self.names:
+            folders.setdefault(os.path.dirname(name), []).append(name)
+        chosen: list[str] = []
+        for members in folders.values():
+            ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode()).digest())
+            chosen += ranked[: int(share * len(members) + 0.5)] if len(members) > 1 else []
+        return frozenset(chosen)
+
+
+def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
+    """Every photograph below one or several folders, by suffix, in sorted order.
+
+    Symbolic links to folders are not followed. Raises ``DataError`` where there is nothing to use.
+    """
+    roots = [Path(folder).resolve() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+    if not roots:
+        raise DataError("no folder of photographs was given; name one.")
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"{root} is not a folder; give a folder of photographs or of class folders.")
+    common = Path(os.path.commonpath(roots))
+    names: dict[str, None] = {}
+    for root in roots:
+        for parent, folders_below, files in os.walk(root):
+            folders_below.sort()
+            for file in sorted(files):
+                if file.lower().endswith(SUFFIXES) and not file.startswith("."):
+                    names[str((Path(parent) / file).relative_to(common))] = None
+    if not names:
+        raise DataError(f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder.")
+    return Photographs(common, tuple(names))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Up to B readable photographs: their names and uint8 views (B, size, size, 3); and what was unreadable."""
+
+    names: tuple[str, ...]
+    views: Tensor
+    unreadable: tuple[str, ...]
+
+
+def batches(photographs: Photographs, names: Sequence[str], geometry: InputGeometry, size: int, workers: int = 2) -> Iterator[Batch]:
+    """Photographs in batches of ``size``, decoded ahead by threads; unreadable ones are named, not fatal."""
+
+    def read(name: str) -> np.ndarray | str:
+        try:
+            return np.asarray(geometry.view(open_image(photographs.root / name)))
+        except ImageError as error:
+            return str(error)
+
+    groups = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
+    with ThreadPoolExecutor(workers, thread_name_prefix="photographs") as pool:
+        coming = iter(groups)
+        waiting: list[tuple[tuple[str, ...], list[Future[np.ndarray | str]]]] = []
+
+        def ask(count: int) -> None:
+            waiting.extend((group, [pool.submit(read, name) for name in group]) for group in islice(coming, count))
+
+        ask(2)
+        while waiting:
+            group, futures = waiting.pop(0)
+            ask(1)
+            results = list(zip(group, (future.result() for future in futures), strict=True))
+            good = [(name, view) for name, view in results if not isinstance(view, str)]
+            bad = tuple(view for _name, view in results if isinstance(view, str))
+            views = torch.from_numpy(np.stack([view for _name, view in good])) if good else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
+            yield Batch(tuple(name for name, _view in good), views, bad)

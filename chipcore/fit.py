@@ -1,0 +1,227 @@
+"""Learning W: perturbed predictions of many photographs, summed into moments, solved class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chipcore import admm
+from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
+from chipcore.errors import DataError
+from chipcore.gates import draw_uniform, generator, proximity
+from chipcore.importance import Importance, describe
+from chipcore.moments import Moments
+from chipcore.networks.network import Layer, Network
+from chipcore.perturbation import perturbed_scores
+from chipcore.settings import FitSettings
+
+PHOTOGRAPHS_AT_ONCE = 16
+MEMORY = 6 << 30  # bytes that moments may take at once; more classes or channels go in further passes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fit has come: photographs of all passes, or classes while solving."""
+
+    stage: str
+    done: int
+    total: int
+    unreadable: tuple[str, ...] = ()
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Classes of one layer whose moments are gathered in one pass."""
+
+    layer: Layer
+    classes: tuple[int, ...]
+
+
+@dataclass
+class Gathered:
+    """Moments of one share: from the photographs that W is fitted to, and from those held out."""
+
+    share: Share
+    training: Moments
+    held_out: Moments
+    unreadable: list[str] = field(default_factory=list)
+
+
+def fit(
+    network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
+    *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
+) -> dict[str, Importance]:  # fmt: skip
+    """Fit W of one or several layers, all in one pass over the photographs where memory allows.
+
+    Args:
+        network: the network to interpret.
+        layers: registry names or module paths.
+        images: a folder of photographs (flat or class folders), several folders, or ``find_photographs``' result.
+        settings: see :class:`FitSettings`.
+        classes: fit only these rows (index, synset or name); all by default.
+        progress: called with :class:`Progress` after every batch and every block of solved classes.
+        memory: bytes that the moments may take at once.
+
+    Returns:
+        :class:`Importance` by layer name.
+
+    Raises:
+        ChipError: a layer, class, folder or setting that can't be used.
+    """
+    settings = settings or FitSettings()
+    chosen = tuple(dict.fromkeys(network.layer(name) for name in layers))
+    if not chosen:
+        raise DataError("no layer was given; name one or several.")
+    rows = tuple(sorted({network.classes.index(one) for one in classes})) or tuple(range(len(network.classes)))
+    photographs = images if isinstance(images, Photographs) else find_photographs(images)
+    held = photographs.held_out(settings.held_out)
+    passes = plan(chosen, rows, memory)
+    solved: dict[str, _Rows] = {layer.name: _Rows(len(network.classes), layer.channels) for layer in chosen}
+    for number, shares in enumerate(passes):
+        before = number * len(photographs)
+        total = len(passes) * len(photographs)
+
+        def report(done: int, unreadable: tuple[str, ...], before: int = before, total: int = total) -> None:
+            if progress:
+                progress(Progress("photographs", before + done, total, unreadable))
+
+        gathered = gather(network, shares, photographs, held, settings, report)
+        for one in gathered:
+            solved[one.share.layer.name].solve(one, settings, progress)
+    facts = {"settings": settings.as_dict(), "photographs": len(photographs), "data_fingerprint": photographs.fingerprint}
+    return {layer.name: solved[layer.name].importance(describe(network, layer, **facts)) for layer in chosen}
+
+
+def plan(layers: Sequence[Layer], rows: Sequence[int], memory: int) -> list[list[Share]]:
+    """Layers and classes grouped into passes whose moments (training and held-out) fit into ``memory`` bytes."""
+    passes: list[list[Share]] = [[]]
+    left = memory
+    for layer in layers:
+        each = 2 * Moments.bytes_per_class(layer.channels)
+        waiting = list(rows)
+        while waiting:
+            room = min(len(waiting), left // each)
+            if room == 0 and passes[-1]:
+                passes.append([])
+                left = memory
+                continue
+            room = max(room, 1)  # one class more than the budget is better than none
+            passes[-1].append(Share(layer, tuple(waiting[:room])))
+            waiting = waiting[room:]
+            left -= room * each
+    return passes
+
+
+def gather(
+    network: Network, shares: Sequence[Share], photographs: Photographs, held: frozenset[str], settings: FitSettings,
+    report: Callable[[int, tuple[str, ...]], None] | None = None,
+) -> list[Gathered]:  # fmt: skip
+    """One pass over the photographs: moments of every share, from training and held-out photographs."""
+    gathered = [
+        Gathered(share, *(Moments.zeros(share.classes, share.layer.channels, network.device) for _ in range(2))) for share in shares
+    ]
+    done = readable = 0
+    with torch.inference_mode():
+        for batch in batches(photographs, photographs.names, network.geometry, PHOTOGRAPHS_AT_ONCE):
+            if batch.names:
+                add_batch(network, gathered, batch, held, settings)
+            readable += len(batch.names)
+            done += len(batch.names) + len(batch.unreadable)
+            if report:
+                report(done, batch.unreadable)
+    if not readable:
+        raise DataError(f"none of the {len(photographs)} files below {photographs.root} could be read as a photograph; give another folder.")
+    return gathered
+
+
+def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held: frozenset[str], settings: FitSettings) -> None:
+    """Perturb a batch of photographs at every share's layer and add what comes out to the moments."""
+    layers = tuple(dict.fromkeys(one.share.layer for one in gathered))
+    activations = network.trunk(network.geometry.normalise(batch.views.to(network.device)), layers)
+    original = activations.scores.softmax(1)
+    kept = torch.tensor([name in held for name in batch.names], device=original.device)
+    for layer in layers:
+        features, carried = activations.features[layer.path], activations.carried[layer.path]
+        suffix = network.suffix(layer, layers)
+        drawn = [draw_uniform(settings.gates, layer.channels, generator(settings.seed, layer.path, name)) for name in batch.names]
+        gates = torch.stack([torch.from_numpy(one) for one in drawn]).to(features)
+        perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision)
+        if settings.target == "probability":
+            perturbed = perturbed.softmax(-1)
+        z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
+        weight = proximity(gates, settings.sigma2 or layer.channels)
+        for one in gathered:
+            if one.share.layer == layer:
+                for moments, which in ((one.training, ~kept), (one.held_out, kept)):
+                    if which.any():
+                        moments.add(z[which], weight[which], original[which], perturbed[which], settings.cutoff)
+
+
+def batch_size(peak: int, device: torch.device) -> int:
+    """How many gated networks run at once, from the widest step of the suffix in elements.
+
+    On a CPU the widest step should stay near the caches; a GPU takes what a share of its free memory holds.
+    """
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return max(8, min(4096, free // (16 * 4 * peak)))
+    return max(8, min(256, (64 << 20) // (4 * peak)))
+
+
+class _Rows:
+    """The rows of W of one layer as they are solved."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        self.W = torch.zeros(classes, channels)
+        self.r2 = torch.full((classes,), torch.nan)
+        self.images = torch.zeros(classes, dtype=torch.int32)
+        self.loyalty = torch.zeros(classes)
+
+    def solve(self, gathered: Gathered, settings: FitSettings, progress: Report | None) -> None:
+        moments = gathered.training
+        self.images[moments.classes.cpu()] = moments.images.to("cpu", torch.int32)
+        self.loyalty[moments.classes.cpu()] = moments.loyalty.to("cpu", torch.float32)
+        known = (moments.loyalty >= max(settings.min_evidence, 1e-12)).nonzero().flatten()
+        if len(known) == 0:
+            return
+
+        def report(done: int, total: int) -> None:
+            if progress:
+                progress(Progress(f"solving {gathered.share.layer.name}", done, total))
+
+        W = solve_rows(moments, known, settings.lambda_ratio, report)
+        rows = moments.classes[known].cpu()
+        self.W[rows] = W.to("cpu", torch.float32)
+        complete = torch.zeros_like(moments.cross)
+        complete[known] = W.to(complete)
+        self.r2[rows] = gathered.held_out.r2(complete)[known].to("cpu", torch.float32)
+
+    def importance(self, metadata: dict[str, object]) -> Importance:
+        return Importance(self.W, self.r2, (self.W != 0).sum(1, dtype=torch.int32), self.images, self.loyalty, metadata)
+
+
+def solve_rows(moments: Moments, slots: Tensor, lambda_ratio: float, report: Callable[[int, int], None] | None = None) -> Tensor:
+    """W (len(slots), K) of some classes by ADMM, with moments divided by the class's weight.
+
+    The division makes lambda mean the same for every class, however many photographs it has.
+    """
+    weight = moments.weight[slots]
+    # One class after another inside the solver: indexing all Grams at once would copy gigabytes.
+    cross = moments.cross[slots] / weight[:, None]
+    lam = lambda_ratio * admm.lambda_max(cross)
+    every = len(slots) == len(moments.gram)
+    blocks = []
+    for start in range(0, len(slots), 64):
+        some = slots[start : start + 64]
+        gram = (moments.gram[start : start + 64] if every else moments.gram[some]) / weight[start : start + 64, None, None]
+        blocks.append(admm.solve(gram, cross[start : start + 64], lam[start : start + 64]).W)
+        if report:
+            report(min(start + 64, len(slots)), len(slots))
+    return torch.cat(blocks)

@@ -1,0 +1,125 @@
+"""From a file to the network's input, by one geometry.
+
+A photograph is turned upright (EXIF), flattened on white where it is transparent, made RGB and fitted to
+the network's input by a named rule. Every map is drawn on exactly that view, so a map and its photograph
+always agree. ``squash`` keeps the whole photograph and changes its aspect; ``crop`` keeps the aspect and
+loses the borders.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from chipcore.errors import ImageError, SettingsError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 50_000_000  # a 50-megapixel camera; decoding it takes 150 MB
+
+Fit = Literal["squash", "crop"]
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """How a photograph becomes a network's input.
+
+    ``size`` is the input's side in pixels, ``fit`` the rule; for ``crop`` the short side is first resized
+    to ``resize`` pixels. Values are scaled to [0, 1], then ``(x - mean) / std`` per RGB channel.
+    """
+
+    size: int = 224
+    fit: Fit = "crop"
+    resize: int = 256
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.resize < self.size:
+            raise SettingsError(f"input size {self.size} and resize {self.resize} do not fit: give 1 <= size <= resize.")
+        if self.fit not in ("squash", "crop"):
+            raise SettingsError(f"there is no fit rule {self.fit!r}; give squash or crop.")
+        if any(value <= 0 for value in self.std):
+            raise SettingsError("every std of the normalisation must be above 0.")
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The photograph as the network sees it: RGB, ``size`` x ``size`` pixels."""
+        image = as_rgb(image)
+        filtering = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        if self.fit == "squash":
+            return image.resize((self.size, self.size), filtering)
+        # Cut the square out first and resize it once: the same picture as resizing everything, cropping
+        # afterwards, without a 5,000-pixel strip in memory for a 1 x 5,000 photograph.
+        side = min(image.size) * self.size / self.resize
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return image.resize((self.size, self.size), filtering, box=(left, top, left + side, top + side))
+
+    def tensor(self, image: Image.Image) -> Tensor:
+        """Normalised input, shape (3, size, size), float32."""
+        return self.normalise(torch.from_numpy(np.asarray(self.view(image)).copy()))
+
+    def normalise(self, view: Tensor) -> Tensor:
+        """uint8 views (..., size, size, 3) to normalised float32 (..., 3, size, size)."""
+        mean = torch.tensor(self.mean, device=view.device)
+        std = torch.tensor(self.std, device=view.device)
+        return ((view.to(torch.float32) / 255 - mean) / std).movedim(-1, -3)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit greys scaled to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # I, I;16, I;16B: Pillow's convert() would clip at 255, not scale
+        values = np.asarray(image).astype(np.float64)
+        scale = 257.0 if image.mode != "I" or values.max(initial=0) > 255 else 1.0
+        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
+    """Decode a photograph from a path or from bytes.
+
+    The size is checked before anything is decoded. Raises ``ImageError`` with one sentence for whatever is
+    not a photograph: a missing file, a folder, text, a truncated file, or more than ``MAX_PIXELS`` pixels.
+    """
+    label = name or (str(source) if not isinstance(source, bytes) else "this file")
+    stream: io.BytesIO | Path
+    if isinstance(source, bytes):
+        stream = io.BytesIO(source)
+    else:
+        stream = Path(source)
+        if stream.is_dir():
+            raise ImageError(f"{label} is a folder; give a photograph.")
+        if not stream.exists():
+            raise ImageError(f"{label} does not exist; check the path.")
+    try:
+        # Pillow warns between one and two times its own limit; our limit is the one that counts.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(stream, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
+                image.load()
+                return as_rgb(image)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"{label} has more pixels than we decode; give at most {MAX_PIXELS // 10**6} million.") from None
+    except PermissionError:
+        raise ImageError(f"{label} may not be read; check its permissions.") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError):
+        raise ImageError(f"{label} is not a photograph we can read (JPEG, PNG, WebP, GIF, BMP or TIFF, whole).") from None

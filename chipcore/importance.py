@@ -1,0 +1,125 @@
+"""W, the class-discriminative importance of channels, with what it was learned from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from chipcore.errors import ImportanceError, ImportanceNotFitted
+from chipcore.networks.network import Layer, Network
+from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, write_whole
+
+FORMAT = 1
+MANY = 10.0  # photographs' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
+
+Evidence = Literal["none", "weak", "good"]
+
+
+@dataclass(frozen=True)
+class Importance:
+    """W of one layer of one network.
+
+    - ``W`` (C, K) float32: importance of every channel for every class, signed; a row without evidence is 0
+    - ``r2`` (C,): held-out R2 of each row, NaN where no held-out photograph carried weight
+    - ``support`` (C,): number of non-zero channels of each row
+    - ``images`` (C,): number of photographs that carried weight for each row
+    - ``loyalty`` (C,): sum of f^c over those photographs, the number of whole photographs they are worth
+    - ``metadata``: format version, network, weights sha256, layer, settings, data fingerprint, version, date
+    """
+
+    W: Tensor
+    r2: Tensor
+    support: Tensor
+    images: Tensor
+    loyalty: Tensor
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def evidence(self, index: int) -> Evidence:
+        """How far the row of a class can be trusted: 'none' (not fitted), 'weak' (few photographs) or 'good'."""
+        if int(self.support[index]) == 0:
+            return "none"
+        return "good" if float(self.loyalty[index]) >= MANY else "weak"
+
+    def top_channels(self, index: int, count: int) -> list[int]:
+        """The ``count`` channels of largest positive importance for a class, largest first (Fig. 11, left)."""
+        row = self.W[index]
+        order = torch.argsort(row, descending=True, stable=True)[:count]
+        return [int(k) for k in order if row[k] > 0]
+
+    def channels_above(self, index: int, share: float) -> list[int]:
+        """The channels whose importance is above ``share`` of the row's largest (Fig. 11, right: 1/1000)."""
+        row = self.W[index]
+        return [int(k) for k in (row > share * row.max()).nonzero().flatten() if row[k] > 0]
+
+    def save(self, folder: Path) -> Path:
+        """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all."""
+        path = _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
+        tensors = {name: getattr(self, name).cpu().contiguous() for name in ("W", "r2", "support", "images", "loyalty")}
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"chipcore": json.dumps(self.metadata, sort_keys=True)}))
+        return path
+
+
+def _path(folder: Path, network: str, weights_sha256: str, layer: str) -> Path:
+    return folder / f"{network}-{weights_sha256[:12]}" / f"{layer.replace('/', '_')}.safetensors"
+
+
+def describe(network: Network, layer: Layer, **learned_from: Any) -> dict[str, Any]:
+    """The metadata of W that ties it to its network and layer."""
+    from datetime import UTC, datetime
+
+    from chipcore import __version__
+
+    return {
+        "format": FORMAT, "network": network.name, "weights_sha256": network.weights_sha256, "layer": layer.name, "path": layer.path,
+        "channels": layer.channels, "classes": len(network.classes), "geometry": asdict(network.geometry),
+        "chipcore": __version__, "date": datetime.now(UTC).date().isoformat(), **learned_from,
+    }  # fmt: skip
+
+
+def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
+    """Read W and check it against the network and layer it will be used with.
+
+    Raises ``ImportanceError`` where the file is damaged or was fitted for anything else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = json.loads((file.metadata() or {})["chipcore"])
+    except (SafetensorError, KeyError, ValueError, OSError):
+        raise ImportanceError(f"{path} is not a whole file of W; fit it again.") from None
+    wanted = {
+        "format": FORMAT, "network": network.name, "weights_sha256": network.weights_sha256,
+        "path": layer.path, "channels": layer.channels, "classes": len(network.classes),
+    }  # fmt: skip
+    for key, value in wanted.items():
+        if metadata.get(key) != value:
+            raise ImportanceError(f"{path} was fitted with {key} {metadata.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}.")
+    C, K = len(network.classes), layer.channels
+    shapes = {"W": (C, K), "r2": (C,), "support": (C,), "images": (C,), "loyalty": (C,)}
+    if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not torch.isfinite(tensors["W"]).all():
+        raise ImportanceError(f"{path} does not hold a finite W of {C} classes x {K} channels; fit it again.")
+    return Importance(**tensors, metadata=metadata)
+
+
+def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
+    """W of a layer: from ``folder``, or from the user's cache, or as bundled.
+
+    Raises ``ImportanceNotFitted``, which says how to fit it, or ``ImportanceError`` for a damaged file.
+    """
+    at = network.layer(layer)
+    folders = [Path(folder)] if folder is not None else [fitted_importance(), BUNDLED_IMPORTANCE]
+    for place in folders:
+        path = _path(place, network.name, network.weights_sha256, at.name)
+        if path.is_file():
+            return read_importance(path, network, at)
+    raise ImportanceNotFitted(
+        f"W of {network.name} at {at.name} is not fitted for these weights; fit it with: "
+        f"python -m chipcore fit --network {network.name} --layers {at.name} --images FOLDER"
+    )

@@ -1,0 +1,54 @@
+"""CHIP maps (Eq. 10), and from a raw map to a picture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+State = Literal["ok", "constant", "no positive part", "not finite"]
+
+
+def chip_map(row: Tensor, features: Tensor) -> Tensor:
+    """Eq. 10, the sum of w_c^k A_k over channels.
+
+    Args:
+        row: w_c, shape (K,).
+        features: A, shape (K, u, v).
+
+    Returns:
+        The signed map, shape (u, v).
+    """
+    return torch.einsum("k,kuv->uv", row.to(features), features)
+
+
+def state(raw: Tensor) -> State:
+    """Whether a map has anything to show; the app explains every state but 'ok'."""
+    if not torch.isfinite(raw).all():
+        return "not finite"
+    if raw.max() == raw.min():
+        return "constant"
+    return "ok" if raw.max() > 0 else "no positive part"
+
+
+def upsample(raw: Tensor, size: int) -> Tensor:
+    """A raw map (u, v) at the network's input resolution, bilinear, shape (size, size)."""
+    return functional.interpolate(raw[None, None].float(), (size, size), mode="bilinear", align_corners=False)[0, 0]
+
+
+def picture(raw: Tensor, size: int, *, signed: bool = False, maximum: float | None = None) -> Tensor:
+    """A map for the eye: up-sampled and scaled, float32 (size, size).
+
+    The positive part in [0, 1], or for ``signed`` both parts in [-1, 1] with 0 at 0. ``maximum`` is the
+    value drawn as 1; by default the map's own, so give one to put several maps on one scale. A map with
+    nothing to show gives zeros.
+    """
+    if state(raw) == "not finite":
+        return torch.zeros(size, size)
+    large = upsample(raw, size)
+    if not signed:
+        large = large.clamp(min=0)
+    top = maximum if maximum is not None else float(large.abs().max())
+    return (large / top).clamp(-1, 1) if top > 0 else torch.zeros_like(large)

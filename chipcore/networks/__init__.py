@@ -1,0 +1,7 @@
+"""One registry: what a network is, and every network we know."""
+
+from chipcore.networks.classes import Classes
+from chipcore.networks.network import Layer, Network
+from chipcore.networks.registry import REGISTRY, Entry, load_network
+
+__all__ = ["REGISTRY", "Classes", "Entry", "Layer", "Network", "load_network"]

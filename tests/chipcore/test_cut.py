@@ -1,0 +1,147 @@
+"""A cut network against a full forward pass with a gating hook."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chipcore import vision
+from chipcore.cut import Cut
+from chipcore.errors import ChipError
+from conftest import TinyNet
+
+# One of every family, at layers inside and outside branches.
+FAMILIES = {
+    "resnet18": ("relu", "layer1", "layer2.0.conv1", "layer4"),
+    "googlenet": ("inception3b", "inception5b"),
+    "densenet121": ("features.transition1", "features.denseblock4"),
+    "mobilenet_v3_small": ("features.1", "features.4.block.1", "features.12"),
+    "convnext_tiny": ("features.1", "features.7"),
+    "vgg11_bn": ("features.0", "features.3", "features.28"),
+    "vgg11": ("features.10", "features.20", "avgpool"),
+    "squeezenet1_0": ("features.2", "features.11", "features.12"),
+}
+
+
+def full_pass(model: nn.Module, path: str, images: Tensor, gates: Tensor) -> Tensor:
+    """The plain way: gate with a hook, run everything. Gates (B, K)."""
+    handle = model.get_submodule(path).register_forward_hook(lambda _m, _i, output: output * gates[..., None, None])
+    try:
+        return model(images)
+    finally:
+        handle.remove()
+
+
+def calibrate(model: nn.Module) -> None:
+    """Batch norms of random weights take the statistics of random images; else signals die on the way."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.inference_mode():
+        model(torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(2)))
+    model.eval()
+
+
+def gated_scores(cut: Cut, path: str, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor) -> Tensor:
+    suffix = cut.suffixes[path]
+    return suffix.scores(suffix.prepare(features), carried, gates)
+
+
+def compare(model: nn.Module, paths: tuple[str, ...], size: int, tolerance: float) -> Cut:
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    cut = Cut(model, paths, images[:1])
+    with torch.inference_mode():
+        activations = cut.trunk(images)
+        torch.testing.assert_close(activations.scores, model(images), rtol=tolerance, atol=tolerance)
+        for path in paths:
+            features = activations.features[path]
+            gates = (torch.rand(2, 3, features.shape[1], generator=torch.Generator().manual_seed(1)) < 0.5).to(features)
+            got = gated_scores(cut, path, features, activations.carried[path], gates)
+            for n in range(3):
+                expected = full_pass(model, path, images, gates[:, n])
+                scale = float(expected.std())
+                assert float((got[:, n] - expected).abs().max()) <= tolerance * max(scale, 1e-3), path
+                assert float((got[:, n] - activations.scores).abs().max()) > 10 * tolerance * scale, "the gate changed nothing"
+    return cut
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gated_prediction_equals_a_full_pass(name: str) -> None:
+    torch.manual_seed(0)
+    options = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
+    model = vision.models.get_model(name, weights=None, **options).eval()
+    calibrate(model)
+    assert compare(model, FAMILIES[name], 96, 2e-4).traced
+
+
+def test_lite0_at_all_its_depths(lite0) -> None:
+    compare(lite0.model, tuple(layer.path for layer in lite0.layers), 224, 2e-4)
+
+
+def test_contributions_are_gated_where_a_linear_map_follows() -> None:
+    torch.manual_seed(0)
+    vgg = vision.models.vgg11().eval()
+    cut = Cut(vgg, ["features.19", "features.20"], torch.zeros(1, 3, 64, 64))
+    assert cut.suffixes["features.20"]._front is not None
+    assert cut.suffixes["features.19"]._front is None, "a ReLU and a pool come first"
+    prepared = cut.suffixes["features.20"].prepare(torch.randn(2, 512, 2, 2))
+    assert prepared.shape == (2, 512, 4096)
+
+
+def test_residual_branch_is_carried_not_recomputed() -> None:
+    torch.manual_seed(0)
+    cut = Cut(TinyNet().eval(), ["second"], torch.zeros(1, 3, 8, 8))
+    assert len(cut.trunk(torch.zeros(1, 3, 8, 8)).carried["second"]) == 1
+    assert not [name for name, _ in cut.suffixes["second"]._module.named_modules() if "first" in name]
+
+
+def test_in_place_operations_leave_features_and_model_alone() -> None:
+    torch.manual_seed(0)
+    model = TinyNet().eval()
+    images = torch.randn(2, 3, 8, 8)
+    cut = Cut(model, ["first", "second"], images[:1])
+    with torch.inference_mode():
+        activations = cut.trunk(images)
+        expected = model.first(images)
+        torch.testing.assert_close(activations.features["first"], expected)
+        assert (expected < 0).any(), "the features are those before the in-place ReLU"
+        given = (cut, "second", activations.features["second"], activations.carried["second"], torch.ones(2, 4, 5))
+        torch.testing.assert_close(gated_scores(*given), gated_scores(*given), rtol=0, atol=0)
+    assert model.relu.inplace
+    assert not model.first._forward_hooks
+
+
+class Untraceable(TinyNet):
+    """Control flow on values, which torch.fx can't follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.mean() > -1e9 else -x)
+
+
+def test_untraceable_network_falls_back_to_full_passes_with_a_warning() -> None:
+    torch.manual_seed(0)
+    model = Untraceable().eval()
+    with pytest.warns(UserWarning, match="cannot be traced"):
+        cut = compare(model, ("first", "second"), 8, 1e-5)
+    assert not cut.traced
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Flatten(2)
+        self.norm = nn.LayerNorm(64)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.classifier = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.norm(self.embed(x)).mean(1))
+
+
+@pytest.mark.parametrize(("path", "sentence"), [("norm", "not feature maps"), ("unused", "takes no part"), ("nowhere", "there is no module")])
+def test_layers_that_cannot_be_gated_are_refused_with_the_reason(path: str, sentence: str) -> None:
+    with pytest.raises(ChipError, match=sentence):
+        Cut(Tokens().eval(), [path], torch.zeros(1, 3, 8, 8))

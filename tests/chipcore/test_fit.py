@@ -1,0 +1,175 @@
+"""The fit end to end: against the definition on a tiny network, and on real photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import chipcore
+from chipcore import admm
+from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.errors import ChipError, DataError, SettingsError
+from chipcore.fit import Progress, gather, plan
+from chipcore.gates import draw_uniform, generator
+from chipcore.images import open_image
+from chipcore.moments import Moments
+from chipcore.networks import Network
+from chipcore.settings import FitSettings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Noise in two class folders: enough for a network whose answers only have to be reproducible."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+SETTINGS = FitSettings(gates=6, held_out=0.25)
+
+
+def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder: Path) -> None:
+    """Photograph by photograph, gate by gate, through the whole network with a hook, in plain loops."""
+    photographs = find_photographs(folder)
+    held = photographs.held_out(SETTINGS.held_out)
+    at = tiny.layer("second")
+    [share] = plan([at], range(3), 1 << 30)
+    [got] = gather(tiny, share, photographs, held, SETTINGS)
+    for kept, moments in ((False, got.training), (True, got.held_out)):
+        gram, cross = torch.zeros(3, 5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64)
+        for name in photographs.names:
+            if (name in held) is not kept:
+                continue
+            x = tiny.input(open_image(folder / name))
+            f = tiny.model(x).softmax(1)[0].double()
+            for d in torch.from_numpy(draw_uniform(SETTINGS.gates, 5, generator(0, "second", name))).float():
+                seen: list[torch.Tensor] = []
+
+                def hook(_m: object, _i: object, output: torch.Tensor, d: torch.Tensor = d, seen: list[torch.Tensor] = seen) -> torch.Tensor:
+                    seen.append(output * d[:, None, None])
+                    return seen[0].clone()
+
+                handle = tiny.model.get_submodule("second").register_forward_hook(hook)
+                g = tiny.model(x)[0].double()
+                handle.remove()
+                z = seen[0].mean((2, 3))[0].double()
+                h = torch.exp(-(d - 1).square().sum().double() / 5)
+                for c in range(3):
+                    if f[c] >= SETTINGS.cutoff:
+                        gram[c] += f[c] * h * torch.outer(z, z)
+                        cross[c] += f[c] * h * g[c] * z
+        torch.testing.assert_close(moments.gram, gram, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(moments.cross, cross, rtol=1e-4, atol=1e-6)
+
+
+def test_two_halves_added_give_the_w_of_one_pass(tiny: Network, folder: Path) -> None:
+    photographs = find_photographs(folder)
+    held = photographs.held_out(SETTINGS.held_out)
+    [shares] = plan([tiny.layer("late")], range(3), 1 << 30)
+    half = len(photographs) // 2
+    [whole] = gather(tiny, shares, photographs, held, SETTINGS)
+    [first] = gather(tiny, shares, Photographs(photographs.root, photographs.names[:half]), held, SETTINGS)
+    [second] = gather(tiny, shares, Photographs(photographs.root, photographs.names[half:]), held, SETTINGS)
+    first.training += second.training
+
+    def solve(moments: Moments) -> torch.Tensor:
+        return admm.solve(moments.gram, moments.cross, 1e-3 * admm.lambda_max(moments.cross)).W
+
+    torch.testing.assert_close(solve(first.training), solve(whole.training), rtol=1e-6, atol=1e-8)
+
+
+def test_layers_together_classes_in_blocks_and_alone_agree(tiny: Network, folder: Path) -> None:
+    both = chipcore.fit(tiny, ["early", "late"], folder, SETTINGS)
+    alone = chipcore.fit(tiny, ["late"], folder, SETTINGS)
+    blocks = chipcore.fit(tiny, ["early", "late"], folder, SETTINGS, memory=2 * Moments.bytes_per_class(5))
+    assert (alone["late"].support > 0).any()
+    torch.testing.assert_close(both["late"].W, alone["late"].W, rtol=1e-5, atol=1e-7)
+    for name in ("early", "late"):
+        torch.testing.assert_close(both[name].W, blocks[name].W, rtol=1e-5, atol=1e-7)
+    some = chipcore.fit(tiny, ["late"], folder, SETTINGS, classes=["class 1"])["late"]
+    torch.testing.assert_close(some.W[1], alone["late"].W[1], rtol=1e-5, atol=1e-7)
+    assert not some.W[[0, 2]].any()
+
+
+def test_passes_hold_the_memory_budget(tiny: Network) -> None:
+    each = 2 * Moments.bytes_per_class(5)
+    passes = plan([tiny.layer("early"), tiny.layer("late")], range(3), 4 * each)
+    assert [[(s.layer.name, s.classes) for s in shares] for shares in passes] == [
+        [("early", (0, 1, 2)), ("late", (0,))], [("late", (1, 2))],
+    ]  # fmt: skip
+
+
+def test_probability_target_and_seed_matter_and_the_same_seed_repeats(tiny: Network, folder: Path) -> None:
+    base = chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W
+    assert torch.equal(base, chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W)
+    for other in (FitSettings(gates=6, held_out=0.25, seed=1), FitSettings(gates=6, held_out=0.25, target="probability")):
+        assert not torch.allclose(base, chipcore.fit(tiny, ["late"], folder, other)["late"].W)
+
+
+def test_unreadable_photographs_are_counted_and_left_out(tiny: Network, folder: Path) -> None:
+    before = chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W
+    (folder / "a" / "zz.png").write_bytes(b"not a picture")
+    bad: list[str] = []
+    told: list[Progress] = []
+
+    def progress(one: Progress) -> None:
+        told.append(one)
+        bad.extend(one.unreadable)
+
+    held = FitSettings(gates=6, held_out=0.25)
+    after = chipcore.fit(tiny, ["late"], folder, held, progress=progress)["late"].W
+    assert len(bad) == 1 and "zz.png" in bad[0]
+    assert [one.done for one in told if one.stage == "photographs"][-1] == 25
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-7)
+
+
+def test_folders_without_photographs_and_settings_out_of_range(tiny: Network, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no photographs"):
+        chipcore.fit(tiny, ["late"], tmp_path)
+    with pytest.raises(DataError, match="not a folder"):
+        chipcore.fit(tiny, ["late"], tmp_path / "none")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="could be read"):
+        chipcore.fit(tiny, ["late"], tmp_path)
+    with pytest.raises(ChipError, match="early"):
+        chipcore.fit(tiny, ["erly"], tmp_path)
+    for wrong in ({"gates": 0}, {"sigma2": 0.0}, {"lambda_ratio": -1.0}, {"cutoff": 0.0}, {"held_out": 0.9}, {"target": "logit"}, {"precision": "int8"}):
+        with pytest.raises(SettingsError):
+            FitSettings(**wrong)
+
+
+def test_caller_model_is_left_alone(folder: Path) -> None:
+    from conftest import TinyNet
+
+    from chipcore.images import InputGeometry
+    from chipcore.networks.classes import numbered
+
+    torch.manual_seed(0)
+    model = TinyNet().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    network = Network.wrap(model, name="mine", layers=[("late", "second")], geometry=InputGeometry(size=8, resize=8), classes=numbered(3))
+    chipcore.fit(network, ["late"], folder, SETTINGS)
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_squeezenet_on_real_photographs(squeezenet: Network, data: Path) -> None:
+    """Zebra, tree frog and bullfrog: W predicts held-out gates, and the zebra's map lights up."""
+    photographs = find_photographs([data / "classes" / synset for synset in ("n02391049", "n01644373", "n01641577")]).per_folder(8)
+    fitted = chipcore.fit(squeezenet, ["features.12"], photographs, FitSettings(gates=20, held_out=0.25), classes=["zebra", "tree frog", "bullfrog"])["fire9"]
+    zebra = squeezenet.classes.index("zebra")
+    assert float(fitted.r2[zebra]) > 0.7
+    assert 0 < int(fitted.support[zebra]) < 512, "sparse, but not empty"
+    frogs = set(fitted.top_channels(squeezenet.classes.index("tree frog"), 10))
+    assert len(frogs & set(fitted.top_channels(zebra, 10))) <= 4
+    held = next(name for name in photographs.names if "n02391049" in name)
+    saliency = chipcore.explain(squeezenet, photographs.root / held, "zebra", layer="fire9", importance=fitted)
+    assert saliency.state == "ok" and saliency.probability > 0.5 and saliency.raw.shape == (13, 13)

@@ -1,0 +1,46 @@
+"""torchvision imports with and without its compiled extension."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chipcore import vision
+
+USE = """
+from chipcore import vision
+model = vision.models.squeezenet1_0()
+assert vision.models.get_model_weights("squeezenet1_0").DEFAULT.url
+print(vision.declare_missing_operators())
+"""
+
+
+def run(script: str) -> str:
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_without_the_extension_the_operators_are_declared() -> None:
+    refuse = "import torch\ndef refuse(path): raise OSError('built for another torch')\ntorch.ops.load_library = refuse\n"
+    assert run(refuse + USE) == "True"
+
+
+def test_where_the_extension_loads_nothing_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(torch.ops, "load_library", asked.append)
+    monkeypatch.setattr(vision, "_library", None)
+    monkeypatch.setattr(torch.library, "Library", lambda *_: pytest.fail("declared operators that exist"))
+    assert vision.extension_loads() and asked[0].name.startswith("_C")
+    assert vision.declare_missing_operators() is False
+
+
+def test_a_plain_import_dies_here_and_ours_does_not() -> None:
+    """The reason for the module."""
+    plain = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
+    if plain.returncode == 0:
+        pytest.skip("this torchvision's extension fits this torch")
+    assert "nms does not exist" in plain.stderr
+    assert run(USE) == "True"
