@@ -7,6 +7,8 @@ with one line for a user's mistake.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import sys
 import time
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 import chipcore
 from chipcore.datasets.folder import find_photographs
+from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fit import Progress
 from chipcore.methods import METHODS
@@ -61,17 +64,43 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="learn W from a folder of photographs")
     _network_options(fit)
-    fit.add_argument("--layers", nargs="+", required=True, metavar="L", help="layer names or module paths, all fitted in one pass; 'all' for every named layer")
-    fit.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders")
+    fit.add_argument(
+        "--layers",
+        nargs="+",
+        required=True,
+        metavar="L",
+        help="layer names or module paths, all fitted in one pass; 'all' for every named layer",
+    )
+    fit.add_argument(
+        "--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders"
+    )
     fit.add_argument("--classes", nargs="+", default=(), metavar="C", help="fit only these rows: index, synset or name (default: all)")
     fit.add_argument("--photos-per-class", type=_at_least_1, default=0, metavar="P", help="use at most P photographs of each class folder")
     fit.add_argument("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
-    fit.add_argument("--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)")
-    fit.add_argument("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
-    fit.add_argument("--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)")
-    fit.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)")
+    fit.add_argument(
+        "--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)"
+    )
+    fit.add_argument(
+        "--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)"
+    )
     fit.add_argument("--seed", type=int, default=0, help="of the gates (default: %(default)s)")
-    fit.add_argument("--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)")
+    fit.add_argument(
+        "--memory",
+        type=float,
+        default=6.0,
+        metavar="GB",
+        help="what the moments may take; more classes or channels go in further passes (default: %(default)s)",
+    )
+    fit.add_argument("--resume", action="store_true", help="go on from the checkpoints of an interrupted fit with the same --out")
+    fit.add_argument(
+        "--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)"
+    )
     fit.add_argument("--json", action="store_true", help="machine-readable result")
     fit.set_defaults(run=_fit)
 
@@ -81,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--layer", metavar="L", help="layer name or module path (default: the deepest)")
     explain.add_argument("--class", dest="target", required=True, metavar="C", help="index, synset or name")
     explain.add_argument("--method", choices=tuple(METHODS), default="chip", help="default: %(default)s")
-    explain.add_argument("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
+    explain.add_argument(
+        "--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)"
+    )
     explain.add_argument("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph")
     explain.add_argument("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
     explain.add_argument("--colour-map", choices=COLOUR_MAPS, default=COLOUR_MAPS[0], help="default: %(default)s")
@@ -93,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", required=True, metavar="N", help=f"one of {', '.join(REGISTRY)}")
-    parser.add_argument("--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
 
 
@@ -113,19 +146,32 @@ def _device(wanted: str) -> torch.device:
 
 
 def _load(options: argparse.Namespace) -> chipcore.Network:
-    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=_device(options.device))
+    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=local_device(_device(options.device)))
 
 
 def _networks(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for name, entry in REGISTRY.items():
-        row: dict[str, Any] = {"name": name, "title": entry.title, "bundled": entry.bundled, "input": entry.geometry.size, "fit": entry.geometry.fit}
+        row: dict[str, Any] = {
+            "name": name,
+            "title": entry.title,
+            "bundled": entry.bundled,
+            "input": entry.geometry.size,
+            "fit": entry.geometry.fit,
+        }
         row["layers"] = [{"name": layer, "path": path} for layer, path in entry.layers]
         row["classes"] = len(entry.classes())
         if entry.bundled:  # its weights are here, so sizes and W can be told
             network = chipcore.load_network(name)
             row["layers"] = [
-                {"name": at.name, "path": at.path, "channels": at.channels, "size": [at.height, at.width], "stride": at.stride, "fitted": _fitted(network, at.name)}
+                {
+                    "name": at.name,
+                    "path": at.path,
+                    "channels": at.channels,
+                    "size": [at.height, at.width],
+                    "stride": at.stride,
+                    "fitted": _fitted(network, at.name),
+                }
                 for at in network.layers
             ]
         rows.append(row)
@@ -148,9 +194,24 @@ def _fitted(network: chipcore.Network, layer: str) -> int:
         return 0
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc keep what it frees: giving activations back and faulting them in again costs up to half the time."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no mallopt
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
 def _fit(options: argparse.Namespace) -> None:
+    _keep_freed_memory()
     settings = chipcore.FitSettings(
-        gates=options.gates, target=options.target, sigma2=options.sigma2, lambda_ratio=options.lambda_ratio, seed=options.seed, precision=options.precision
+        gates=options.gates,
+        target=options.target,
+        sigma2=options.sigma2,
+        lambda_ratio=options.lambda_ratio,
+        seed=options.seed,
+        precision=options.precision,
     )
     network = _load(options)
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
@@ -158,8 +219,14 @@ def _fit(options: argparse.Namespace) -> None:
     out = options.out or fitted_importance()
     unreadable: list[str] = []
     start = time.perf_counter()
-    with _Bars(unreadable) as bars:
-        fitted = chipcore.fit(network, layers, photographs, settings, classes=options.classes, progress=bars)
+    with team(network.device) as ours:
+        with _Bars(unreadable, quiet=ours.rank > 0) as bars:
+            fitted = chipcore.fit(
+                network, layers, photographs, settings, classes=options.classes, progress=bars, memory=int(options.memory * (1 << 30)),
+                checkpoints=out / "checkpoints" / network.name, resume=options.resume, team=ours,
+            )  # fmt: skip
+        if ours.rank > 0:
+            return
     seconds = time.perf_counter() - start
     results = []
     for name, importance in fitted.items():
@@ -173,20 +240,30 @@ def _fit(options: argparse.Namespace) -> None:
     for sentence in unreadable:
         print(f"chipcore: left out: {sentence}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"seconds": round(seconds, 1), "photographs": len(photographs), "unreadable": unreadable, "layers": results}, indent=2))
+        print(
+            json.dumps(
+                {"seconds": round(seconds, 1), "photographs": len(photographs), "unreadable": unreadable, "layers": results}, indent=2
+            )
+        )
         return
-    print(f"{len(photographs) - len(unreadable)} photographs x {settings.gates} gates in {seconds:.0f} s" + (f", {len(unreadable)} unreadable" if unreadable else ""))
+    print(
+        f"{len(photographs) - len(unreadable)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        + (f", {len(unreadable)} unreadable" if unreadable else "")
+    )
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
     for row in results:
         r2_text = "-" if row["median_r2"] is None else f"{row['median_r2']:.3f}"
-        print(f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}")
+        print(
+            f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
+        )
 
 
 class _Bars:
     """One progress bar a stage, on standard error when it is a terminal."""
 
-    def __init__(self, unreadable: list[str]) -> None:
+    def __init__(self, unreadable: list[str], quiet: bool = False) -> None:
         self._unreadable = unreadable
+        self._disable = True if quiet else None  # None: only where standard error is no terminal
         self._stage = ""
         self._bar: Any = None
 
@@ -202,7 +279,9 @@ class _Bars:
         if progress.stage != self._stage:
             self.__exit__()
             self._stage = progress.stage
-            self._bar = tqdm(total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=None)
+            self._bar = tqdm(
+                total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=self._disable
+            )
         self._bar.update(progress.done - self._bar.n)
 
 
@@ -218,6 +297,7 @@ def _explain(options: argparse.Namespace) -> None:
     drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
     write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
     if options.raw:
+
         def write_raw(path: Path) -> None:
             with open(path, "wb") as stream:  # a path would get .npy appended
                 np.save(stream, saliency.raw.numpy())
@@ -232,7 +312,9 @@ def _explain(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s")
+    print(
+        f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s"
+    )
     if result["evidence"] == "weak":
         print("note: this row of W was learned from few photographs; take the map with care.")
     if saliency.state != "ok":

@@ -187,7 +187,9 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
             raise ChipError(f"layer {path!r} takes no part in the network's forward pass; choose another.")
         if shapes[at] is _NotATensor or len(shapes[at]) != 4:
             seen = "no tensor" if shapes[at] is _NotATensor else f"a tensor of {len(shapes[at])} axes"
-            raise ChipError(f"layer {path!r} gives {seen}, not feature maps (batch x channels x height x width), so CHIP has no channels to gate there.")
+            raise ChipError(
+                f"layer {path!r} gives {seen}, not feature maps (batch x channels x height x width), so CHIP has no channels to gate there."
+            )
         inside, carried = _dependents(nodes, at, shapes)
         if result not in inside and result is not at:
             raise ChipError(f"the scores do not depend on layer {path!r}; choose another.")
@@ -318,7 +320,9 @@ def _cut_by_hooks(model: nn.Module, paths: Sequence[str], example: Tensor) -> tu
         _scores, layers = trunk(example)
     for path, values in zip(paths, layers, strict=True):
         if not isinstance(values[0], Tensor) or values[0].ndim != 4:
-            raise ChipError(f"layer {path!r} does not give feature maps (batch x channels x height x width), so CHIP has no channels to gate there.")
+            raise ChipError(
+                f"layer {path!r} does not give feature maps (batch x channels x height x width), so CHIP has no channels to gate there."
+            )
     widest = 16 * example.numel()  # nothing is known of the inside; first layers widen an image about so much
     return trunk, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), widest) for path in paths}
 

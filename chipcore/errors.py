@@ -24,8 +24,11 @@ class UnknownName(ChipError):
         listed = near or choices[:20]
         lead = "did you mean" if near else "known:"
         ending = f" {hint}" if hint else ""
-        super().__init__(f"there is no {kind} {name!r}; {lead} {', '.join(listed) or 'none'}?{ending}" if near
-                         else f"there is no {kind} {name!r}; {lead} {', '.join(listed) or 'none'}.{ending}")
+        super().__init__(
+            f"there is no {kind} {name!r}; {lead} {', '.join(listed) or 'none'}?{ending}"
+            if near
+            else f"there is no {kind} {name!r}; {lead} {', '.join(listed) or 'none'}.{ending}"
+        )
 
 
 class ImageError(ChipError):

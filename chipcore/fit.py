@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from chipcore import admm
+from chipcore.checkpoint import Checkpoint, Position
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
+from chipcore.distributed import ALONE, Team
 from chipcore.errors import DataError
 from chipcore.gates import draw_uniform, generator, proximity
 from chipcore.importance import Importance, describe
@@ -51,12 +54,16 @@ class Gathered:
     share: Share
     training: Moments
     held_out: Moments
-    unreadable: list[str] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, share: Share, device: torch.device | str = "cpu") -> Gathered:
+        return cls(share, *(Moments.zeros(share.classes, share.layer.channels, device) for _ in range(2)))
 
 
 def fit(
     network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
+    checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, team: Team = ALONE,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the photographs where memory allows.
 
@@ -68,9 +75,12 @@ def fit(
         classes: fit only these rows (index, synset or name); all by default.
         progress: called with :class:`Progress` after every batch and every block of solved classes.
         memory: bytes that the moments may take at once.
+        checkpoints: a folder for the state of the run, written every ``checkpoint_seconds`` and removed at the end.
+        resume: go on from ``checkpoints`` where there is something; refuses where anything that W depends on changed.
+        team: this process among those of a distributed run, see :mod:`chipcore.distributed`.
 
     Returns:
-        :class:`Importance` by layer name.
+        :class:`Importance` by layer name; in a team, whole only on the process of rank 0.
 
     Raises:
         ChipError: a layer, class, folder or setting that can't be used.
@@ -82,21 +92,64 @@ def fit(
     rows = tuple(sorted({network.classes.index(one) for one in classes})) or tuple(range(len(network.classes)))
     photographs = images if isinstance(images, Photographs) else find_photographs(images)
     held = photographs.held_out(settings.held_out)
+    names = team.share(photographs.names)
     passes = plan(chosen, rows, memory)
-    solved: dict[str, _Rows] = {layer.name: _Rows(len(network.classes), layer.channels) for layer in chosen}
-    for number, shares in enumerate(passes):
-        before = number * len(photographs)
-        total = len(passes) * len(photographs)
-
-        def report(done: int, unreadable: tuple[str, ...], before: int = before, total: int = total) -> None:
-            if progress:
-                progress(Progress("photographs", before + done, total, unreadable))
-
-        gathered = gather(network, shares, photographs, held, settings, report)
-        for one in gathered:
-            solved[one.share.layer.name].solve(one, settings, progress)
     facts = {"settings": settings.as_dict(), "photographs": len(photographs), "data_fingerprint": photographs.fingerprint}
-    return {layer.name: solved[layer.name].importance(describe(network, layer, **facts)) for layer in chosen}
+    described = {layer.name: describe(network, layer, **facts) for layer in chosen}
+    solved = {layer.name: _Rows(len(network.classes), layer.channels) for layer in chosen}
+    saving = None
+    if checkpoints is not None:
+        run = {
+            **described[chosen[0].name],
+            "layers": [layer.path for layer in chosen],
+            "classes": list(rows),
+            "processes": team.size,
+            "memory": memory,
+        }
+        saving = Checkpoint(checkpoints, run, team.rank, checkpoint_seconds)
+    first, stored, position = 0, None, Position()
+    if saving is not None and resume and (first := team.agree(saving.last_pass())) >= 0:
+        position, saved_rows, stored = saving.read(first)
+        for name, one in solved.items():
+            one.restore(saved_rows, name)
+    for number in range(max(first, 0), len(passes)):
+        gathered = [Gathered.empty(share, network.device) for share in passes[number]]
+        if stored is not None:
+            for index, moments in enumerate(_all_moments(gathered)):
+                stored.restore(index, moments)
+            stored = None
+        else:
+            position = Position(number)
+
+        def after_batch(position: Position, unreadable: tuple[str, ...], gathered: list[Gathered] = gathered) -> None:
+            if progress:
+                done = position.number * len(names) + min(position.batches * PHOTOGRAPHS_AT_ONCE, len(names))
+                progress(Progress("photographs", done, len(passes) * len(names), unreadable))
+            over = position.batches * PHOTOGRAPHS_AT_ONCE >= len(names)
+            if saving is not None and (saving.due() or (over and team.size > 1)):
+                saving.write(
+                    position,
+                    _all_moments(gathered),
+                    {f"{name}/{key}": value for name, one in solved.items() for key, value in one.arrays().items()},
+                )
+
+        gather(network, gathered, photographs, held, settings, names=names, position=position, after_batch=after_batch)
+        if not team.add_up(_all_moments(gathered), position.readable):
+            raise DataError(
+                f"none of the {len(photographs)} files below {photographs.root} could be read as a photograph; give another folder."
+            )
+        if saving is not None:
+            saving.forget(number - 1)
+        if team.rank == 0:
+            for done in gathered:
+                solved[done.share.layer.name].solve(done, settings, progress)
+    if saving is not None:
+        saving.remove()
+    return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
+
+
+def _all_moments(gathered: Sequence[Gathered]) -> list[Moments]:
+    return [moments for one in gathered for moments in (one.training, one.held_out)]
 
 
 def plan(layers: Sequence[Layer], rows: Sequence[int], memory: int) -> list[list[Share]]:
@@ -120,25 +173,28 @@ def plan(layers: Sequence[Layer], rows: Sequence[int], memory: int) -> list[list
 
 
 def gather(
-    network: Network, shares: Sequence[Share], photographs: Photographs, held: frozenset[str], settings: FitSettings,
-    report: Callable[[int, tuple[str, ...]], None] | None = None,
-) -> list[Gathered]:  # fmt: skip
-    """One pass over the photographs: moments of every share, from training and held-out photographs."""
-    gathered = [
-        Gathered(share, *(Moments.zeros(share.classes, share.layer.channels, network.device) for _ in range(2))) for share in shares
-    ]
-    done = readable = 0
+    network: Network, gathered: Sequence[Gathered], photographs: Photographs, held: frozenset[str], settings: FitSettings,
+    *, names: Sequence[str] | None = None, position: Position | None = None,
+    after_batch: Callable[[Position, tuple[str, ...]], None] | None = None,
+) -> None:  # fmt: skip
+    """One pass over the photographs that adds to the moments of every share.
+
+    Args:
+        held: the photographs whose moments are kept apart for measuring R2.
+        names: this process's photographs; all by default.
+        position: the batches before it are in the moments already; moved on as batches are added.
+        after_batch: called with the position and what was unreadable in the batch.
+    """
+    names = photographs.names if names is None else names
+    position = position or Position()
     with torch.inference_mode():
-        for batch in batches(photographs, photographs.names, network.geometry, PHOTOGRAPHS_AT_ONCE):
+        for batch in batches(photographs, names[position.batches * PHOTOGRAPHS_AT_ONCE :], network.geometry, PHOTOGRAPHS_AT_ONCE):
             if batch.names:
                 add_batch(network, gathered, batch, held, settings)
-            readable += len(batch.names)
-            done += len(batch.names) + len(batch.unreadable)
-            if report:
-                report(done, batch.unreadable)
-    if not readable:
-        raise DataError(f"none of the {len(photographs)} files below {photographs.root} could be read as a photograph; give another folder.")
-    return gathered
+            position.batches += 1
+            position.readable += len(batch.names)
+            if after_batch:
+                after_batch(position, batch.unreadable)
 
 
 def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held: frozenset[str], settings: FitSettings) -> None:
@@ -183,6 +239,13 @@ class _Rows:
         self.r2 = torch.full((classes,), torch.nan)
         self.images = torch.zeros(classes, dtype=torch.int32)
         self.loyalty = torch.zeros(classes)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name).numpy() for name in ("W", "r2", "images", "loyalty")}
+
+    def restore(self, saved: dict[str, np.ndarray], layer: str) -> None:
+        for name, value in self.arrays().items():
+            value[...] = saved[f"{layer}/{name}"]
 
     def solve(self, gathered: Gathered, settings: FitSettings, progress: Report | None) -> None:
         moments = gathered.training

@@ -44,7 +44,7 @@ class LinearFront(nn.Module):
     def gated(self, contributions: Tensor, gates: Tensor) -> Tensor:
         """The linear map's output under gates (B, N, K), shape (B * N, O)."""
         if contributions.ndim == 2:
-            return self.linear((gates * contributions[:, None]).flatten(0, 1))  # type: ignore[no-any-return]
+            return self.linear((gates * contributions[:, None]).flatten(0, 1))
         hidden = (gates @ contributions).flatten(0, 1)
         return hidden if self.linear.bias is None else hidden + self.linear.bias
 
@@ -61,7 +61,11 @@ def find(traced: fx.GraphModule, at: fx.Node, inside: Sequence[fx.Node]) -> tupl
         module: Any = traced.get_submodule(node.target) if node.op == "call_module" else None  # type: ignore[arg-type]
         if isinstance(module, nn.Linear):
             return (chain, node) if chain else None
-        passes = isinstance(module, _MODULES) or (node.op == "call_function" and node.target in _FUNCTIONS) or (node.op == "call_method" and node.target in _METHODS)
+        passes = (
+            isinstance(module, _MODULES)
+            or (node.op == "call_function" and node.target in _FUNCTIONS)
+            or (node.op == "call_method" and node.target in _METHODS)
+        )
         if not passes:
             return None
         chain.append(node)

@@ -17,6 +17,7 @@ from chipcore.networks.network import Layer, Network
 from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, write_whole
 
 FORMAT = 1
+TENSORS = ("W", "r2", "support", "images", "loyalty")
 MANY = 10.0  # photographs' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
 
 Evidence = Literal["none", "weak", "good"]
@@ -58,10 +59,21 @@ class Importance:
         row = self.W[index]
         return [int(k) for k in (row > share * row.max()).nonzero().flatten() if row[k] > 0]
 
+    def completed_by(self, other: Importance) -> Importance:
+        """This W with the rows that it lacks taken from another of the same network and layer."""
+        own = self.support > 0
+
+        def rows(name: str) -> Tensor:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            return torch.where(own[:, None] if mine.ndim == 2 else own, mine, theirs)
+
+        tensors = {name: rows(name) for name in TENSORS}
+        return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata})
+
     def save(self, folder: Path) -> Path:
         """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all."""
         path = _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
-        tensors = {name: getattr(self, name).cpu().contiguous() for name in ("W", "r2", "support", "images", "loyalty")}
+        tensors = {name: getattr(self, name).cpu().contiguous() for name in TENSORS}
         write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"chipcore": json.dumps(self.metadata, sort_keys=True)}))
         return path
 
@@ -78,7 +90,8 @@ def describe(network: Network, layer: Layer, **learned_from: Any) -> dict[str, A
 
     return {
         "format": FORMAT, "network": network.name, "weights_sha256": network.weights_sha256, "layer": layer.name, "path": layer.path,
-        "channels": layer.channels, "classes": len(network.classes), "geometry": asdict(network.geometry),
+        "channels": layer.channels, "classes": len(network.classes),
+        "geometry": json.loads(json.dumps(asdict(network.geometry))),  # as it will be read back
         "chipcore": __version__, "date": datetime.now(UTC).date().isoformat(), **learned_from,
     }  # fmt: skip
 
@@ -100,7 +113,9 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
     }  # fmt: skip
     for key, value in wanted.items():
         if metadata.get(key) != value:
-            raise ImportanceError(f"{path} was fitted with {key} {metadata.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}.")
+            raise ImportanceError(
+                f"{path} was fitted with {key} {metadata.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
+            )
     C, K = len(network.classes), layer.channels
     shapes = {"W": (C, K), "r2": (C,), "support": (C,), "images": (C,), "loyalty": (C,)}
     if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not torch.isfinite(tensors["W"]).all():
@@ -109,16 +124,19 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
 
 
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
-    """W of a layer: from ``folder``, or from the user's cache, or as bundled.
+    """W of a layer: from ``folder`` alone, or from the user's cache and what is bundled.
+
+    A row that the user's own fit did not reach (it was restricted to some classes, or had no photographs of
+    one) is the bundled row, so fitting one class does not take the others away.
 
     Raises ``ImportanceNotFitted``, which says how to fit it, or ``ImportanceError`` for a damaged file.
     """
     at = network.layer(layer)
     folders = [Path(folder)] if folder is not None else [fitted_importance(), BUNDLED_IMPORTANCE]
-    for place in folders:
-        path = _path(place, network.name, network.weights_sha256, at.name)
-        if path.is_file():
-            return read_importance(path, network, at)
+    paths = [_path(place, network.name, network.weights_sha256, at.name) for place in folders]
+    found = [read_importance(path, network, at) for path in paths if path.is_file()]
+    if found:
+        return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(
         f"W of {network.name} at {at.name} is not fitted for these weights; fit it with: "
         f"python -m chipcore fit --network {network.name} --layers {at.name} --images FOLDER"

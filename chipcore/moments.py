@@ -65,6 +65,8 @@ class Moments:
         # f^c does not depend on the gate, so one K x K product per photograph serves all of its classes.
         weighted = z * weight[..., None]
         products = weighted.transpose(1, 2) @ z
+        # Rounding leaves the two triangles a little apart, and a solver that reads both would never settle.
+        products = (products + products.transpose(1, 2)) / 2
         g = perturbed[..., self.classes[slots]]
         crosses = torch.einsum("bnk,bnm->bmk", weighted, g)
         energies = torch.einsum("bn,bnm->bm", weight, g.square())

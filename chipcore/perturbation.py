@@ -13,7 +13,9 @@ Target = Literal["score", "probability"]
 Precision = Literal["float32", "bfloat16"]
 
 
-def perturbed_scores(suffix: Suffix, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32") -> Tensor:
+def perturbed_scores(
+    suffix: Suffix, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32"
+) -> Tensor:
     """Scores g(X_s, d_n) of B photographs under N gate samples each.
 
     Args:

@@ -14,7 +14,7 @@ SIGNED_COLOUR_MAP = "RdBu_r"
 
 def colour(picture: Tensor | np.ndarray, colour_map: str = "inferno") -> np.ndarray:
     """A picture in [0, 1] (or [-1, 1] for the signed map) as uint8 RGB, shape (size, size, 3)."""
-    values = np.asarray(picture, dtype=np.float32)
+    values: np.ndarray = np.asarray(picture, dtype=np.float32)
     if colour_map == SIGNED_COLOUR_MAP:
         values = (values + 1) / 2
     rgba = matplotlib.colormaps[colour_map](values, bytes=True)

@@ -39,7 +39,10 @@ class FitSettings:
             (self.gates >= 1, f"gates is {self.gates}; give at least 1."),
             (self.target in ("score", "probability"), f"target is {self.target!r}; give score or probability."),
             (self.sigma2 is None or 0 < self.sigma2 < float("inf"), f"sigma2 is {self.sigma2}; give a number above 0."),
-            (0 <= self.lambda_ratio < float("inf"), f"lambda ratio is {self.lambda_ratio}; give 0 or a number above it (1 and more give W = 0)."),
+            (
+                0 <= self.lambda_ratio < float("inf"),
+                f"lambda ratio is {self.lambda_ratio}; give 0 or a number above it (1 and more give W = 0).",
+            ),
             (0 < self.cutoff <= 1, f"cutoff is {self.cutoff}; give a probability above 0."),
             (0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; give a share from 0 to 0.5."),
             (self.min_evidence >= 0, f"min_evidence is {self.min_evidence}; give 0 or more."),

@@ -120,5 +120,9 @@ def batches(photographs: Photographs, names: Sequence[str], geometry: InputGeome
             results = list(zip(group, (future.result() for future in futures), strict=True))
             good = [(name, view) for name, view in results if not isinstance(view, str)]
             bad = tuple(view for _name, view in results if isinstance(view, str))
-            views = torch.from_numpy(np.stack([view for _name, view in good])) if good else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
+            views = (
+                torch.from_numpy(np.stack([view for _name, view in good]))
+                if good
+                else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
+            )
             yield Batch(tuple(name for name, _view in good), views, bad)

@@ -124,4 +124,6 @@ def explain(
     if found.raw.ndim != 2:
         raise SettingsError(f"{method} gave a map of {found.raw.ndim} axes; a method must give (height, width).")
     seconds = time.perf_counter() - start
-    return Saliency(method, network.name, at.name, index, network.classes.labels[index], probability, found.raw.cpu(), view, seconds, found.passes)
+    return Saliency(
+        method, network.name, at.name, index, network.classes.labels[index], probability, found.raw.cpu(), view, seconds, found.passes
+    )

@@ -14,6 +14,8 @@ def chip(request: Request) -> Explanation:
         raise ChipError("CHIP needs W; give importance=chipcore.load_importance(network, layer).")
     if request.importance.evidence(request.target) == "none":
         label = request.network.classes.labels[request.target]
-        raise ChipError(f"the class {label} has no fitted row of W at {request.layer.name}: the photographs it was fitted on held too little of it; fit with photographs of {label}.")
+        raise ChipError(
+            f"the class {label} has no fitted row of W at {request.layer.name}: the photographs it was fitted on held too little of it; fit with photographs of {label}."
+        )
     features = request.known_activations().features[request.layer.path][0]
     return Explanation(chip_map(request.importance.W[request.target], features), passes=1)

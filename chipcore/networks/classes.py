@@ -30,9 +30,9 @@ class Classes:
         first = [name.split(",")[0].strip() for name in self.names]
         times = Counter(first)
         # ImageNet has two cranes and two maillots: tell them apart by everything that is known.
-        object.__setattr__(self, "labels", tuple(
-            short if times[short] == 1 else f"{short} ({self._aside(i)})" for i, short in enumerate(first)
-        ))
+        object.__setattr__(
+            self, "labels", tuple(short if times[short] == 1 else f"{short} ({self._aside(i)})" for i, short in enumerate(first))
+        )
 
     def _aside(self, index: int) -> str:
         rest = self.names[index].split(",")[1:]

@@ -38,8 +38,7 @@ class SamePad2d(nn.Module):
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, relu6: bool = True) -> nn.Sequential:
     same = kernel // 2 if stride == 1 else 0
     parts: list[nn.Module] = [] if stride == 1 else [SamePad2d(kernel, stride)]
-    parts += [nn.Conv2d(inputs, outputs, kernel, stride, same, groups=groups, bias=False),
-              nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
+    parts += [nn.Conv2d(inputs, outputs, kernel, stride, same, groups=groups, bias=False), nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
     return nn.Sequential(*parts, *([nn.ReLU6()] if relu6 else []))
 
 

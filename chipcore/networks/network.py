@@ -72,7 +72,9 @@ class Network:
         network = cls(name, title or name, model, geometry, classes, (), digest, source)
         activations = network._passes(tuple(path for _name, path in layers))
         if activations.scores.shape[1] != len(classes):
-            raise ChipError(f"{name} has {activations.scores.shape[1]} outputs but {len(classes)} class names were given; give one name an output.")
+            raise ChipError(
+                f"{name} has {activations.scores.shape[1]} outputs but {len(classes)} class names were given; give one name an output."
+            )
         described = tuple(_describe(label, path, activations.features[path], geometry.size) for label, path in layers)
         return replace(network, layers=described)
 

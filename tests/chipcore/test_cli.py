@@ -44,7 +44,27 @@ def test_fit_then_explain_on_real_photographs(tmp_path: Path, data: Path, capsys
             shutil.copy(file, images / synset)
     (images / "n02391049" / "broken.jpg").write_bytes(b"\xff\xd8 no")
     squeezenet = ["--network", "squeezenet1_0", "--checkpoint", str(data.joinpath(*WEIGHTS))]
-    assert main(["fit", *squeezenet, "--layers", "features.12", "--images", str(images), "--gates", "8", "--classes", "zebra", "31", "--out", str(tmp_path / "w"), "--json"]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                *squeezenet,
+                "--layers",
+                "features.12",
+                "--images",
+                str(images),
+                "--gates",
+                "8",
+                "--classes",
+                "zebra",
+                "31",
+                "--out",
+                str(tmp_path / "w"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["layers"][0]["layer"] == "fire9" and result["layers"][0]["rows"] == 2 and Path(result["layers"][0]["file"]).is_file()
@@ -60,10 +80,28 @@ def test_fit_then_explain_on_real_photographs(tmp_path: Path, data: Path, capsys
         assert image.size == (224, 224) and image.format == "PNG"
 
 
-def test_explain_with_the_bundled_network_and_w(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_with_the_bundled_network_and_w(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
     for layer in ("stage1", "stage5", "head"):
-        assert main(["explain", str(photo), "--network", "efficientnet_lite0", "--layer", layer, "--class", "tabby", "--out", str(tmp_path / f"{layer}.png")]) == 0
+        assert (
+            main(
+                [
+                    "explain",
+                    str(photo),
+                    "--network",
+                    "efficientnet_lite0",
+                    "--layer",
+                    layer,
+                    "--class",
+                    "tabby",
+                    "--out",
+                    str(tmp_path / f"{layer}.png"),
+                ]
+            )
+            == 0
+        )
         assert "chip of tabby (p = 0." in capsys.readouterr().out
         assert (tmp_path / f"{layer}.png").is_file()
 

@@ -141,7 +141,9 @@ class Tokens(nn.Module):
         return self.classifier(self.norm(self.embed(x)).mean(1))
 
 
-@pytest.mark.parametrize(("path", "sentence"), [("norm", "not feature maps"), ("unused", "takes no part"), ("nowhere", "there is no module")])
+@pytest.mark.parametrize(
+    ("path", "sentence"), [("norm", "not feature maps"), ("unused", "takes no part"), ("nowhere", "there is no module")]
+)
 def test_layers_that_cannot_be_gated_are_refused_with_the_reason(path: str, sentence: str) -> None:
     with pytest.raises(ChipError, match=sentence):
         Cut(Tokens().eval(), [path], torch.zeros(1, 3, 8, 8))

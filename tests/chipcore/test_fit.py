@@ -13,7 +13,7 @@ import chipcore
 from chipcore import admm
 from chipcore.datasets.folder import Photographs, find_photographs
 from chipcore.errors import ChipError, DataError, SettingsError
-from chipcore.fit import Progress, gather, plan
+from chipcore.fit import Gathered, Progress, gather, plan
 from chipcore.gates import draw_uniform, generator
 from chipcore.images import open_image
 from chipcore.moments import Moments
@@ -35,13 +35,18 @@ def folder(tmp_path: Path) -> Path:
 SETTINGS = FitSettings(gates=6, held_out=0.25)
 
 
+def gathered_from(network: Network, layer: str, photographs: Photographs, held: frozenset[str]) -> Gathered:
+    [[share]] = plan([network.layer(layer)], range(3), 1 << 30)
+    gathered = Gathered.empty(share)
+    gather(network, [gathered], photographs, held, SETTINGS)
+    return gathered
+
+
 def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder: Path) -> None:
     """Photograph by photograph, gate by gate, through the whole network with a hook, in plain loops."""
     photographs = find_photographs(folder)
     held = photographs.held_out(SETTINGS.held_out)
-    at = tiny.layer("second")
-    [share] = plan([at], range(3), 1 << 30)
-    [got] = gather(tiny, share, photographs, held, SETTINGS)
+    got = gathered_from(tiny, "second", photographs, held)
     for kept, moments in ((False, got.training), (True, got.held_out)):
         gram, cross = torch.zeros(3, 5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64)
         for name in photographs.names:
@@ -52,7 +57,9 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
             for d in torch.from_numpy(draw_uniform(SETTINGS.gates, 5, generator(0, "second", name))).float():
                 seen: list[torch.Tensor] = []
 
-                def hook(_m: object, _i: object, output: torch.Tensor, d: torch.Tensor = d, seen: list[torch.Tensor] = seen) -> torch.Tensor:
+                def hook(
+                    _m: object, _i: object, output: torch.Tensor, d: torch.Tensor = d, seen: list[torch.Tensor] = seen
+                ) -> torch.Tensor:
                     seen.append(output * d[:, None, None])
                     return seen[0].clone()
 
@@ -72,17 +79,18 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
 def test_two_halves_added_give_the_w_of_one_pass(tiny: Network, folder: Path) -> None:
     photographs = find_photographs(folder)
     held = photographs.held_out(SETTINGS.held_out)
-    [shares] = plan([tiny.layer("late")], range(3), 1 << 30)
     half = len(photographs) // 2
-    [whole] = gather(tiny, shares, photographs, held, SETTINGS)
-    [first] = gather(tiny, shares, Photographs(photographs.root, photographs.names[:half]), held, SETTINGS)
-    [second] = gather(tiny, shares, Photographs(photographs.root, photographs.names[half:]), held, SETTINGS)
+    whole = gathered_from(tiny, "late", photographs, held)
+    first = gathered_from(tiny, "late", Photographs(photographs.root, photographs.names[:half]), held)
+    second = gathered_from(tiny, "late", Photographs(photographs.root, photographs.names[half:]), held)
     first.training += second.training
 
     def solve(moments: Moments) -> torch.Tensor:
         return admm.solve(moments.gram, moments.cross, 1e-3 * admm.lambda_max(moments.cross)).W
 
-    torch.testing.assert_close(solve(first.training), solve(whole.training), rtol=1e-6, atol=1e-8)
+    # Other batches round otherwise in float32; the sums themselves add up to 1e-14 (test_moments).
+    expected = solve(whole.training)
+    torch.testing.assert_close(solve(first.training), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_layers_together_classes_in_blocks_and_alone_agree(tiny: Network, folder: Path) -> None:
@@ -90,11 +98,12 @@ def test_layers_together_classes_in_blocks_and_alone_agree(tiny: Network, folder
     alone = chipcore.fit(tiny, ["late"], folder, SETTINGS)
     blocks = chipcore.fit(tiny, ["early", "late"], folder, SETTINGS, memory=2 * Moments.bytes_per_class(5))
     assert (alone["late"].support > 0).any()
-    torch.testing.assert_close(both["late"].W, alone["late"].W, rtol=1e-5, atol=1e-7)
+    near = 1e-4 * float(alone["late"].W.abs().max())
+    torch.testing.assert_close(both["late"].W, alone["late"].W, rtol=0, atol=near)
     for name in ("early", "late"):
-        torch.testing.assert_close(both[name].W, blocks[name].W, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(both[name].W, blocks[name].W, rtol=0, atol=near)
     some = chipcore.fit(tiny, ["late"], folder, SETTINGS, classes=["class 1"])["late"]
-    torch.testing.assert_close(some.W[1], alone["late"].W[1], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(some.W[1], alone["late"].W[1], rtol=0, atol=near)
     assert not some.W[[0, 2]].any()
 
 
@@ -127,7 +136,7 @@ def test_unreadable_photographs_are_counted_and_left_out(tiny: Network, folder: 
     after = chipcore.fit(tiny, ["late"], folder, held, progress=progress)["late"].W
     assert len(bad) == 1 and "zz.png" in bad[0]
     assert [one.done for one in told if one.stage == "photographs"][-1] == 25
-    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-4 * float(before.abs().max()))
 
 
 def test_folders_without_photographs_and_settings_out_of_range(tiny: Network, tmp_path: Path) -> None:
@@ -140,16 +149,23 @@ def test_folders_without_photographs_and_settings_out_of_range(tiny: Network, tm
         chipcore.fit(tiny, ["late"], tmp_path)
     with pytest.raises(ChipError, match="early"):
         chipcore.fit(tiny, ["erly"], tmp_path)
-    for wrong in ({"gates": 0}, {"sigma2": 0.0}, {"lambda_ratio": -1.0}, {"cutoff": 0.0}, {"held_out": 0.9}, {"target": "logit"}, {"precision": "int8"}):
+    for wrong in (
+        {"gates": 0},
+        {"sigma2": 0.0},
+        {"lambda_ratio": -1.0},
+        {"cutoff": 0.0},
+        {"held_out": 0.9},
+        {"target": "logit"},
+        {"precision": "int8"},
+    ):
         with pytest.raises(SettingsError):
             FitSettings(**wrong)
 
 
 def test_caller_model_is_left_alone(folder: Path) -> None:
-    from conftest import TinyNet
-
     from chipcore.images import InputGeometry
     from chipcore.networks.classes import numbered
+    from conftest import TinyNet
 
     torch.manual_seed(0)
     model = TinyNet().train()
@@ -164,7 +180,9 @@ def test_caller_model_is_left_alone(folder: Path) -> None:
 def test_squeezenet_on_real_photographs(squeezenet: Network, data: Path) -> None:
     """Zebra, tree frog and bullfrog: W predicts held-out gates, and the zebra's map lights up."""
     photographs = find_photographs([data / "classes" / synset for synset in ("n02391049", "n01644373", "n01641577")]).per_folder(8)
-    fitted = chipcore.fit(squeezenet, ["features.12"], photographs, FitSettings(gates=20, held_out=0.25), classes=["zebra", "tree frog", "bullfrog"])["fire9"]
+    fitted = chipcore.fit(
+        squeezenet, ["features.12"], photographs, FitSettings(gates=20, held_out=0.25), classes=["zebra", "tree frog", "bullfrog"]
+    )["fire9"]
     zebra = squeezenet.classes.index("zebra")
     assert float(fitted.r2[zebra]) > 0.7
     assert 0 < int(fitted.support[zebra]) < 512, "sparse, but not empty"

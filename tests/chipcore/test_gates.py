@@ -39,7 +39,11 @@ def test_subsets_of_one_size_are_uniform() -> None:
 def test_generator_depends_on_seed_layer_and_photograph_only() -> None:
     base = generator(0, "features.12", "zebra/1.jpg").random(4)
     assert np.array_equal(base, generator(0, "features.12", "zebra/1.jpg").random(4))
-    for other in (generator(1, "features.12", "zebra/1.jpg"), generator(0, "features.1", "zebra/1.jpg"), generator(0, "features.12", "zebra/2.jpg")):
+    for other in (
+        generator(1, "features.12", "zebra/1.jpg"),
+        generator(0, "features.1", "zebra/1.jpg"),
+        generator(0, "features.12", "zebra/2.jpg"),
+    ):
         assert not np.array_equal(base, other.random(4))
 
 

@@ -46,6 +46,21 @@ def test_evidence_and_channels(tiny: Network) -> None:
     assert importance.channels_above(0, 1e-3) == []
 
 
+def test_rows_that_a_fit_did_not_reach_come_from_the_bundled_w(tiny: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled, own = importance_of(tiny), importance_of(tiny)
+    own.W[1] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
+    own.W[2], own.support[2], own.loyalty[2] = 0, 0, 0
+    bundled.save(tmp_path / "bundled")
+    own.save(tmp_path / "cache" / "importance")
+    monkeypatch.setattr("chipcore.importance.BUNDLED_IMPORTANCE", tmp_path / "bundled")
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
+    both = load_importance(tiny, "late")
+    assert torch.equal(both.W[1], own.W[1])
+    assert torch.equal(both.W[2], bundled.W[2])
+    assert [both.evidence(c) for c in range(3)] == ["none", "weak", "good"]
+    assert torch.equal(load_importance(tiny, "late", tmp_path / "cache" / "importance").W, own.W), "a named folder is taken as it is"
+
+
 def test_w_of_another_network_or_layer_is_refused(tiny: Network, tmp_path: Path) -> None:
     path = importance_of(tiny).save(tmp_path)
     other = tiny_network(seed=1)

@@ -32,7 +32,9 @@ def test_top_1_on_real_photographs(name: str, reached: float, request: pytest.Fi
     right = 0
     for start in range(0, len(rows), 26):
         some = rows[start : start + 26]
-        inputs = torch.stack([network.geometry.tensor(open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{image}.JPEG")) for image, _ in some])
+        inputs = torch.stack(
+            [network.geometry.tensor(open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{image}.JPEG")) for image, _ in some]
+        )
         predicted = network.probabilities(inputs).argmax(1)
         right += sum(network.classes.synsets[int(p)] == truth.split()[0] for p, (_, truth) in zip(predicted, some, strict=True))
     assert right / len(rows) >= reached - 0.05, f"{right} of {len(rows)}"
@@ -48,7 +50,9 @@ def test_layers_by_name_path_and_mistake(squeezenet: Network) -> None:
 def test_classes_by_index_synset_and_name() -> None:
     classes = imagenet()
     assert len(classes) == 1000
-    assert classes.index(340) == classes.index("340") == classes.index("zebra") == classes.index("n02391049") == classes.index("ZEBRA") == 340
+    assert (
+        classes.index(340) == classes.index("340") == classes.index("zebra") == classes.index("n02391049") == classes.index("ZEBRA") == 340
+    )
     assert classes.index("tree-frog") == classes.index("Tree_Frog") == 31
     with pytest.raises(ChipError, match=r"names 2 classes: 134 \(crane\), 517 \(crane\)"):
         classes.index("crane")
@@ -69,7 +73,9 @@ def test_torchvisions_own_class_names_are_in_our_order() -> None:
 
     names = vision.models.get_model_weights("squeezenet1_0").DEFAULT.meta["categories"]
     ours = imagenet().names
-    agree = sum(theirs.lower() in name.lower() or name.split(",")[0].lower() in theirs.lower() for theirs, name in zip(names, ours, strict=True))
+    agree = sum(
+        theirs.lower() in name.lower() or name.split(",")[0].lower() in theirs.lower() for theirs, name in zip(names, ours, strict=True)
+    )
     assert agree > 985
 
 
@@ -123,5 +129,6 @@ def test_missing_weights_say_which_file_goes_where(monkeypatch: pytest.MonkeyPat
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_internet)
-    with pytest.raises(CheckpointError, match="put squeezenet1_0-b66bff10.pth .* into .*checkpoints"):
-        load_network("squeezenet1_0")
+    for download in (True, False):
+        with pytest.raises(CheckpointError, match="put squeezenet1_0-b66bff10.pth .* into .*checkpoints"):
+            load_network("squeezenet1_0", download=download)

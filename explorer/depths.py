@@ -1,0 +1,153 @@
+"""The maps of one class at every depth of a network, and what has to be said about them in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chipcore import ChipError, Importance, Layer, Network, maps
+from chipcore.importance import MANY
+from explorer.words import plain
+
+STATES = {
+    "constant": "the map has the same value everywhere, so it points nowhere",
+    "no positive part": "at this depth every place speaks against this class, or none for it",
+    "not finite": "the map holds NaN or infinity; the weights or W are damaged",
+}
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One layer's answer: its raw map (u, v), or the reason why there is none to show.
+
+    ``missing`` is about W (not fitted, damaged, no row for this class), ``blank`` about a map with nothing
+    to see in it. Both are sentences; where both are empty there is a picture.
+    """
+
+    layer: Layer
+    importance: Importance | None = None
+    raw: Tensor | None = None
+    missing: str = ""
+    blank: str = ""
+
+    @property
+    def shown(self) -> bool:
+        return self.raw is not None and not self.blank
+
+    @property
+    def maximum(self) -> float:
+        """The largest value that is drawn; 0 where nothing is."""
+        return float(self.raw.max()) if self.raw is not None and self.shown else 0.0
+
+
+def depth(layer: Layer, target: int, features: Tensor, load: Callable[[], Importance]) -> Depth:
+    """The CHIP map of a class at one layer.
+
+    Args:
+        layer: where.
+        target: the class index c.
+        features: A of the photograph, shape (K, u, v).
+        load: gives W of the layer, or raises ``ChipError``.
+    """
+    try:
+        importance = load()
+    except ChipError as error:
+        return Depth(layer, missing=str(error))
+    if importance.evidence(target) == "none":
+        return Depth(layer, importance, missing="no row of W for this class")
+    raw = maps.chip_map(importance.W[target], features)
+    state = maps.state(raw)
+    return Depth(layer, importance, raw, blank="" if state == "ok" else STATES[state])
+
+
+@dataclass(frozen=True)
+class Term:
+    """One channel's share w_c^k A_k(y, x) of a map's value at one place."""
+
+    channel: int
+    weight: float
+    activation: float
+
+    @property
+    def value(self) -> float:
+        return self.weight * self.activation
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Eq. 10 at the strongest place of a map: its largest terms one by one, the others together."""
+
+    row: int
+    column: int
+    terms: tuple[Term, ...]
+    others: int
+    rest: float
+    total: float
+
+
+def strongest_sum(found: Depth, target: int, features: Tensor, count: int = 3) -> Sum:
+    """Eq. 10 with its values filled in, where the map is largest."""
+    if found.raw is None or found.importance is None:
+        raise ValueError(f"{found.layer.name} has no map")
+    row, column = divmod(int(found.raw.argmax()), found.raw.shape[1])
+    weights, activations = found.importance.W[target], features[:, row, column]
+    values = weights * activations
+    order = [int(k) for k in values.abs().argsort(descending=True)[:count] if values[k] != 0]
+    terms = tuple(Term(k, float(weights[k]), float(activations[k])) for k in order)
+    total = float(found.raw[row, column])
+    return Sum(row, column, terms, int((values != 0).sum()) - len(terms), total - sum(term.value for term in terms), total)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the reader must know before believing the strip."""
+
+    kind: str  # "weak", "none" or "unfitted"
+    text: str
+
+
+def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
+    """What is to be said about the rows of W that the strip is made of."""
+    label = plain(network.classes.labels[target])
+    said: list[Note] = []
+    rowless = [one for one in found if one.importance is not None and one.missing]
+    weak = [one for one in found if one.importance is not None and one.importance.evidence(target) == "weak"]
+    unfitted = [one for one in found if one.importance is None]
+    if rowless:
+        said.append(
+            Note(
+                "none",
+                f"**There is no map of {label} at {_names(rowless, found, 'any depth')}.** The photographs that W was fitted on held too "
+                "little of it, so its row of W is empty. Fit W on a folder that also holds photographs of it: "
+                f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+            )
+        )
+    if weak:
+        worth = min(float(one.importance.loyalty[target]) for one in weak if one.importance is not None)
+        said.append(Note(
+            "weak",
+            f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "
+            f"{worth:.1f} photographs’ worth of evidence. Below {MANY:.0f} a row is called weak: with 1 to 3 photographs a class, CHIP boxed "
+            "fewer objects right than Grad-CAM did (59% against 66%).",
+        ))  # fmt: skip
+    said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]
+    return said
+
+
+def _names(some: Sequence[Depth], every: Sequence[Depth], all_of_them: str) -> str:
+    return all_of_them if len(some) == len(every) else ", ".join(one.layer.name for one in some)
+
+
+def evidence_of(importances: Sequence[Importance], classes: int) -> list[str]:
+    """Per class the best evidence that any of these W has for it: 'none', 'weak' or 'good'."""
+    best = torch.zeros(classes)
+    fitted = torch.zeros(classes, dtype=torch.bool)
+    for importance in importances:
+        known = importance.support > 0
+        fitted |= known
+        best = torch.maximum(best, torch.where(known, importance.loyalty, torch.zeros(())))
+    pairs = zip(best.tolist(), fitted.tolist(), strict=True)
+    return ["none" if not known else "good" if worth >= MANY else "weak" for worth, known in pairs]

@@ -1,0 +1,105 @@
+"""Pictures from arrays: pure functions, no Streamlit."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from chipcore import maps, render
+
+SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
+_PAPER, _INK, _QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
+
+
+def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
+    """The network's view at display size."""
+    return view.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def chip_picture(
+    photograph: Image.Image, raw: Tensor, size: int, *, colour_map: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
+) -> Image.Image:  # fmt: skip
+    """A raw map (u, v) on the enlarged view.
+
+    The map is first brought to the network's input of ``size`` pixels (the contract of ``maps.picture``),
+    then enlarged like the view, so that the screen shows no more than was computed.
+    """
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum), photograph.width)
+    return render.overlay(photograph, picture, colour_map=colour_map, opacity=opacity)
+
+
+def blank_picture(photograph: Image.Image) -> Image.Image:
+    """The photograph in pale grey: the place of a map that is not there."""
+    grey = ImageOps.grayscale(photograph).convert("RGB")
+    return Image.blend(grey, Image.new("RGB", grey.size, (128, 128, 128)), 0.6)
+
+
+def ringed(picture: Image.Image, row: int, column: int, shape: tuple[int, int]) -> Image.Image:
+    """A ring around the cell (row, column) of a map of this shape, visible on light and dark alike."""
+    marked = picture.copy()
+    draw = ImageDraw.Draw(marked)
+    x, y = (column + 0.5) / shape[1] * picture.width, (row + 0.5) / shape[0] * picture.height
+    radius = picture.width * 0.05
+    for colour, width, extra in (("black", 10, 2), ("white", 5, 0)):
+        r = radius + extra
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=width)
+    return marked
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """For the screen: no loss that could be seen, at full colour resolution, twenty times faster than PNG."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def png(picture: Image.Image) -> bytes:
+    """For keeping: exactly these pixels."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A small picture as text that can stand in a style sheet."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture.convert("RGB"))).decode()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a printed strip, with a heading and a line below."""
+
+    picture: Image.Image
+    heading: str
+    line: str
+
+
+def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
+    """The panels side by side with their captions, on paper: what the download gives."""
+    gap, top, bottom = side // 20, side // 5, side // 4
+    sheet = Image.new("RGB", (gap + len(panels) * (side + gap), top + side + bottom), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    # Matplotlib's own font: Pillow's has no superscript for R².
+    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    large, medium, small = (ImageFont.truetype(font, side * part // 1000) for part in (76, 58, 48))
+    draw.text((gap, top / 2), title, fill=_INK, font=large, anchor="lm")
+    for i, panel in enumerate(panels):
+        left = gap + i * (side + gap)
+        sheet.paste(panel.picture.resize((side, side)), (left, top))
+        draw.text((left, top + side + side // 14), panel.heading, fill=_INK, font=medium, anchor="lm")
+        draw.text((left, top + side + side // 6), panel.line, fill=_QUIET, font=small, anchor="lm")
+    return sheet
+
+
+def gradient(colour_map: str, steps: int = 12) -> str:
+    """The colour map from 0 to its maximum as a CSS gradient, for the legend."""
+    colours = render.colour(np.linspace(0, 1, steps, dtype=np.float32)[None], colour_map)[0]
+    return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours) + ")"

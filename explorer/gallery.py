@@ -1,0 +1,85 @@
+"""The photographs that can be chosen: scikit-image's free ones, and what a visitor uploads.
+
+scikit-image's wheel carries a few photographs under free licences, so the gallery needs no download and
+no photograph of ours. Those are here of which an ImageNet network says something worth explaining.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from chipcore.errors import ImageError
+from chipcore.images import open_image
+
+MAX_BYTES = 8 * 2**20  # as maxUploadSize of .streamlit/config.toml, which only the browser and the server's default page obey
+THUMBNAIL = 120  # pixels; shown at half of that, for screens with two pixels a point
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file that may turn out to be a photograph. ``sha256`` of its bytes identifies it in every cache."""
+
+    name: str
+    description: str
+    credit: str
+    data: bytes
+    sha256: str
+
+    def open(self) -> Image.Image:
+        """Decoded, upright, RGB; ``ImageError`` with one sentence where it is no photograph or too large."""
+        if len(self.data) > MAX_BYTES:
+            raise ImageError(f"{self.name} has {len(self.data) / 2**20:.1f} MB; give a photograph of at most {MAX_BYTES // 2**20} MB.")
+        return open_image(self.data, self.name)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photograph of the gallery: its file in scikit-image, and what to say of it."""
+
+    file: str
+    description: str
+    credit: str
+
+
+ENTRIES = {
+    "cat": Entry("chelsea.png", "A ginger tabby cat, seen from the front", "Chelsea, by Stéfan van der Walt, CC0"),
+    "coffee": Entry("coffee.png", "A cup of espresso with a spoon on a wooden table", "Coffee, by Rachel Michetti, CC0"),
+    "camera": Entry("camera.png", "A man with a camera on a tripod, black and white", "Cameraman, by Lav Varshney, CC0"),
+    "motorcycle": Entry("motorcycle_left.png", "A motorcycle in a cluttered garage", "Middlebury Stereo 2014, CC0"),
+    "rocket": Entry("rocket.jpg", "A rocket on its launch pad, between towers", "Falcon 9, by SpaceX, CC0"),
+    "astronaut": Entry("astronaut.png", "An astronaut in an orange suit beside a model shuttle", "Eileen Collins, by NASA, public domain"),
+}
+UPLOAD = "yours"
+
+
+@cache
+def photograph(name: str) -> Photograph:
+    """A photograph of the gallery by name."""
+    entry = ENTRIES[name]
+    spec = find_spec("skimage")  # found, not imported: the package takes longer to load than its photographs
+    if spec is None or spec.origin is None:
+        raise ImageError("the gallery is part of scikit-image: pip install scikit-image, or upload a photograph.")
+    path = Path(spec.origin).parent / "data" / entry.file
+    if not path.is_file():
+        raise ImageError(f"this scikit-image has no {entry.file}; upload a photograph.")
+    return _photograph(name, entry.description, entry.credit, path.read_bytes())
+
+
+def uploaded(file_name: str, data: bytes) -> Photograph:
+    """What a visitor gave us; nothing of it is decoded yet."""
+    return _photograph(file_name, f"Your photograph {file_name}", "", data)
+
+
+def _photograph(name: str, description: str, credit: str, data: bytes) -> Photograph:
+    return Photograph(name, description, credit, data, hashlib.sha256(data).hexdigest())
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The middle of a photograph, square."""
+    return ImageOps.fit(image, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

@@ -1,0 +1,75 @@
+"""What is loaded or computed once and shared between visitors.
+
+Streamlit hashes arguments, and large arrays only by sample. So every cache here is keyed by short strings
+(a network's id, a layer's name, the sha256 of a photograph), and what is heavy is passed as ``_argument``,
+which takes no part in the key. Errors are not cached: what was missing is looked for again next time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from PIL import Image
+from torch import Tensor
+
+import chipcore
+from chipcore import Importance, Network
+from explorer import figures, gallery
+from explorer.gallery import Photograph
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photograph as a network saw it, in one pass: all that any class and any layer needs.
+
+    ``probabilities`` (C,) are f(X), ``scores`` (C,) those before softmax, ``features`` A by layer name,
+    each (K, u, v).
+    """
+
+    view: Image.Image
+    probabilities: Tensor
+    scores: Tensor
+    features: dict[str, Tensor]
+
+    def best(self, count: int) -> list[int]:
+        """The ``count`` most probable classes, the most probable first."""
+        return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the network …")
+def network(name: str) -> Network:
+    """A network of the registry; raises ``ChipError`` where its weights are not on this machine."""
+    return chipcore.load_network(name, download=False)  # a visitor must not make the server fetch things
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def importance(network_id: str, layer: str, _network: Network) -> Importance:
+    """W of one layer; raises ``ImportanceNotFitted`` or ``ImportanceError``."""
+    return chipcore.load_importance(_network, layer)
+
+
+@st.cache_resource(max_entries=24, show_spinner="Looking at the photograph …")
+def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograph) -> Seen:
+    """The one pass through the network that a photograph costs; raises ``ImageError`` for a bad file."""
+    view = _network.geometry.view(_photograph.open())
+    with torch.inference_mode():
+        activations = _network.trunk(_network.geometry.normalise(torch.from_numpy(np.array(view)))[None])
+        scores = activations.scores[0].cpu()
+        # Cloned, or each map would keep the batch it is a view of, and with it the graph's other values.
+        features = {layer.name: activations.features[layer.path][0].cpu().clone() for layer in _network.layers}
+    return Seen(view, scores.softmax(0), scores, features)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def thumbnail(sha256: str, _photograph: Photograph) -> str:
+    """A small picture of a photograph as a data URI."""
+    return figures.data_uri(gallery.thumbnail(_photograph.open()))
+
+
+def clear() -> None:
+    """Forget everything; tests call it, because caches outlive a session."""
+    for cached in (network, importance, seen, thumbnail):
+        cached.clear()

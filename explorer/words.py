@@ -1,0 +1,24 @@
+"""Numbers and names as text."""
+
+from __future__ import annotations
+
+import math
+
+
+def readable(value: float) -> str:
+    """A number with three significant digits, and no exponent where it can be helped."""
+    if value == 0:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def percent(share: float) -> str:
+    """A probability as people say it."""
+    return "under 1%" if share < 0.01 else f"{share:.0%}"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown must not read: a file may be called ``*_*.jpg``."""
+    return "".join("\\" + letter if letter in "\\`*_{}[]<>()#+!|$~:" else letter for letter in text)
