@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fit import Progress
+from chipcore.gates import Draw
 from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
 from chipcore.render import COLOUR_MAPS, overlay
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)"
     )
+    fit.add_argument("--draw", choices=get_args(Draw), default="uniform", help="how gates are drawn (default: %(default)s, the paper's)")
     fit.add_argument(
         "--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)"
     )
@@ -103,6 +105,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--json", action="store_true", help="machine-readable result")
     fit.set_defaults(run=_fit)
+
+    bench = commands.add_parser("bench", help="measure speed as ratios against a plain baseline, on this machine")
+    bench.add_argument("what", choices=("fit", "solve"))
+    bench.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="solve: the folder of real data that the Grams come from (default: CHIP_DATA)",
+    )
+    bench.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="fit: default %(default)s")
+    bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="fit: default %(default)s")
+    bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="machine-readable result")
+    bench.set_defaults(run=_bench)
 
     explain = commands.add_parser("explain", help="draw a map on a photograph")
     explain.add_argument("image", type=Path, metavar="IMAGE")
@@ -208,6 +224,7 @@ def _fit(options: argparse.Namespace) -> None:
     settings = chipcore.FitSettings(
         gates=options.gates,
         target=options.target,
+        draw=options.draw,
         sigma2=options.sigma2,
         lambda_ratio=options.lambda_ratio,
         seed=options.seed,
@@ -283,6 +300,28 @@ class _Bars:
                 total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=self._disable
             )
         self._bar.update(progress.done - self._bar.n)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    _keep_freed_memory()
+
+    def say(what: str) -> None:
+        if sys.stderr.isatty():
+            print(f"measuring {what} …", file=sys.stderr)
+
+    if options.what == "fit":
+        from chipcore.bench import fit as bench_fit
+
+        result = bench_fit.run(precision=options.precision, device=_device(options.device), progress=say)
+        print(bench_fit.table(result))
+    else:
+        from chipcore.bench import solve as bench_solve
+
+        result = bench_solve.run(data=options.data, progress=say)
+        print(bench_solve.table(result))
+    if options.json:
+        text = json.dumps(result, indent=2)
+        write_whole(options.json, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from chipcore.checkpoint import Checkpoint, Position
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
 from chipcore.distributed import ALONE, Team
 from chipcore.errors import DataError
-from chipcore.gates import draw_uniform, generator, proximity
+from chipcore.gates import draw, generator
 from chipcore.importance import Importance, describe
 from chipcore.moments import Moments
 from chipcore.networks.network import Layer, Network
@@ -206,13 +206,16 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
     for layer in layers:
         features, carried = activations.features[layer.path], activations.carried[layer.path]
         suffix = network.suffix(layer, layers)
-        drawn = [draw_uniform(settings.gates, layer.channels, generator(settings.seed, layer.path, name)) for name in batch.names]
-        gates = torch.stack([torch.from_numpy(one) for one in drawn]).to(features)
+        sigma2 = settings.sigma2 or layer.channels
+        drawn = [
+            draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, name)) for name in batch.names
+        ]
+        gates = torch.from_numpy(np.stack([one for one, _weight in drawn])).to(features)
+        weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
         perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision)
         if settings.target == "probability":
             perturbed = perturbed.softmax(-1)
         z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
-        weight = proximity(gates, settings.sigma2 or layer.channels)
         for one in gathered:
             if one.share.layer == layer:
                 for moments, which in ((one.training, ~kept), (one.held_out, kept)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from chipcore.errors import SettingsError
+from chipcore.gates import Draw
 from chipcore.perturbation import Precision, Target
 
 
@@ -15,6 +16,7 @@ class FitSettings:
 
     - ``gates``: gate samples N per photograph
     - ``target``: what g^c is, the class score before softmax or the probability (f^c is always the latter)
+    - ``draw``: how gate samples are drawn, see :func:`chipcore.gates.draw`; ``uniform`` is the paper's
     - ``sigma2``: sigma^2 of Eq. 8; None is K, the layer's number of channels
     - ``lambda_ratio``: lambda of Eq. 5 as a share of the smallest lambda that gives W = 0, max |b_c|
     - ``seed``: of the gates
@@ -26,6 +28,7 @@ class FitSettings:
 
     gates: int = 100
     target: Target = "score"
+    draw: Draw = "uniform"
     sigma2: float | None = None
     lambda_ratio: float = 1e-3
     seed: int = 0
@@ -38,6 +41,7 @@ class FitSettings:
         for allowed, sentence in (
             (self.gates >= 1, f"gates is {self.gates}; give at least 1."),
             (self.target in ("score", "probability"), f"target is {self.target!r}; give score or probability."),
+            (self.draw in get_args(Draw), f"draw is {self.draw!r}; give {', '.join(get_args(Draw))}."),
             (self.sigma2 is None or 0 < self.sigma2 < float("inf"), f"sigma2 is {self.sigma2}; give a number above 0."),
             (
                 0 <= self.lambda_ratio < float("inf"),

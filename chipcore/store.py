@@ -28,7 +28,7 @@ def fitted_importance() -> Path:
     return cache_dir() / "importance"
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside ``path``, flush it to disk, and rename it into place.
 
     ``write`` receives the temporary path. A crash leaves the old file or the new one, never half of one.

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chipcore.gates import draw_uniform, gate, generator, proximity
+from chipcore.gates import Draw, draw, draw_uniform, gate, generator, proximity
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16])
@@ -25,6 +25,37 @@ def test_number_of_open_gates_is_uniform_and_every_channel_equally_likely(channe
     assert np.all(np.abs(counts - draws * share) < spread)
     # Given the count, subsets are uniform, so each channel is open half of the time.
     assert np.all(np.abs(gates.mean(0) - 0.5) < 5 * math.sqrt(0.25 / draws))
+
+
+@pytest.mark.parametrize("name", ["uniform", "importance", "stratified", "antithetic"])
+@pytest.mark.parametrize("sigma2", [0.7, 4.0])
+def test_every_draw_has_the_papers_expected_objective(name: Draw, sigma2: float) -> None:
+    """E[weight phi(d)] equals E[h(d) phi(d)] under the paper's draw, for the terms of Eq. 11: 1, d_i and d_i d_j."""
+    channels, photographs, count = 4, 4000, 7
+    exact = np.zeros((channels + 1, channels + 1))
+    for subset in range(2**channels):
+        d = np.array([1, *(subset >> k & 1 for k in range(channels))])
+        number_open = int(d.sum()) - 1
+        probability = 1 / (channels + 1) / math.comb(channels, number_open)
+        exact += probability * math.exp(-(channels - number_open) / sigma2) * np.outer(d, d)
+    sums = []
+    for s in range(photographs):
+        gates, weight = draw(name, count, channels, sigma2, generator(0, "layer", str(s)))
+        assert gates.shape == (count, channels) and weight.shape == (count,)
+        d = np.concatenate([np.ones((count, 1)), gates], axis=1)
+        sums.append((d.T * weight) @ d / count)
+    spread = 5 * np.std(sums, axis=0) / math.sqrt(photographs)
+    assert np.all(np.abs(np.mean(sums, axis=0) - exact) <= spread + 1e-9)
+
+
+def test_stratified_draws_vary_less_than_uniform_ones() -> None:
+    """The reason for them: the weighted number of open gates of one photograph, over photographs."""
+    spread = {}
+    for name in ("uniform", "stratified"):
+        drawn = (draw(name, 20, 32, 32.0, np.random.default_rng(s)) for s in range(400))
+        sums = [float(gates.sum(1) @ weight) for gates, weight in drawn]
+        spread[name] = np.std(sums) / np.mean(sums)
+    assert spread["stratified"] < spread["uniform"] / 3
 
 
 def test_subsets_of_one_size_are_uniform() -> None:
