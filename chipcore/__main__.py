@@ -252,7 +252,7 @@ def _fit(options: argparse.Namespace) -> None:
         results.append({
             "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
             "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
-            "file": str(importance.save(out)),
+            "file": str(_with_other_rows(importance, network, name, out, bool(options.classes)).save(out)),
         })  # fmt: skip
     for sentence in unreadable:
         print(f"chipcore: left out: {sentence}", file=sys.stderr)
@@ -273,6 +273,14 @@ def _fit(options: argparse.Namespace) -> None:
         print(
             f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
         )
+
+
+def _with_other_rows(importance: chipcore.Importance, network: chipcore.Network, layer: str, out: Path, some: bool) -> chipcore.Importance:
+    """After a fit of some classes, W keeps the rows that an earlier fit left in the same place."""
+    if some:
+        with contextlib.suppress(ChipError):  # nothing there yet, or nothing that can be read
+            return importance.completed_by(chipcore.load_importance(network, layer, out))
+    return importance
 
 
 class _Bars:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from chipcore.__main__ import main
 from conftest import ROOT
@@ -78,6 +79,29 @@ def test_fit_then_explain_on_real_photographs(tmp_path: Path, data: Path, capsys
     assert np.load(raw).shape == (13, 13) and float(np.load(raw).max()) == pytest.approx(said["maximum"])
     with Image.open(shot) as image:
         assert image.size == (224, 224) and image.format == "PNG"
+    # Fitting one class again leaves the other one's row in place.
+    before = load_file(result["layers"][0]["file"])["W"]
+    assert (
+        main(
+            [
+                "fit",
+                *squeezenet,
+                "--layers",
+                "fire9",
+                "--images",
+                str(images),
+                "--gates",
+                "6",
+                "--classes",
+                "zebra",
+                "--out",
+                str(tmp_path / "w"),
+            ]
+        )
+        == 0
+    )
+    after = load_file(result["layers"][0]["file"])["W"]
+    assert (before[31] != 0).any() and (after[31] == before[31]).all() and (after[340] != before[340]).any()
 
 
 def test_explain_with_the_bundled_network_and_w(

@@ -35,6 +35,9 @@ def full_pass(model: nn.Module, path: str, images: Tensor, gates: Tensor) -> Ten
 
 def calibrate(model: nn.Module) -> None:
     """Batch norms of random weights take the statistics of random images; else signals die on the way."""
+    for key, value in model.named_parameters():
+        if key.endswith("bias"):
+            nn.init.normal_(value, std=0.1)  # torchvision starts them at zero, where a lost one goes unseen
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0

@@ -29,7 +29,7 @@ def empty_caches() -> Iterator[None]:
 def open_app(monkeypatch: pytest.MonkeyPatch, lite0: Network) -> Callable[..., AppTest]:
     """Opens the app at a URL; the network is loaded once for all tests."""
     real = chipcore.load_network
-    monkeypatch.setattr(chipcore, "load_network", lambda name: lite0 if name == lite0.name else real(name))
+    monkeypatch.setattr(chipcore, "load_network", lambda name, **options: lite0 if name == lite0.name else real(name, **options))
 
     def open_at(**query: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=60)

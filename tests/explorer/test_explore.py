@@ -340,10 +340,10 @@ def test_upload_that_differs_in_one_pixel_is_another_photograph(open_app: OpenAp
 def test_network_without_weights_is_a_sentence(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
     real = chipcore.load_network
 
-    def load(name: str) -> Network:
+    def load(name: str, **options: bool) -> Network:
         if name == "squeezenet1_0":
             raise CheckpointError("the weights of squeezenet1_0 are not here; put them there.")
-        return real(name)
+        return real(name, **options)
 
     monkeypatch.setattr(chipcore, "load_network", load)
     app = open_app()
@@ -367,7 +367,7 @@ def test_network_without_any_w_still_shows_what_it_sees(open_app: OpenApp, monke
 
 
 def test_squeezenet_beside_efficientnet(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, squeezenet: Network, lite0: Network) -> None:
-    monkeypatch.setattr(chipcore, "load_network", lambda name: {n.name: n for n in (lite0, squeezenet)}[name])
+    monkeypatch.setattr(chipcore, "load_network", lambda name, **_options: {n.name: n for n in (lite0, squeezenet)}[name])
     app, other = open_app(), open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     other.button(key="prediction-1").click().run()
