@@ -244,6 +244,8 @@ def _fit(options: argparse.Namespace) -> None:
             )  # fmt: skip
         if ours.rank > 0:
             return
+    with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
+        (out / "checkpoints").rmdir()
     seconds = time.perf_counter() - start
     results = []
     for name, importance in fitted.items():

@@ -55,6 +55,11 @@ class Checkpoint:
         """The latest pass that anything was saved of, or -1."""
         return max((int(file.stem.rsplit("-", 1)[1]) for file in self.folder.glob(f"moments-{self.rank}-*.npz")), default=-1)
 
+    def begin(self) -> None:
+        """Forget what an earlier run left: its later passes would otherwise be taken for this one's."""
+        for file in self.folder.glob(f"moments-{self.rank}-*.npz"):
+            file.unlink()
+
     def due(self) -> bool:
         return time.monotonic() >= self._next
 

@@ -108,6 +108,8 @@ def fit(
         }
         saving = Checkpoint(checkpoints, run, team.rank, checkpoint_seconds)
     first, stored, position = 0, None, Position()
+    if saving is not None and not resume:
+        saving.begin()
     if saving is not None and resume and (first := team.agree(saving.last_pass())) >= 0:
         position, saved_rows, stored = saving.read(first)
         for name, one in solved.items():

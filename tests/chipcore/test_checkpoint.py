@@ -135,6 +135,14 @@ def test_a_changed_run_refuses_to_resume(folder: Path, tmp_path: Path) -> None:
     assert list(saved.glob("*.npz")), "refusing loses nothing"
 
 
+def test_beginning_again_forgets_the_old_run(folder: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    interrupted(folder, tiny_network(seed=1), saved)
+    interrupted(folder, tiny_network(), saved)  # without resume: another network is no obstacle
+    alone = chipcore.fit(tiny_network(), ["late"], folder, SETTINGS)["late"].W
+    assert torch.equal(chipcore.fit(tiny_network(), ["late"], folder, SETTINGS, checkpoints=saved, resume=True)["late"].W, alone)
+
+
 def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     interrupted(folder, tiny_network(), saved)
