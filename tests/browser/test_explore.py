@@ -101,11 +101,13 @@ def test_upload_and_download(page: Any, server: str, tmp_path: Path) -> None:
     visit(page, server)
     before = sources(page)
     page.locator("input[type=file]").set_input_files(photograph)
-    page.wait_for_function("old => document.querySelector('.st-key-strip img').src != old", arg=before[0], timeout=20_000)
+    page.wait_for_function(
+        "old => ![undefined, old].includes(document.querySelector('.st-key-strip img')?.src)", arg=before[0], timeout=20_000
+    )
     page.wait_for_selector(IDLE)
     expect(page.get_by_alt_text("Your photograph mine.png")).to_be_visible()
     page.get_by_role("radio", name="cat").click()
-    page.wait_for_function("old => document.querySelector('.st-key-strip img').src == old", arg=before[0], timeout=20_000)
+    page.wait_for_function("old => document.querySelector('.st-key-strip img')?.src == old", arg=before[0], timeout=20_000)
     page.wait_for_selector(IDLE)
     with page.expect_download() as raw:
         page.get_by_role("button", name="Raw maps as NumPy").click()
