@@ -106,20 +106,6 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--json", action="store_true", help="machine-readable result")
     fit.set_defaults(run=_fit)
 
-    bench = commands.add_parser("bench", help="measure speed as ratios against a plain baseline, on this machine")
-    bench.add_argument("what", choices=("fit", "solve"))
-    bench.add_argument(
-        "--data",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="solve: the folder of real data that the Grams come from (default: CHIP_DATA)",
-    )
-    bench.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="fit: default %(default)s")
-    bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="fit: default %(default)s")
-    bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="machine-readable result")
-    bench.set_defaults(run=_bench)
-
     explain = commands.add_parser("explain", help="draw a map on a photograph")
     explain.add_argument("image", type=Path, metavar="IMAGE")
     _network_options(explain)
@@ -310,28 +296,6 @@ class _Bars:
                 total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=self._disable
             )
         self._bar.update(progress.done - self._bar.n)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    _keep_freed_memory()
-
-    def say(what: str) -> None:
-        if sys.stderr.isatty():
-            print(f"measuring {what} …", file=sys.stderr)
-
-    if options.what == "fit":
-        from chipcore.bench import fit as bench_fit
-
-        result = bench_fit.run(precision=options.precision, device=_device(options.device), progress=say)
-        print(bench_fit.table(result))
-    else:
-        from chipcore.bench import solve as bench_solve
-
-        result = bench_solve.run(data=options.data, progress=say)
-        print(bench_solve.table(result))
-    if options.json:
-        text = json.dumps(result, indent=2)
-        write_whole(options.json, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _explain(options: argparse.Namespace) -> None:
