@@ -186,7 +186,7 @@ def _networks(options: argparse.Namespace) -> None:
         for at in row["layers"]:
             size = f"{at['channels']:>5} channels, {at['size'][0]:>3} x {at['size'][1]:<3}" if "channels" in at else ""
             fitted = "" if "fitted" not in at else f"  {at['fitted']} rows of W" if at["fitted"] else "  no W yet"
-            print(f"    {at['name']:<10} {at['path']:<14} {size}{fitted}")
+            print(f"    {at['name']:<10} {at['path']:<16} {size}{fitted}")
 
 
 def _fitted(network: chipcore.Network, layer: str) -> int:
