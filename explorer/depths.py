@@ -130,8 +130,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
         said.append(Note(
             "weak",
             f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "
-            f"{worth:.1f} photographs’ worth of evidence. Below {MANY:.0f} a row is called weak: with 1 to 3 photographs a class, CHIP boxed "
-            "fewer objects right than Grad-CAM did (59% against 66%).",
+            f"{worth:.1f} photographs’ worth of evidence. Below {MANY:.0f} a row is called weak: few photographs give a poor W.",
         ))  # fmt: skip
     said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]
     return said
