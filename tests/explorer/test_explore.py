@@ -205,7 +205,7 @@ def test_weak_row_is_announced(open_app: OpenApp, change_w: ChangeW, fitted: lis
     app = open_app(**{"class": str(fitted[0])})
     assert len(app.warning) == 1
     assert "about 1.4 photographs" in app.warning[0].value
-    assert "Grad-CAM" in app.warning[0].value
+    assert "few photographs give a poor W" in app.warning[0].value
     assert "weak W" in option(app)
     choose_class(app, fitted[1])
     assert not app.warning
