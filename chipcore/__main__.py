@@ -1,4 +1,4 @@
-"""The command line: ``python -m chipcore networks | fit | explain``.
+"""The command line: ``python -m chipcore networks | fit | explain | bench``.
 
 Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
 with one line for a user's mistake.
@@ -21,15 +21,19 @@ import torch
 from tqdm import tqdm
 
 import chipcore
+from chipcore.bench import command as bench
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fit import Progress
 from chipcore.gates import Draw
+from chipcore.memory import GB, estimate, peak_of_process
 from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
 from chipcore.render import COLOUR_MAPS, overlay
 from chipcore.store import fitted_importance, write_whole
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=6.0,
         metavar="GB",
-        help="what the moments may take; more classes or channels go in further passes (default: %(default)s)",
+        help="what this process may take at its peak; more classes or channels go in further passes (default: %(default)s)",
     )
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoints of an interrupted fit with the same --out")
     fit.add_argument(
@@ -105,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--json", action="store_true", help="machine-readable result")
     fit.set_defaults(run=_fit)
+
+    bench.add_parser(commands, DEVICES)
 
     explain = commands.add_parser("explain", help="draw a map on a photograph")
     explain.add_argument("image", type=Path, metavar="IMAGE")
@@ -129,7 +135,7 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
 
 
 def _at_least_1(text: str) -> int:
@@ -138,7 +144,8 @@ def _at_least_1(text: str) -> int:
     return int(text)
 
 
-def _device(wanted: str) -> torch.device:
+def device_named(wanted: str) -> torch.device:
+    """The device of this name; ``auto`` is the fastest there is."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
@@ -148,7 +155,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _load(options: argparse.Namespace) -> chipcore.Network:
-    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=local_device(_device(options.device)))
+    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=local_device(device_named(options.device)))
 
 
 def _networks(options: argparse.Namespace) -> None:
@@ -196,7 +203,7 @@ def _fitted(network: chipcore.Network, layer: str) -> int:
         return 0
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep what it frees: giving activations back and faulting them in again costs up to half the time."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has no mallopt
@@ -206,7 +213,7 @@ def _keep_freed_memory() -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    _keep_freed_memory()
+    keep_freed_memory()
     settings = chipcore.FitSettings(
         gates=options.gates,
         target=options.target,
@@ -221,11 +228,17 @@ def _fit(options: argparse.Namespace) -> None:
     photographs = find_photographs(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
     unreadable: list[str] = []
+    chosen = [network.layer(layer) for layer in layers]
+    wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
+    need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
     start = time.perf_counter()
     with team(network.device) as ours:
+        if ours.rank == 0:
+            each = " a process" if ours.size > 1 else ""
+            print(f"chipcore: {len(photographs)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
         with _Bars(unreadable, quiet=ours.rank > 0) as bars:
             fitted = chipcore.fit(
-                network, layers, photographs, settings, classes=options.classes, progress=bars, memory=int(options.memory * (1 << 30)),
+                network, layers, photographs, settings, classes=options.classes, progress=bars, memory=need.moments,
                 checkpoints=out / "checkpoints" / network.name, resume=options.resume, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
@@ -247,7 +260,15 @@ def _fit(options: argparse.Namespace) -> None:
     if options.json:
         print(
             json.dumps(
-                {"seconds": round(seconds, 1), "photographs": len(photographs), "unreadable": unreadable, "layers": results}, indent=2
+                {
+                    "seconds": round(seconds, 1),
+                    "photographs": len(photographs),
+                    "unreadable": unreadable,
+                    "memory_stated": need.total,
+                    "memory_peak": peak_of_process(),
+                    "layers": results,
+                },
+                indent=2,
             )
         )
         return

@@ -29,11 +29,15 @@ from chipcore import front as front_of
 from chipcore.errors import ChipError, UnknownName
 from chipcore.front import LinearFront
 from chipcore.gates import gate
+from chipcore.linear import FastLinear
 
 # In-place operators that fx records as functions, and what they do out of place.
 _OUT_OF_PLACE = {
     operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub, operator.itruediv: operator.truediv,
 }  # fmt: skip
+
+# Where nothing is known of a network's inside: first layers widen an image about so much.
+_WIDENED = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ class Suffix:
         self.peak = peak
         self._module = module  # what follows the front, where there is one
         self._front = front
+
+    @property
+    def gates_contributions(self) -> bool:
+        """Whether the channels' contributions to a first linear map are gated, not the features (see ``front``)."""
+        return self._front is not None
+
+    @property
+    def contribution_size(self) -> int:
+        """Elements of one photograph's contributions; 0 where the features themselves are gated."""
+        return 0 if self._front is None else self._front.size
 
     def prepare(self, features: Tensor) -> Tensor:
         """What is computed once a photograph: the features (B, K, u, v) themselves, or their contributions."""
@@ -100,6 +114,7 @@ class Cut:
             if path not in modules or path == "":
                 raise UnknownName("module", path, [name for name in modules if name])
         self.traced = True
+        self.peak = _WIDENED * example.numel()  # elements that the widest step of the trunk reads and writes for one photograph
         try:
             traced = _trace(model)
             values = _values(traced, torch.cat([example, example]))
@@ -115,6 +130,7 @@ class Cut:
             self._trunk, self.suffixes = _cut_by_hooks(model, self.paths, example)
         else:
             self._trunk, self.suffixes = _cut_graph(traced, values, self.paths)
+            self.peak = _peak([node for node in traced.graph.nodes if node.op != "output"], values)
 
     def trunk(self, images: Tensor) -> Activations:
         """One pass over images (B, 3, h, w) that keeps what every cut needs."""
@@ -215,7 +231,7 @@ def _build_suffix(
             separate = front_of.separates_channels(flatten, features)
         if separate:
             rest = [node for node in inside if node not in chain and node is not linear]
-            front = LinearFront(flatten, cast(nn.Linear, traced.get_submodule(cast(str, linear.target))))
+            front = LinearFront(flatten, FastLinear(cast(nn.Linear, traced.get_submodule(cast(str, linear.target)))), shapes[at][1])
             return _build(traced, [linear, *carried], rest, result), front
     return _build(traced, [at, *carried], inside, result), None
 
@@ -273,6 +289,10 @@ def _build(root: fx.GraphModule, inputs: Sequence[fx.Node], body: Sequence[fx.No
     module = fx.GraphModule(root, graph)
     module.graph.eliminate_dead_code()
     _fold_batch_norm(module)
+    for node in module.graph.nodes:
+        found = module.get_submodule(node.target) if node.op == "call_module" else None
+        if type(found) is nn.Linear:  # a subclass may do something else
+            _set_submodule(module, node.target, FastLinear(found))
     return module
 
 
@@ -323,8 +343,7 @@ def _cut_by_hooks(model: nn.Module, paths: Sequence[str], example: Tensor) -> tu
             raise ChipError(
                 f"layer {path!r} does not give feature maps (batch x channels x height x width), so CHIP has no channels to gate there."
             )
-    widest = 16 * example.numel()  # nothing is known of the inside; first layers widen an image about so much
-    return trunk, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), widest) for path in paths}
+    return trunk, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), _WIDENED * example.numel()) for path in paths}
 
 
 class _WholeNetwork(nn.Module):

@@ -233,7 +233,7 @@ def batch_size(peak: int, device: torch.device) -> int:
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return max(8, min(4096, free // (16 * 4 * peak)))
-    return max(8, min(256, (64 << 20) // (4 * peak)))
+    return max(8, min(1024, (64 << 20) // (4 * peak)))
 
 
 class _Rows:
@@ -285,11 +285,17 @@ def solve_rows(moments: Moments, slots: Tensor, lambda_ratio: float, report: Cal
     cross = moments.cross[slots] / weight[:, None]
     lam = lambda_ratio * admm.lambda_max(cross)
     every = len(slots) == len(moments.gram)
+    size = solve_block(cross.shape[1])
     blocks = []
-    for start in range(0, len(slots), 64):
-        some = slots[start : start + 64]
-        gram = (moments.gram[start : start + 64] if every else moments.gram[some]) / weight[start : start + 64, None, None]
-        blocks.append(admm.solve(gram, cross[start : start + 64], lam[start : start + 64]).W)
+    for start in range(0, len(slots), size):
+        rows = slice(start, start + size)
+        gram = (moments.gram[rows] if every else moments.gram[slots[rows]]) / weight[rows, None, None]
+        blocks.append(admm.solve(gram, cross[rows], lam[rows]).W)
         if report:
-            report(min(start + 64, len(slots)), len(slots))
+            report(min(start + size, len(slots)), len(slots))
     return torch.cat(blocks)
+
+
+def solve_block(channels: int) -> int:
+    """How many classes are solved at once: 64, or fewer where their Grams would take more than an eighth of a gigabyte."""
+    return max(1, min(64, (1 << 27) // (8 * channels**2)))

@@ -26,11 +26,14 @@ class LinearFront(nn.Module):
     Args:
         flatten: features (B, K, u, v) to (B, K * m), channel by channel.
         linear: the linear map that follows.
+        channels: K.
     """
 
-    def __init__(self, flatten: nn.Module, linear: nn.Linear) -> None:
+    def __init__(self, flatten: nn.Module, linear: nn.Linear, channels: int) -> None:
         super().__init__()
         self.flatten, self.linear = flatten, linear
+        # Elements of one photograph's contributions.
+        self.size = channels * (1 if linear.in_features == channels else linear.out_features)
 
     def contributions(self, features: Tensor) -> Tensor:
         """Pooled features (B, K) where m is 1, else each channel's share of the linear map, (B, K, O)."""

@@ -62,12 +62,14 @@ class Moments:
         slots = active.any(0).nonzero().flatten().tolist()
         if not slots:
             return
+        # In float64 from here on: which photographs share a batch depends on the number of processes, and W must not.
+        z, weight, loyalty = z.double(), weight.double(), loyalty.double()
         # f^c does not depend on the gate, so one K x K product per photograph serves all of its classes.
         weighted = z * weight[..., None]
         products = weighted.transpose(1, 2) @ z
         # Rounding leaves the two triangles a little apart, and a solver that reads both would never settle.
         products = (products + products.transpose(1, 2)) / 2
-        g = perturbed[..., self.classes[slots]]
+        g = perturbed[..., self.classes[slots]].double()
         crosses = torch.einsum("bnk,bnm->bmk", weighted, g)
         energies = torch.einsum("bn,bnm->bm", weight, g.square())
         means = torch.einsum("bn,bnm->bm", weight, g)

@@ -123,6 +123,10 @@ class Network:
         """What follows ``layer``, for the carried values of a trunk over ``layers``."""
         return self._cut(tuple(one.path for one in (layers or self.layers))).suffixes[layer.path]
 
+    def peak(self, layers: Sequence[Layer] = ()) -> int:
+        """Elements that the widest step of a trunk over ``layers`` reads and writes for one photograph."""
+        return self._cut(tuple(one.path for one in (layers or self.layers))).peak
+
     def _cut(self, paths: tuple[str, ...]) -> Cut:
         with self._lock:
             if paths not in self._cuts:

@@ -167,37 +167,55 @@ def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: p
 
 
 DISTRIBUTED = """
-import sys, torch
+import os, sys, time, torch
 torch.set_num_threads(1)
 from pathlib import Path
 import chipcore
 from chipcore.distributed import team
 from conftest import tiny_network
 from test_checkpoint import MEMORY, SETTINGS
+place = Path(sys.argv[2])
+def slowly(progress):
+    time.sleep(0.05)  # leaves time to be killed
 with team(torch.device("cpu")) as ours:
-    fitted = chipcore.fit(tiny_network(), ["early", "late"], Path(sys.argv[1]), SETTINGS, memory=MEMORY, checkpoints=Path(sys.argv[2]), team=ours)
+    (place / f"{ours.rank}.pid").write_text(str(os.getpid()))
+    fitted = chipcore.fit(tiny_network(), ["early", "late"], Path(sys.argv[1]), SETTINGS, memory=MEMORY, checkpoints=place / "c",
+                          resume=True, checkpoint_seconds=0, progress=slowly, team=ours)
     if ours.rank == 0:
-        torch.save(fitted["late"].W, sys.argv[3])
+        torch.save(fitted["late"].W, place / "w.pt")
 """
 
 
-def test_two_processes_give_the_w_of_one(folder: Path, unbroken: torch.Tensor, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
+def start_team(folder: Path, place: Path) -> subprocess.Popen[str]:
+    """Two processes under torchrun; W goes to ``w.pt`` in ``place``, every process's id to ``<rank>.pid``."""
+    script = place / "run.py"
     script.write_text(DISTRIBUTED)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'chipcore'}", "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-        str(folder),
-        str(tmp_path / "c"),
-        str(tmp_path / "w.pt"),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(folder), str(place)]
+    return subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_lost_worker_is_told_and_the_rest_resumes(folder: Path, unbroken: torch.Tensor, tmp_path: Path) -> None:
+    run = start_team(folder, tmp_path)
+    mine = tmp_path / "1.pid"
+    deadline = time.monotonic() + 120
+    while not (mine.exists() and list((tmp_path / "c").glob("moments-1-*.npz"))):
+        assert run.poll() is None and time.monotonic() < deadline, "it should have got to its first checkpoint"
+        time.sleep(0.01)
+    os.kill(int(mine.read_text()), signal.SIGKILL)
+    _out, told = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert "run the same command again with --resume" in told
+    assert not (tmp_path / "w.pt").exists()
+    again = start_team(folder, tmp_path)
+    _out, told = again.communicate(timeout=180)
+    assert again.returncode == 0, told[-2000:]
+    torch.testing.assert_close(torch.load(tmp_path / "w.pt", weights_only=True), unbroken, rtol=0, atol=1e-6 * float(unbroken.abs().max()))
+
+
+def test_two_processes_give_the_w_of_one(folder: Path, unbroken: torch.Tensor, tmp_path: Path) -> None:
+    run = start_team(folder, tmp_path)
+    _out, told = run.communicate(timeout=180)
+    assert run.returncode == 0, told[-2000:]
     together = torch.load(tmp_path / "w.pt", weights_only=True)
-    torch.testing.assert_close(together, unbroken, rtol=0, atol=1e-4 * float(unbroken.abs().max()))
+    torch.testing.assert_close(together, unbroken, rtol=0, atol=1e-6 * float(unbroken.abs().max()))
