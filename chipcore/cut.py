@@ -162,9 +162,13 @@ def trace(model: nn.Module) -> fx.GraphModule:
     with _TRACING:  # two traces at once would restore each other's replacements
         graph = _Tracer().trace(model)
     traced = fx.GraphModule(model, graph)
+    order = {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
+        changes = False  # whether it changed its input in place
         if node.op == "call_module":
             module = traced.get_submodule(node.target)
+            # A rectifier that is called a second time has been replaced the first time.
+            changes = getattr(model.get_submodule(node.target), "inplace", False)
             if getattr(module, "inplace", False):
                 replacement = copy.copy(module)
                 replacement.inplace = False  # type: ignore[assignment]
@@ -172,9 +176,14 @@ def trace(model: nn.Module) -> fx.GraphModule:
         elif node.op == "call_function":
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
             if node.kwargs.get("inplace"):
+                changes = True
                 node.kwargs = {**node.kwargs, "inplace": False}
         elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+            changes = True
             node.target = node.target[:-1]
+        if changes and node.args and isinstance(node.args[0], fx.Node):
+            # Whoever reads the input afterwards reads what was made of it: a network may drop what y.relu_() returns.
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, here=order[node]: order[user] > here)
     traced.recompile()
     return traced
 

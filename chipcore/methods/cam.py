@@ -75,6 +75,8 @@ def _find_head(graph: Graph, inputs: Tensor) -> tuple[fx.Node, nn.Linear | None]
     for one in reversed(chain):
         tried[one] = graph.compute(one, tried)
     pooled = features.mean((2, 3))
+    if linear is not None and linear.in_features != pooled.shape[1]:
+        return None
     expected = functional.linear(pooled, linear.weight, linear.bias) if linear else pooled
     same = tried[graph.result].shape == expected.shape and torch.allclose(tried[graph.result], expected, rtol=1e-3, atol=1e-4)
     return (node, linear) if same else None

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from captum.attr import Deconvolution, GuidedBackprop, Occlusion, Saliency
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,13 +25,13 @@ from method_nets import SIZE, photograph, request, wrap, wrapped
 
 def conv1x1(rows: list[list[float]]) -> nn.Conv2d:
     layer = nn.Conv2d(len(rows[0]), len(rows), 1, bias=False)
-    layer.weight.data = torch.tensor(rows)[:, :, None, None]
+    layer.weight.data = torch.tensor(rows, dtype=torch.float32)[:, :, None, None]
     return layer
 
 
 def linear(rows: list[list[float]]) -> nn.Linear:
     layer = nn.Linear(len(rows[0]), len(rows), bias=False)
-    layer.weight.data = torch.tensor(rows)
+    layer.weight.data = torch.tensor(rows, dtype=torch.float32)
     return layer
 
 
@@ -282,8 +284,10 @@ def test_limes_weights_are_the_weighted_ridge_written_out() -> None:
 
 
 def test_lime_shows_at_most_five_superpixels_and_labels_start_at_0() -> None:
-    network = wrap(captums_network_for(48), (("early", "0"), ("late", "1")), size=48)
-    asked = replace(request(network, "lime"), options={"samples": 40})
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96, 3))
+    network = wrap(model, (("early", "0"), ("late", "1")), size=96)
+    asked = replace(request(network, "lime", inputs=network.input(Image.fromarray(skimage.data.chelsea()))), options={"samples": 40})
     labels = superpixels(asked, 0)
     assert labels.min() == 0 and set(np.unique(labels)) == set(range(labels.max() + 1)) and labels.max() >= 6
     raw = METHODS["lime"](asked).raw
@@ -294,11 +298,6 @@ def test_lime_shows_at_most_five_superpixels_and_labels_start_at_0() -> None:
     place = torch.from_numpy(labels == 2)
     torch.testing.assert_close(hidden[:, place][:, 0], asked.inputs[0][:, place].mean(1))
     assert not torch.equal(raw, METHODS["lime"](replace(asked, options={"samples": 40, "seed": 1})).raw)
-
-
-def captums_network_for(size: int) -> nn.Module:
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96, 3))
 
 
 def test_occlusion_agrees_with_captum() -> None:
