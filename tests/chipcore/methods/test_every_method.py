@@ -154,7 +154,11 @@ def test_the_registry_is_the_papers_table() -> None:
     assert set(QUICK) <= set(METHODS)
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.properties.class_discriminative])
+# Sixteen pixels of noise are a single super-pixel; LIME's claim is tested on a photograph, in test_real_network.py.
+CLAIMS = [name for name, method in METHODS.items() if method.properties.class_discriminative and name != "lime"]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
 def test_what_claims_to_discriminate_classes_changes_its_map_with_the_class(name: str) -> None:
     network = wrapped("functional")
     one, other = (METHODS[name](request(network, name, target)).raw for target in (1, 2))
