@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 import chipcore
@@ -117,11 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     _network_options(explain)
     explain.add_argument("--layer", metavar="L", help="layer name or module path (default: the deepest)")
     explain.add_argument("--class", dest="target", required=True, metavar="C", help="index, synset or name")
-    explain.add_argument("--method", choices=tuple(METHODS), default="chip", help="default: %(default)s")
+    explain.add_argument(
+        "--method", choices=tuple(METHODS), default="chip", metavar="M", help=f"{', '.join(METHODS)} (default: %(default)s)"
+    )
+    explain.add_argument(
+        "--option", dest="options", action="append", type=_option, default=[], metavar="NAME=NUMBER",
+        help="a method's own setting, as in samples=200; may be repeated: "
+        + "; ".join(f"{name} has {', '.join(f'{key}={value}' for key, value in method.options.items())}" for name, method in METHODS.items() if method.options),
+    )  # fmt: skip
     explain.add_argument(
         "--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)"
     )
-    explain.add_argument("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph")
+    explain.add_argument(
+        "--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one"
+    )
     explain.add_argument("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
     explain.add_argument("--colour-map", choices=COLOUR_MAPS, default=COLOUR_MAPS[0], help="default: %(default)s")
     explain.add_argument("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
@@ -136,6 +146,14 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights"
     )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
+
+
+def _option(text: str) -> tuple[str, int | float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, int(number) if number.lstrip("-").isdigit() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=NUMBER") from None
 
 
 def _at_least_1(text: str) -> int:
@@ -326,9 +344,23 @@ def _explain(options: argparse.Namespace) -> None:
         raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
     network = _load(options)
     at = network.layer(options.layer) if options.layer else network.layers[-1]
-    importance = chipcore.load_importance(network, at.name, options.importance) if options.method == "chip" else None
-    saliency = chipcore.explain(network, options.image, options.target, options.method, at.name, importance)
-    drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
+    method = METHODS[options.method]
+    importance = chipcore.load_importance(network, at.name, options.importance) if method.needs_importance else None
+    shallow = chipcore.load_importance(network, network.layers[0].name, options.importance) if method.needs_shallow else None
+    with tqdm(desc=method.title, disable=None, leave=False) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        saliency = chipcore.explain(
+            network, options.image, options.target, options.method, at.name, importance,
+            shallow_importance=shallow, options=dict(options.options), progress=report,
+        )  # fmt: skip
+    if method.is_image and saliency.image is not None:
+        drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
+    else:
+        drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
     write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
     if options.raw:
 

@@ -16,7 +16,7 @@ import math
 import operator
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -116,7 +116,7 @@ class Cut:
         self.traced = True
         self.peak = _WIDENED * example.numel()  # elements that the widest step of the trunk reads and writes for one photograph
         try:
-            traced = _trace(model)
+            traced = trace(model)
             values = _values(traced, torch.cat([example, example]))
         except ChipError:
             raise
@@ -145,13 +145,46 @@ class Cut:
 # --- by graph ---------------------------------------------------------------------------------------------
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
-    """The model's graph with in-place operations made out of place and batch norm folded into convolutions."""
-    graph = fx.Tracer().trace(model)
+_TRACING = threading.Lock()
+
+
+class _Tracer(fx.Tracer):
+    """Traces for its own thread alone.
+
+    While it traces, ``fx.Tracer`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process;
+    a visitor whose network runs at that moment would end up in our graph.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The model's graph with in-place operations made out of place; shares the model's weights, changes nothing of it.
+
+    Raises whatever ``torch.fx`` raises for a model that it cannot trace.
+    """
+    with _TRACING:  # two traces at once would restore each other's replacements
+        graph = _Tracer().trace(model)
     traced = fx.GraphModule(model, graph)
+    order = {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
+        changes = False  # whether it changed its input in place
         if node.op == "call_module":
             module = traced.get_submodule(node.target)
+            # A rectifier that is called a second time has been replaced the first time.
+            changes = getattr(model.get_submodule(node.target), "inplace", False)
             if getattr(module, "inplace", False):
                 replacement = copy.copy(module)
                 replacement.inplace = False  # type: ignore[assignment]
@@ -159,9 +192,14 @@ def _trace(model: nn.Module) -> fx.GraphModule:
         elif node.op == "call_function":
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
             if node.kwargs.get("inplace"):
+                changes = True
                 node.kwargs = {**node.kwargs, "inplace": False}
         elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+            changes = True
             node.target = node.target[:-1]
+        if changes and node.args and isinstance(node.args[0], fx.Node):
+            # Whoever reads the input afterwards reads what was made of it: a network may drop what y.relu_() returns.
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, here=order[node]: order[user] > here)
     traced.recompile()
     return traced
 
@@ -198,7 +236,7 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
     suffixes: dict[str, Suffix] = {}
     leaving: list[list[fx.Node]] = []
     for path in paths:
-        at = _last_node_inside(nodes, path, traced)
+        at = last_node_inside(nodes, path, traced)
         if at is None:
             raise ChipError(f"layer {path!r} takes no part in the network's forward pass; choose another.")
         if shapes[at] is _NotATensor or len(shapes[at]) != 4:
@@ -243,7 +281,7 @@ def _peak(nodes: Sequence[fx.Node], shapes: dict[fx.Node, Any]) -> int:
     return max(size(node) + sum(size(source) for source in node.all_input_nodes) for node in nodes)
 
 
-def _last_node_inside(nodes: Sequence[fx.Node], path: str, traced: fx.GraphModule) -> fx.Node | None:
+def last_node_inside(nodes: Sequence[fx.Node], path: str, traced: fx.GraphModule) -> fx.Node | None:
     """The node that computes a module's output; a container's is the last node inside it."""
     found = None
     for node in nodes:

@@ -138,6 +138,6 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     if found:
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(
-        f"W of {network.name} at {at.name} is not fitted for these weights; fit it with: "
+        f"W of {network.name} at {at.name} is not fitted for these weights; use the method local_chip, or fit it with: "
         f"python -m chipcore fit --network {network.name} --layers {at.name} --images FOLDER"
     )

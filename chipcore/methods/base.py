@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,48 +16,159 @@ from torch import Tensor
 
 from chipcore import maps
 from chipcore.cut import Activations
-from chipcore.errors import SettingsError, UnknownName
+from chipcore.errors import ChipError, SettingsError, UnknownName
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
 
 
 @dataclass(frozen=True)
+class Properties:
+    """A row of the paper's Table I.
+
+    ``instance`` says how a method explains one photograph (empty: it doesn't), ``general`` whether it holds
+    knowledge of the network beyond that photograph. ``row`` is the row's name as printed; methods that are
+    not in the table have none and are judged by us.
+    """
+
+    instance: tuple[Literal["perturbation", "gradient"], ...] = ()
+    general: bool = False
+    class_discriminative: bool = False
+    high_resolution: bool = False
+    multi_layer: bool = False
+    post_hoc: bool = True
+    row: str | None = None
+
+
+@dataclass(frozen=True)
 class Request:
-    """One question: which part of this photograph speaks for this class, at this layer?"""
+    """One question: which part of this photograph speaks for this class, at this layer?
+
+    Args:
+        network: the network.
+        inputs: one normalised photograph, shape (1, 3, size, size).
+        target: index of the class.
+        layer: the layer; methods with ``uses_layer`` False pay no heed to it.
+        importance: W of ``layer``, for methods with ``needs_importance``.
+        activations: what :meth:`Network.trunk` gave for these inputs, where it has been run already.
+        shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
+        options: a method's own settings; names and defaults are in ``METHODS[name].options``.
+        progress: called with (done, total) by methods that take long.
+    """
 
     network: Network
-    inputs: Tensor  # (1, 3, size, size)
+    inputs: Tensor
     target: int
     layer: Layer
     importance: Importance | None = None
     activations: Activations | None = None
+    shallow_importance: Importance | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    progress: Callable[[int, int], None] | None = None
 
-    def known_activations(self) -> Activations:
-        """Features of the layer: those that were handed in, or one pass."""
-        if self.activations is not None and self.layer.path in self.activations.features:
+    def known_activations(self, *layers: Layer) -> Activations:
+        """Features of ``layers`` (by default of the request's own): those that were handed in, or one pass."""
+        wanted = layers or (self.layer,)
+        if self.activations is not None and all(layer.path in self.activations.features for layer in wanted):
             return self.activations
-        return self.network.trunk(self.inputs, (self.layer,))
+        return self.network.trunk(self.inputs, wanted)
+
+    def report(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a method computes: its raw map (u, v) and how many passes through the network it took."""
+    """What a method computes.
+
+    - ``raw``: its map (u, v), signed where the method has a sign
+    - ``passes``: forward and backward passes through the network, one each; a pass through a part of the
+      network counts as one, and so does every photograph of a batch
+    - ``image``: a colour picture (3, h, w) in [0, 1], where the method makes one
+    """
 
     raw: Tensor
     passes: int
+    image: Tensor | None = None
 
 
-Method = Callable[[Request], Explanation]
+Compute = Callable[[Request], Explanation]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the registry; call it with a :class:`Request`.
+
+    - ``title``: its name for people
+    - ``source``: where it comes from
+    - ``properties``: its row of Table I
+    - ``options``: its own settings with their defaults
+    - ``needs_importance``: reads a row of W, so it needs a fit
+    - ``needs_shallow``: reads the first layer of the network besides the chosen one
+    - ``uses_layer``: its map depends on the chosen layer
+    - ``from_features``: begins with the layer's features, which one pass can share with others
+    - ``is_image``: its result is an image of its own, not a map of the photograph
+    """
+
+    name: str
+    title: str
+    source: str
+    properties: Properties
+    compute: Compute
+    options: Mapping[str, int | float] = field(default_factory=dict)
+    needs_importance: bool = False
+    needs_shallow: bool = False
+    uses_layer: bool = False
+    from_features: bool = False
+    is_image: bool = False
+
+    def layers(self, network: Network, layer: Layer) -> tuple[Layer, ...]:
+        """The layers whose features it reads."""
+        return (network.layers[0], layer) if self.needs_shallow else (layer,)
+
+    def __call__(self, request: Request) -> Explanation:
+        """Run it. May be called under ``inference_mode`` and from several threads.
+
+        Raises:
+            ChipError: a class, input or option outside its range, or a network that the method can't explain.
+        """
+        network = request.network
+        size = network.geometry.size
+        if tuple(request.inputs.shape) != (1, 3, size, size):
+            raise SettingsError(
+                f"{self.name} explains one photograph at a time: give inputs of shape (1, 3, {size}, {size}), not {tuple(request.inputs.shape)}."
+            )
+        target = network.classes.index(request.target)
+        # Tensors made in inference mode can't be differentiated through; a copy made outside of it can.
+        with torch.inference_mode(False), torch.no_grad():
+            inputs = request.inputs.to(network.device)
+            inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
+            return self.compute(replace(request, inputs=inputs, target=target, options=self._checked(request.options)))
+
+    def _checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in given.items():
+            if name not in self.options:
+                raise UnknownName(f"option of {self.name}", name, self.options)
+            whole = isinstance(self.options[name], int)
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            if not number or not (1 if whole and name != "seed" else 0) <= value < 1e9:
+                kind = "a whole number" if whole else "a number"
+                raise SettingsError(
+                    f"{name} of {self.name} is {value!r}; give {kind} {'above 0' if whole and name != 'seed' else 'of 0 or more'}."
+                )
+        return {**self.options, **given}
+
+
 METHODS: dict[str, Method] = {}
 
 
-def register(name: str) -> Callable[[Method], Method]:
+def register(name: str, title: str, source: str, properties: Properties, **more: Any) -> Callable[[Compute], Compute]:
     """Add a method to the registry; the command line and the app take their choices from it."""
 
-    def add(method: Method) -> Method:
-        METHODS[name] = method
-        return method
+    def add(compute: Compute) -> Compute:
+        METHODS[name] = Method(name, title, source, properties, compute, **more)
+        return compute
 
     return add
 
@@ -67,6 +179,8 @@ class Saliency:
 
     ``raw`` (u, v) keeps its sign and resolution; ``view`` is the photograph as the network saw it, on which
     the map is drawn; ``probability`` is f^c. ``state`` says why there is nothing to see, where that is so.
+    ``seconds`` and ``passes`` are the method's own, not those of reading f^c for the caption where the method
+    can do without. ``image`` (3, size, size) in [0, 1] is the colour picture of the methods that make one.
     """
 
     method: str
@@ -79,6 +193,7 @@ class Saliency:
     view: Image.Image
     seconds: float
     passes: int
+    image: Tensor | None = None
 
     @property
     def state(self) -> maps.State:
@@ -92,7 +207,8 @@ class Saliency:
 
 def explain(
     network: Network, image: Image.Image | str | Path, target: int | str, method: str = "chip", layer: str | None = None,
-    importance: Importance | None = None,
+    importance: Importance | None = None, *, shallow_importance: Importance | None = None,
+    options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> Saliency:  # fmt: skip
     """A map of what speaks for a class in a photograph.
 
@@ -103,27 +219,51 @@ def explain(
         method: a name from ``chipcore.methods.METHODS``.
         layer: a layer by name or module path; the deepest by default.
         importance: W to use with CHIP; the cached or bundled one by default.
+        shallow_importance: the same for the first layer, which Refined CHIP multiplies with.
+        options: the method's own settings, see ``METHODS[method].options``.
+        progress: called with (done, total) by methods that take long.
 
     Raises:
         ChipError: an unknown class, layer or method, an unreadable photograph, or W that is not fitted.
     """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
+    chosen = METHODS[method]
     at = network.layer(layer) if layer is not None else network.layers[-1]
     index = network.classes.index(target)
     view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
     inputs = network.geometry.normalise(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
-    # CHIP reads W and the features only, but every caption shows f^c: one pass serves both.
+    # Every caption shows f^c; where the method begins with the features, one pass serves both.
     with torch.inference_mode():
-        activations = network.trunk(inputs, (at,))
+        activations = network.trunk(inputs, chosen.layers(network, at))
         probability = float(activations.scores.softmax(1)[0, index])
-        if method.endswith("chip") and importance is None:
-            importance = load_importance(network, at.name)
-        found = METHODS[method](Request(network, inputs, index, at, importance, activations))
+    if not chosen.from_features:
+        start = time.perf_counter()
+    if chosen.needs_importance and importance is None:
+        importance = load_importance(network, at.name)
+    found = chosen(Request(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress))
     if found.raw.ndim != 2:
         raise SettingsError(f"{method} gave a map of {found.raw.ndim} axes; a method must give (height, width).")
     seconds = time.perf_counter() - start
     return Saliency(
-        method, network.name, at.name, index, network.classes.labels[index], probability, found.raw.cpu(), view, seconds, found.passes
-    )
+        method, network.name, at.name, index, network.classes.labels[index], probability, found.raw.cpu(), view, seconds, found.passes,
+        None if found.image is None else found.image.cpu(),
+    )  # fmt: skip
+
+
+def fitted_row(request: Request, importance: Importance | None, layer: Layer) -> Tensor:
+    """w_c, shape (K,); raises ``ChipError`` where the class has no fitted row of W."""
+    if importance is None:
+        raise ChipError("CHIP needs W; give importance=chipcore.load_importance(network, layer), or use the method local_chip.")
+    if tuple(importance.W.shape) != (len(request.network.classes), layer.channels):
+        raise ChipError(
+            f"this W has {importance.W.shape[1]} channels but {layer.name} has {layer.channels}; give load_importance(network, {layer.name!r})."
+        )
+    if importance.evidence(request.target) == "none":
+        label = request.network.classes.labels[request.target]
+        raise ChipError(
+            f"the class {label} has no fitted row of W at {layer.name}: the photographs it was fitted on held too little of it; "
+            f"fit with photographs of {label}, or use the method local_chip, which fits a row on this photograph alone."
+        )
+    return importance.W[request.target]

@@ -1,21 +1,63 @@
-"""CHIP (Cui, Wang and Wang 2019): the sum of Eq. 10 with the importance learned from many photographs."""
+"""CHIP (Cui, Wang and Wang 2019), with the importance W learned from many photographs; Refined and Guided CHIP."""
 
 from __future__ import annotations
 
+from torch import Tensor
+from torch.nn import functional
+
 from chipcore.errors import ChipError
+from chipcore.importance import load_importance
 from chipcore.maps import chip_map
-from chipcore.methods.base import Explanation, Request, register
+from chipcore.methods.base import Explanation, Properties, Request, fitted_row, register
+from chipcore.methods.gradcam import guided
+
+_SOURCE = "Cui, Wang and Wang 2019"
+# The paper's table has one row for CHIP and Refined CHIP together.
+_BOTH = Properties(
+    instance=("perturbation",), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="CHIP & Refined CHIP"
+)
 
 
-@register("chip")
+def _map(request: Request) -> Tensor:
+    row = fitted_row(request, request.importance, request.layer)
+    return chip_map(row, request.known_activations().features[request.layer.path][0])
+
+
+@register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True)
 def chip(request: Request) -> Explanation:
-    """Sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
-    if request.importance is None:
-        raise ChipError("CHIP needs W; give importance=chipcore.load_importance(network, layer).")
-    if request.importance.evidence(request.target) == "none":
-        label = request.network.classes.labels[request.target]
-        raise ChipError(
-            f"the class {label} has no fitted row of W at {request.layer.name}: the photographs it was fitted on held too little of it; fit with photographs of {label}."
-        )
-    features = request.known_activations().features[request.layer.path][0]
-    return Explanation(chip_map(request.importance.W[request.target], features), passes=1)
+    """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
+    return Explanation(_map(request), passes=1)
+
+
+@register(
+    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True
+)  # fmt: skip
+def refined_chip(request: Request) -> Explanation:
+    """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
+
+    The paper multiplies point by point and says nothing of signs. The deep map enters with its positive part
+    (bilinear), else evidence against the class in both layers would multiply to evidence for it; the shallow
+    map keeps its sign, and so does the product. Needs W of both layers.
+    """
+    shallow = request.network.layers[0]
+    if request.layer.path == shallow.path:
+        raise ChipError(f"Refined CHIP multiplies the map of {shallow.name} with a deeper one; choose another layer than {shallow.name}.")
+    deep_row = fitted_row(request, request.importance, request.layer)
+    importance = request.shallow_importance or load_importance(request.network, shallow.name)
+    shallow_row = fitted_row(request, importance, shallow)
+    features = request.known_activations(shallow, request.layer).features
+    fine = chip_map(shallow_row, features[shallow.path][0])
+    coarse = chip_map(deep_row, features[request.layer.path][0]).clamp(min=0)
+    return Explanation(fine * functional.interpolate(coarse[None, None], fine.shape, mode="bilinear", align_corners=False)[0, 0], passes=1)
+
+
+@register(
+    "guided_chip", "Guided CHIP", _SOURCE,
+    Properties(
+        instance=("perturbation", "gradient"), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="Guided CHIP"
+    ),
+    needs_importance=True, uses_layer=True, from_features=True,
+)  # fmt: skip
+def guided_chip(request: Request) -> Explanation:
+    """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""
+    return guided(request, _map(request), passes=1)

@@ -128,7 +128,8 @@ class Network:
         return self._cut(tuple(one.path for one in (layers or self.layers))).peak
 
     def _cut(self, paths: tuple[str, ...]) -> Cut:
-        with self._lock:
+        # Weights folded in inference mode could never be differentiated through (Grad-CAM does).
+        with self._lock, torch.inference_mode(False), torch.no_grad():
             if paths not in self._cuts:
                 self._cuts[paths] = Cut(self.model, paths, self._example())
             return self._cuts[paths]

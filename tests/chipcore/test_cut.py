@@ -150,3 +150,34 @@ class Tokens(nn.Module):
 def test_layers_that_cannot_be_gated_are_refused_with_the_reason(path: str, sentence: str) -> None:
     with pytest.raises(ChipError, match=sentence):
         Cut(Tokens().eval(), [path], torch.zeros(1, 3, 8, 8))
+
+
+class DropsWhatInPlaceReturns(nn.Module):
+    """Works in place and goes on with its input, by a method, a module and a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(channels, 4, 3, padding=1) for channels in (3, 4, 4))
+        self.relu, self.classifier = nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x.relu_()
+        x = self.second(x)
+        self.relu(x)
+        x = self.third(x)
+        nn.functional.relu(x, inplace=True)
+        return self.classifier(x.mean((2, 3)))
+
+
+def test_in_place_results_that_are_dropped_are_not_lost() -> None:
+    torch.manual_seed(0)
+    model, images, gates = DropsWhatInPlaceReturns().eval(), torch.randn(1, 3, 8, 8), torch.ones(1, 1, 4)
+    cut = Cut(model, ("first", "second", "third"), images)
+    with torch.inference_mode():
+        expected, found = model(images.clone()), cut.trunk(images)
+        torch.testing.assert_close(found.scores, expected)
+        for path in cut.paths:
+            suffix = cut.suffixes[path]
+            scores = suffix.scores(suffix.prepare(found.features[path]), found.carried[path], gates)[0]
+            torch.testing.assert_close(scores, expected)

@@ -1,0 +1,42 @@
+"""Local CHIP: the row w_c of Eq. 11 fitted on the photograph itself, for classes without a fitted row of W."""
+
+from __future__ import annotations
+
+import torch
+
+from chipcore.errors import ChipError
+from chipcore.fit import batch_size, solve_rows
+from chipcore.gates import draw, generator
+from chipcore.maps import chip_map
+from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.moments import Moments
+from chipcore.perturbation import perturbed_scores
+from chipcore.settings import FitSettings
+
+
+@register(
+    "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
+    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0}, uses_layer=True, from_features=True,
+)  # fmt: skip
+def local_chip(request: Request) -> Explanation:
+    """Eq. 11 over one photograph and ``gates`` gate samples, then Eq. 10 with the row that comes out.
+
+    Draw, proximity and lambda are those of :class:`FitSettings`. The row describes this photograph alone: it
+    is no general interpretation, and a few hundred gates leave it noisier than W.
+    """
+    settings = FitSettings(gates=request.options["gates"], seed=request.options["seed"])
+    layer, activations = request.layer, request.known_activations()
+    features, suffix = activations.features[layer.path], request.network.suffix(layer, (layer,))
+    sigma2 = settings.sigma2 or layer.channels
+    drawn, weight = draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, "local"))
+    gates = torch.from_numpy(drawn)[None].to(features)
+    scores = perturbed_scores(suffix, features, activations.carried[layer.path], gates, batch_size(suffix.peak, features.device))
+    z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
+    moments = Moments.zeros([request.target], layer.channels, features.device)
+    # With one photograph f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
+    moments.add(z, torch.from_numpy(weight)[None].to(features), torch.ones_like(activations.scores), scores, cutoff=0)
+    if not float(moments.cross.abs().max()) > 0:
+        label = request.network.classes.labels[request.target]
+        raise ChipError(f"the score of {label} does not react to the channels of {layer.name} in this photograph; choose another layer.")
+    row = solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings.lambda_ratio)[0]
+    return Explanation(chip_map(row, features[0]), passes=1 + settings.gates)

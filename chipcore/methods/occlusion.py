@@ -1,0 +1,41 @@
+"""Occlusion (Zeiler and Fergus 2014): how far the class's probability drops when a grey square covers a place."""
+
+from __future__ import annotations
+
+import torch
+
+from chipcore.methods.base import Explanation, Properties, Request, register
+
+_AT_ONCE = 32
+
+
+@register(
+    "occlusion", "Occlusion", "Zeiler and Fergus 2014",
+    Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
+)  # fmt: skip
+def occlusion(request: Request) -> Explanation:
+    """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
+
+    The square's side is the input's divided by ``windows`` and it moves by its side divided by ``overlap``
+    (224 pixels: 32 and 16); the last one of a row ends at the border. Its colour is the data set's mean, 0
+    after normalisation. One pass a square, and one for the whole photograph.
+    """
+    inputs, size = request.inputs, request.inputs.shape[-1]
+    side = max(1, round(size / request.options["windows"]))
+    step = max(1, side // request.options["overlap"])
+    starts = sorted({*range(0, size - side + 1, step), size - side})
+    corners = [(top, left) for top in starts for left in starts]
+    whole = float(request.network.probabilities(inputs)[0, request.target])
+    total, times = torch.zeros(size, size), torch.zeros(size, size)
+    for first in range(0, len(corners), _AT_ONCE):
+        some = corners[first : first + _AT_ONCE]
+        covered = inputs.repeat(len(some), 1, 1, 1)
+        for number, (top, left) in enumerate(some):
+            covered[number, :, top : top + side, left : left + side] = 0
+        left_over = request.network.probabilities(covered)[:, request.target].tolist()
+        for (top, left), probability in zip(some, left_over, strict=True):
+            place = slice(top, top + side), slice(left, left + side)
+            total[place] += whole - probability
+            times[place] += 1
+        request.report(first + len(some), len(corners))
+    return Explanation(total / times.clamp(min=1), passes=1 + len(corners))
