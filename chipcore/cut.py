@@ -26,9 +26,11 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from chipcore import front as front_of
+from chipcore import head as head_of
 from chipcore.errors import ChipError, UnknownName
 from chipcore.front import LinearFront
 from chipcore.gates import gate
+from chipcore.head import ClassHead
 from chipcore.linear import FastLinear
 
 # In-place operators that fx records as functions, and what they do out of place.
@@ -60,12 +62,16 @@ class Suffix:
     of elements that the widest step of the suffix reads and writes for one gated network.
     """
 
-    def __init__(self, path: str, module: nn.Module, batched: tuple[bool, ...], peak: int, front: LinearFront | None = None) -> None:
+    def __init__(
+        self, path: str, module: nn.Module, batched: tuple[bool, ...], peak: int,
+        front: LinearFront | None = None, front_is_head: bool = False,
+    ) -> None:  # fmt: skip
         self.path = path
         self.batched = batched
         self.peak = peak
         self._module = module  # what follows the front, where there is one
         self._front = front
+        self._front_is_head = front_is_head  # the first linear map is also the last
 
     @property
     def gates_contributions(self) -> bool:
@@ -81,18 +87,31 @@ class Suffix:
         """What is computed once a photograph: the features (B, K, u, v) themselves, or their contributions."""
         return features if self._front is None else self._front.contributions(features)
 
-    def scores(self, prepared: Tensor, carried: Sequence[Tensor], gates: Tensor) -> Tensor:
+    @property
+    def selects_classes(self) -> bool:
+        """Whether the scores of some classes cost less than those of all (see ``head``)."""
+        return self._front_is_head or isinstance(self._module, ClassHead)
+
+    def scores(self, prepared: Tensor, carried: Sequence[Tensor], gates: Tensor, classes: Tensor | None = None) -> Tensor:
         """Scores g(X_s, d_n), shape (B, N, C).
 
         Args:
             prepared: from :meth:`prepare`, B photographs.
             carried: the other tensors that cross the cut, each (B, ...).
             gates: d, shape (B, N, K), of the features' type.
+            classes: indices of the classes wanted, in the order of the result's last axis; all where None.
         """
         times = gates.shape[1]
-        hidden = gate(prepared, gates) if self._front is None else self._front.gated(prepared, gates)
+        at_front = classes if self._front_is_head else None
+        hidden = gate(prepared, gates) if self._front is None else self._front.gated(prepared, gates, at_front)
         beside = (value.repeat_interleave(times, dim=0) if batched else value for value, batched in zip(carried, self.batched, strict=True))
-        return cast(Tensor, self._module(hidden, *beside)).unflatten(0, gates.shape[:2])
+        if classes is None or self._front_is_head:
+            scores = self._module(hidden, *beside)
+        elif isinstance(self._module, ClassHead):
+            scores = self._module(hidden, *beside, classes=classes)
+        else:
+            scores = self._module(hidden, *beside)[:, classes]
+        return cast(Tensor, scores).unflatten(0, gates.shape[:2])
 
 
 class Cut:
@@ -199,7 +218,12 @@ def trace(model: nn.Module) -> fx.GraphModule:
             node.target = node.target[:-1]
         if changes and node.args and isinstance(node.args[0], fx.Node):
             # Whoever reads the input afterwards reads what was made of it: a network may drop what y.relu_() returns.
-            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, here=order[node]: order[user] > here)
+            here = order[node]
+
+            def later(user: fx.Node, here: int = here) -> bool:
+                return order[user] > here
+
+            node.args[0].replace_all_uses_with(node, delete_user_cb=later)
     traced.recompile()
     return traced
 
@@ -247,10 +271,7 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
         inside, carried = _dependents(nodes, at, shapes)
         if result not in inside and result is not at:
             raise ChipError(f"the scores do not depend on layer {path!r}; choose another.")
-        suffix, front = _build_suffix(traced, shapes, at, carried, inside, result)
-        # A value without the batch as its first axis (a table made on the way, say) is not repeated.
-        batched = tuple(shapes[node][:1] == (2,) for node in carried)
-        suffixes[path] = Suffix(path, suffix, batched, _peak([at, *inside] if front is None else inside, shapes), front)
+        suffixes[path] = _build_suffix(traced, shapes, at, carried, inside, result, path)
         leaving.append([at, *carried])
     inputs = [node for node in nodes if node.op == "placeholder"]
     body = [node for node in nodes if node.op not in ("placeholder", "output")]
@@ -258,8 +279,10 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
 
 
 def _build_suffix(
-    traced: fx.GraphModule, shapes: dict[fx.Node, Any], at: fx.Node, carried: Sequence[fx.Node], inside: Sequence[fx.Node], result: fx.Node,
-) -> tuple[fx.GraphModule, LinearFront | None]:  # fmt: skip
+    traced: fx.GraphModule, shapes: dict[fx.Node, Any], at: fx.Node, carried: Sequence[fx.Node], inside: Sequence[fx.Node],
+    result: fx.Node, path: str,
+) -> Suffix:  # fmt: skip
+    front, start, rest = None, at, list(inside)
     found = front_of.find(traced, at, inside)
     if found is not None:
         chain, linear = found
@@ -268,10 +291,23 @@ def _build_suffix(
         with torch.inference_mode():
             separate = front_of.separates_channels(flatten, features)
         if separate:
-            rest = [node for node in inside if node not in chain and node is not linear]
+            start, rest = linear, [node for node in inside if node not in chain and node is not linear]
             front = LinearFront(flatten, FastLinear(cast(nn.Linear, traced.get_submodule(cast(str, linear.target)))), shapes[at][1])
-            return _build(traced, [linear, *carried], rest, result), front
-    return _build(traced, [at, *carried], inside, result), None
+    module: nn.Module = _build(traced, [start, *carried], rest, result)
+    front_is_head = False
+    ending = head_of.find(traced, result)
+    if ending is not None and ending[0] in (*rest, start):
+        mixing, after = ending
+        tail = _build(traced, [mixing], after, result)
+        if head_of.separates_classes(tail, shapes[mixing]):
+            front_is_head = mixing is start
+            if not front_is_head:
+                before = cast(fx.Node, mixing.args[0])
+                body = _build(traced, [start, *carried], [node for node in rest if node is not mixing and node not in after], before)
+                module = ClassHead(body, cast(Any, traced.get_submodule(cast(str, mixing.target))), tail)
+    # A value without the batch as its first axis (a table made on the way, say) is not repeated.
+    batched = tuple(shapes[node][:1] == (2,) for node in carried)
+    return Suffix(path, module, batched, _peak([at, *inside] if front is None else inside, shapes), front, front_is_head)
 
 
 def _peak(nodes: Sequence[fx.Node], shapes: dict[fx.Node, Any]) -> int:

@@ -204,25 +204,38 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
     layers = tuple(dict.fromkeys(one.share.layer for one in gathered))
     activations = network.trunk(network.geometry.normalise(batch.views.to(network.device)), layers)
     original = activations.scores.softmax(1)
-    kept = torch.tensor([name in held for name in batch.names], device=original.device)
+    held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     for layer in layers:
-        features, carried = activations.features[layer.path], activations.carried[layer.path]
+        shares = [one for one in gathered if one.share.layer == layer]
+        # A class with too small an f^c gains nothing from a photograph, so its scores are not wanted; and where
+        # that holds for every class, the photograph is not perturbed at all.
+        active = torch.zeros_like(original, dtype=torch.bool)
+        for one in shares:
+            active[:, one.training.classes] = original[:, one.training.classes] >= settings.cutoff
+        at = active.any(1).nonzero().flatten()
+        if not len(at):
+            continue
         suffix = network.suffix(layer, layers)
+        features = activations.features[layer.path][at]
+        carried = tuple(
+            value[at] if batched else value for value, batched in zip(activations.carried[layer.path], suffix.batched, strict=True)
+        )
         sigma2 = settings.sigma2 or layer.channels
         drawn = [
-            draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, name)) for name in batch.names
+            draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, batch.names[s]))
+            for s in at.tolist()
         ]
         gates = torch.from_numpy(np.stack([one for one, _weight in drawn])).to(features)
         weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
-        perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision)
+        wanted = active[at] if settings.target == "score" else None  # a probability needs every score
+        perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision, wanted)
         if settings.target == "probability":
             perturbed = perturbed.softmax(-1)
         z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
-        for one in gathered:
-            if one.share.layer == layer:
-                for moments, which in ((one.training, ~kept), (one.held_out, kept)):
-                    if which.any():
-                        moments.add(z[which], weight[which], original[which], perturbed[which], settings.cutoff)
+        for one in shares:
+            for moments, which in ((one.training, ~held_out[at]), (one.held_out, held_out[at])):
+                if which.any():
+                    moments.add(z[which], weight[which], original[at][which], perturbed[which], settings.cutoff)
 
 
 def batch_size(peak: int, device: torch.device) -> int:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from chipcore.linear import linear
+
 # What may stand between the gate and the linear map: each output depends on one channel, linearly, without offset.
 _MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
 _FUNCTIONS = (torch.flatten, functional.adaptive_avg_pool2d, functional.avg_pool2d, functional.dropout)
@@ -44,12 +46,14 @@ class LinearFront(nn.Module):
         weight = self.linear.weight.unflatten(1, (K, -1))
         return torch.einsum("bkm,okm->bko", flat.unflatten(1, (K, -1)), weight)
 
-    def gated(self, contributions: Tensor, gates: Tensor) -> Tensor:
-        """The linear map's output under gates (B, N, K), shape (B * N, O)."""
+    def gated(self, contributions: Tensor, gates: Tensor, outputs: Tensor | None = None) -> Tensor:
+        """The linear map's output under gates (B, N, K), shape (B * N, O), or (B * N, len(outputs)) of some by index."""
+        bias = self.linear.bias if outputs is None or self.linear.bias is None else self.linear.bias[outputs]
         if contributions.ndim == 2:
-            return self.linear((gates * contributions[:, None]).flatten(0, 1))
-        hidden = (gates @ contributions).flatten(0, 1)
-        return hidden if self.linear.bias is None else hidden + self.linear.bias
+            weight = self.linear.weight if outputs is None else self.linear.weight[outputs]
+            return linear((gates * contributions[:, None]).flatten(0, 1), weight, bias)
+        hidden = (gates @ (contributions if outputs is None else contributions[:, :, outputs])).flatten(0, 1)
+        return hidden if bias is None else hidden + bias
 
 
 def find(traced: fx.GraphModule, at: fx.Node, inside: Sequence[fx.Node]) -> tuple[list[fx.Node], fx.Node] | None:

@@ -14,8 +14,9 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def perturbed_scores(
-    suffix: Suffix, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32"
-) -> Tensor:
+    suffix: Suffix, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32",
+    active: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Scores g(X_s, d_n) of B photographs under N gate samples each.
 
     Args:
@@ -25,9 +26,10 @@ def perturbed_scores(
         gates: d, shape (B, N, K), of the features' type.
         batch: how many gated networks run at once.
         precision: of the suffix's convolutions and linear maps.
+        active: (B, C) bool, the classes whose scores are wanted, at least one; all by default.
 
     Returns:
-        Class scores before softmax, shape (B, N, C).
+        Class scores before softmax, shape (B, N, C); of no meaning where not ``active``.
     """
     photographs, samples, _channels = gates.shape
     at_once, each = max(1, batch // samples), min(batch, samples)
@@ -36,7 +38,11 @@ def perturbed_scores(
         prepared = suffix.prepare(features)
         for first in range(0, photographs, at_once):
             some = slice(first, first + at_once)
+            wanted = active[some].any(0).nonzero().flatten() if active is not None and suffix.selects_classes else None
             beside = tuple(value[some] if batched else value for value, batched in zip(carried, suffix.batched, strict=True))
-            parts = [suffix.scores(prepared[some], beside, gates[some, start : start + each]) for start in range(0, samples, each)]
-            rows.append(torch.cat(parts, dim=1).to(features.dtype))
+            parts = [suffix.scores(prepared[some], beside, gates[some, start : start + each], wanted) for start in range(0, samples, each)]
+            scores = torch.cat(parts, dim=1).to(features.dtype)
+            if wanted is not None and active is not None:
+                scores = scores.new_zeros(*scores.shape[:2], active.shape[1]).index_copy_(2, wanted, scores)
+            rows.append(scores)
     return torch.cat(rows)
