@@ -183,7 +183,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
             node.target = node.target[:-1]
         if changes and node.args and isinstance(node.args[0], fx.Node):
             # Whoever reads the input afterwards reads what was made of it: a network may drop what y.relu_() returns.
-            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, here=order[node]: order[user] > here)
+            later = {user for user in node.args[0].users if order[user] > order[node]}
+            node.args[0].replace_all_uses_with(node, delete_user_cb=later.__contains__)
     traced.recompile()
     return traced
 
