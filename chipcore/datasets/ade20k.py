@@ -107,14 +107,12 @@ def _read_json(path: Path) -> dict[str, object]:
 
 def _objects(path: Path) -> list[tuple[int, set[str]]]:
     """Number and names of the whole objects (not parts of others) in a JSON of 2021."""
-    found = []
+    listed = _read_json(path).get("object")
     try:
-        for one in _read_json(path)["object"]:  # type: ignore[attr-defined]
-            if int(one["parts"]["part_level"]) == 0:
-                found.append((int(one["name_ndx"]), {name.strip() for name in str(one["name"]).split(",")}))
+        whole = [one for one in listed if int(one["parts"]["part_level"]) == 0] if isinstance(listed, list) else []
+        return [(int(one["name_ndx"]), {name.strip() for name in str(one["name"]).split(",")}) for one in whole]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path} is not a whole annotation of ADE20K 2021.") from None
-    return found
 
 
 def open_ade20k(folder: str | Path) -> Scenes:

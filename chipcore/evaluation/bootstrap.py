@@ -39,7 +39,7 @@ def mean(values: np.ndarray) -> Statistic:
     return lambda weights: (weights @ column) / weights.sum(1)
 
 
-def class_mean(values: np.ndarray, classes: Sequence[int]) -> Statistic:
+def class_mean(values: np.ndarray, classes: Sequence[object]) -> Statistic:
     """The mean over classes of the mean over each class's photographs; a class that was not drawn is left out."""
     _names, place = np.unique(np.asarray(classes), return_inverse=True)
     member = np.eye(place.max() + 1)[place]  # (S, classes)

@@ -9,8 +9,9 @@ every photograph is n times smaller and much harder to see. The result says whic
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from chipcore.evaluation import bootstrap
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.photographs import Progress, as_input, silent
 from chipcore.images import open_image
-from chipcore.networks import Network
+from chipcore.networks import Layer
 
 Scale = Literal["auto", "full", "squashed"]
 
@@ -42,12 +43,30 @@ def shares(large: np.ndarray, side: int) -> np.ndarray:
     return mass / mass.sum() if mass.sum() > 0 else mass
 
 
-def takes_any_size(network: Network, size: int) -> bool:
-    """Whether the network gives class scores for a larger input; tried, not believed."""
-    with contextlib.suppress(RuntimeError, ValueError, AssertionError), torch.no_grad():
-        scores = network.trunk(torch.zeros(1, 3, size, size), network.layers[-1:]).scores
-        return tuple(scores.shape) == (1, len(network.classes))
-    return False
+def enlarged(panel: Panel, size: int) -> Panel | None:
+    """The same panel for inputs of ``size`` px, or None for a network that takes no other size than its own; tried, not believed.
+
+    Only the geometry and the sizes of the layers change, so that every method sees a network whose input is
+    the whole mosaic.
+    """
+    network = panel.network
+    try:
+        with torch.no_grad():
+            every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
+            activations = network.trunk(torch.zeros(1, 3, size, size), every)
+    except (RuntimeError, ValueError, AssertionError):
+        return None
+    if tuple(activations.scores.shape) != (1, len(network.classes)):
+        return None
+
+    def grown(layer: Layer) -> Layer:
+        height, width = activations.features[layer.path].shape[2:]
+        return replace(layer, height=height, width=width)
+
+    geometry = replace(network.geometry, size=size, resize=max(size, network.geometry.resize))
+    layers = tuple(grown(layer) for layer in network.layers)
+    larger = replace(network, geometry=geometry, layers=layers, _cuts={}, _lock=threading.Lock())
+    return replace(panel, network=larger, layers=tuple(grown(layer) for layer in panel.layers))
 
 
 def join(views: list[np.ndarray], side: int) -> np.ndarray:
@@ -67,7 +86,8 @@ def evaluate(
     if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
         raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
     network, size = panel.network, panel.network.geometry.size
-    full = takes_any_size(network, side * size) if scale != "squashed" else False
+    larger = enlarged(panel, side * size) if scale != "squashed" else None
+    full = larger is not None
     if scale == "full" and not full:
         raise SettingsError(f"{network.name} takes inputs of {size} px only; leave --mosaic-scale out or give squashed.")
     folders = open_class_folders(folder, network.classes)
@@ -99,7 +119,7 @@ def evaluate(
         picture = join([view(name) for name in mosaic.names], side)
         if not full:
             picture = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
-        _play(panel, mosaic, picture, side, tallies, scores)
+        _play(larger or panel, mosaic, picture, side, tallies, scores)
     if not played:
         raise DataError(
             f"{folder}: fewer than {side * side} classes have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."

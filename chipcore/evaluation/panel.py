@@ -52,6 +52,7 @@ class Panel:
     importances: Mapping[str, Importance]
     evidence: Literal["any", "good"] = "any"
     options: Mapping[str, Any] = field(default_factory=dict)
+    shallow: Importance | None = None  # W of the network's first layer, where a method combines it with a deeper one
 
     @classmethod
     def of(
@@ -72,9 +73,14 @@ class Panel:
         for kind, names in (("method", list(methods)), ("layer", [layer.path for layer in at])):
             if len(set(names)) < len(names):
                 raise SettingsError(f"a {kind} is named twice ({', '.join(names)}); name each once.")
-        needed = any(name.endswith("chip") for name in methods)
+        pictures = [name for name in methods if getattr(METHODS[name], "is_image", False)]
+        if pictures:
+            raise SettingsError(f"{pictures[0]} makes a picture of its own, not a map of a photograph; there is nothing to measure.")
+        needed = any(getattr(METHODS[name], "needs_importance", name.endswith("chip")) for name in methods)
         found = {layer.name: load_importance(network, layer.name, importance) for layer in at} if needed else {}
-        return cls(network, at, tuple(methods), found, evidence, options or {})
+        below = any(getattr(METHODS[name], "needs_shallow", False) for name in methods)
+        shallow = load_importance(network, network.layers[0].name, importance) if below else None
+        return cls(network, at, tuple(methods), found, evidence, options or {}, shallow)
 
     @property
     def baseline(self) -> str | None:
@@ -116,8 +122,9 @@ class Panel:
 
         A map that is not finite or has no positive part is counted as blank; a non-finite one becomes zeros.
         """
+        extra: dict[str, Any] = {"options": self._options_of(method), "shallow_importance": self.shallow}
         known = {one.name for one in fields(Request)}
-        extra: dict[str, Any] = {"options": self.options} if self.options and "options" in known else {}
+        extra = {name: value for name, value in extra.items() if name in known and value}
         request = Request(self.network, inputs, target, layer, self.importances.get(layer.name), activations, **extra)
         start = time.perf_counter()
         raw = METHODS[method](request).raw.detach().cpu()
@@ -129,3 +136,8 @@ class Panel:
         large = maps.upsample(raw, inputs.shape[-1])
         tally.blank[method] += not bool((large > 0).any())
         return large
+
+    def _options_of(self, method: str) -> dict[str, Any]:
+        """Those of the panel's options that a method has; it would refuse the others."""
+        own: Mapping[str, Any] = getattr(METHODS[method], "options", {})
+        return {name: value for name, value in self.options.items() if name in own}
