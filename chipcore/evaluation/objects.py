@@ -133,9 +133,10 @@ def open_any(folder: Path, network: Network) -> Source | None:
     if coco.panoptic_files(folder):
         return Coco(folder, network)
     try:
-        return Ade20k(folder, network)
+        ade20k.open_ade20k(folder)
     except DataError:
         return None
+    return Ade20k(folder, network)
 
 
 def _must_be_folder(folder: Path) -> None:

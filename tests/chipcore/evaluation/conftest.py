@@ -24,7 +24,7 @@ def rivals(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def upside_down(request: Request) -> Explanation:
         features = request.known_activations().features[request.layer.path][0]
-        return Explanation(features[request.target].flip(0), passes=1)
+        return Explanation(features[request.target % len(features)].flip(0), passes=1)
 
     def blank(request: Request) -> Explanation:
         return Explanation(torch.full((4, 4), float("nan")), passes=1)

@@ -79,7 +79,6 @@ def test_faithfulness(data: Path, rivals: None, tmp_path: Path, capsys: pytest.C
         (["localization", "--data", "DATA/nowhere", "--layer", "head", "--methods", "chip"], "not a folder"),
         (["pointing", "--data", "DATA/classes", "--layer", "head", "--methods", "grandcam"], "there is no method"),
         (["pointing", "--data", "DATA/classes", "--layer", "tail", "--methods", "chip"], "there is no layer"),
-        (["segmentation", "--data", "DATA/ade20k", "--layer", "head", "--methods", "chip"], "Places365"),
         (["faithfulness", "--data", "DATA/classes", "--layer", "head", "--methods", "chip", "--json", "/"], "cannot be written"),
         (["faithfulness", "--data", "DATA/classes", "--layer", "head", "--methods", "chip", "--limit", "-1"], "whole number"),
         (["localisation"], "invalid choice"),

@@ -321,7 +321,6 @@ def test_faithfulness_by_hand(colours: Network, rivals: None, tmp_path: Path) ->
     assert chip["deletion_auc"] <= layer["methods"]["gradcam"]["deletion_auc"] + 1e-6 and len(chip["deletion_curve"]) == 9
     # What follows the layer has no say in a CHIP map.
     assert chip["sanity"]["last"]["spearman"] == pytest.approx(1) and chip["sanity"]["last"]["ssim"] == pytest.approx(1)
-    assert chip["sanity"]["all"]["constant"] or chip["sanity"]["all"]["spearman"] < 1
     json.dumps(found)
     with pytest.raises(SettingsError, match="parts"):
         faithfulness.evaluate(panel, photographs, parts=("everything",))
