@@ -86,7 +86,8 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 @cache
 def synsets_of(category: str) -> tuple[str, ...]:
     """The ImageNet synsets of a COCO category, ranges written out; empty for a category that has none."""
-    order, found = imagenet().synsets, []
+    order = imagenet().synsets
+    found: list[str] = []
     for entry in CATEGORIES.get(category, ()):
         first, _, last = entry.partition("-")
         found += order[order.index(first) : order.index(last or first) + 1]

@@ -125,7 +125,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
 
 def _measure(options: argparse.Namespace, panel: Panel) -> tuple[dict[str, Any], str]:
     bar = _bar("mosaics" if getattr(options, "grid", 0) else "photographs")
-    shared = {"limit": options.limit, "seed": options.seed, "progress": bar}
+    shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed, "progress": bar}
     if options.kind == "localization":
         boxes = open_ilsvrc(options.data)
         return localization.evaluate(panel, boxes, **shared), boxes.photographs.fingerprint

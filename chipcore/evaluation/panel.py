@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,7 +28,7 @@ class Tally:
 
     skipped: Counter[str] = field(default_factory=Counter)
     weak: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     maps: Counter[str] = field(default_factory=Counter)
     blank: Counter[str] = field(default_factory=Counter)
 
