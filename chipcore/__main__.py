@@ -1,4 +1,4 @@
-"""The command line: ``python -m chipcore networks | fit | explain | bench``.
+"""The command line: ``python -m chipcore networks | fit | explain | evaluate | bench``.
 
 Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
 with one line for a user's mistake.
@@ -26,6 +26,7 @@ from chipcore.bench import command as bench
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
+from chipcore.evaluation.command import add_parser as add_evaluate
 from chipcore.fit import Progress
 from chipcore.gates import Draw
 from chipcore.memory import GB, estimate, peak_of_process
@@ -137,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
     explain.add_argument("--json", action="store_true", help="machine-readable result")
     explain.set_defaults(run=_explain)
+
+    add_evaluate(commands, _network_options, _load)
     return parser
 
 
