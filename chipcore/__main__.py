@@ -29,6 +29,7 @@ from chipcore.gates import Draw
 from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
 from chipcore.networks.listing import in_words, row_of
+from chipcore.networks.options import add_network_options, load_from_options
 from chipcore.render import COLOUR_MAPS, overlay
 from chipcore.store import fitted_importance, write_whole
 
@@ -126,10 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--network", required=True, metavar="N", help=f"one of {', '.join(REGISTRY)}")
-    parser.add_argument(
-        "--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights"
-    )
+    add_network_options(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
 
 
@@ -149,7 +147,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _load(options: argparse.Namespace) -> chipcore.Network:
-    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=local_device(_device(options.device)))
+    return load_from_options(options, local_device(_device(options.device)))
 
 
 def _networks(options: argparse.Namespace) -> None:

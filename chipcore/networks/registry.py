@@ -1,42 +1,92 @@
-"""Every network we know, by name."""
+"""Every network we know, by name, and the way from a name to a network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from chipcore.errors import UnknownName
+from chipcore.errors import CheckpointError, ChipError
+from chipcore.networks.classes import Classes, numbered
+from chipcore.networks.discover import discover
 from chipcore.networks.entry import Entry
+from chipcore.networks.labels import read_labels
 from chipcore.networks.network import Network
+from chipcore.networks.own import count_outputs, recipe
+from chipcore.networks.sheet import Sheet, read_sheet
 from chipcore.networks.weights import load_strictly, read_state_dict
 from chipcore.networks.zoo import ENTRIES
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
 
-def load_network(name: str, *, checkpoint: str | Path | None = None, device: str | torch.device = "cpu", download: bool = True) -> Network:
-    """A network of the registry, with its published weights or with those of a checkpoint.
+def load_network(
+    name: str | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    labels: str | Path | Classes | None = None,
+    layers: Mapping[str, str] | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    fit: str | None = None,
+    device: str | torch.device = "cpu",
+    download: bool = True,
+) -> Network:
+    """A network by name, with its published weights or with those of a checkpoint.
+
+    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.sheet`),
+    then from the name.
 
     Args:
-        name: a registry name, see ``python -m chipcore networks``.
+        name: a registry name (``python -m chipcore networks``), another torchvision classifier, ``timm:NAME``,
+            or ``module:factory``, a function of yours that gives a ``torch.nn.Module``. Naming a
+            ``module:factory`` imports that module, from the current directory too, and runs its code.
         checkpoint: a state_dict (.pth, .pt or .safetensors). Pickled models are refused.
+        labels: the class names, a file of text, JSON or CSV, in the order of the outputs; their number is
+            the number of classes. Without them the name's own, or numbers.
+        layers: name to module path; without them the registry's, or those that ``discover`` finds.
+        size: side of the square input in pixels. mean, std: of the normalisation, one value or one a colour.
+        fit: how a photograph is made square, 'squash' or 'crop'.
         device: where the network runs.
         download: whether published weights that are not on this machine may be fetched.
 
     Raises:
         UnknownName: no such network. CheckpointError: weights missing, damaged or of another network.
+        SettingsError, DataError: the TOML, the flags or the labels. ChipError: the network itself.
     """
-    entry = REGISTRY.get(name)
-    if entry is None:
-        raise UnknownName("network", name, REGISTRY)
-    model = entry.build()
-    if checkpoint is None:
-        weights, source = entry.weights.load(download), "published weights"
+    file = Path(checkpoint) if checkpoint is not None else None
+    if file is not None and not file.is_file():
+        raise CheckpointError(f"there is no checkpoint file {file}; check the path.")
+    said = Sheet(
+        name, None, size, fit, None, tuple(mean) if mean is not None else None, tuple(std) if std is not None else None,
+        layers=tuple(layers.items()) if layers else (),
+    ).over(read_sheet(file))  # fmt: skip
+    if said.network is None:
+        raise ChipError('no network is named; give --network, or network = "..." in a TOML file beside the checkpoint.')
+    named = recipe(said.network, REGISTRY, published=file is None)
+    if isinstance(labels, Classes):
+        classes: Classes | None = labels
     else:
-        weights, source = read_state_dict(Path(checkpoint)), str(checkpoint)
-    load_strictly(model, entry.fitting(weights, model), entry.name, source)
-    network = Network.wrap(
-        model, name=name, title=entry.title, layers=entry.layers, geometry=entry.geometry, classes=entry.classes(), source=source
-    )
+        place = labels if labels is not None else said.labels
+        classes = read_labels(place) if place is not None else None
+    geometry = said.geometry(named.geometry)
+
+    model = named.build(len(classes) if classes is not None else None)
+    source = "its own code"
+    if file is not None or named.weights is not None:
+        weights = read_state_dict(file) if file is not None else named.weights.load(download)  # type: ignore[union-attr]
+        source = str(file) if file is not None else "published weights"
+        if named.entry is not None:
+            weights = named.entry.fitting(weights, model)
+        load_strictly(model, weights, named.name, source, len(classes) if classes is not None else 1000)
+    if named.entry is not None:
+        classes = classes or named.entry.classes()
+    else:
+        outputs = count_outputs(model, geometry.size, named.name)
+        own = named.classes() if named.classes is not None else numbered(outputs)
+        classes = classes or (own if len(own) == outputs else numbered(outputs))
+    at = said.layers or tuple((depth.name, depth.path) for depth in named.depths) or discover(model.eval(), geometry.size, named.name)
+    network = Network.wrap(model, name=named.name, title=named.title, layers=at, geometry=geometry, classes=classes, source=source)
     return network.to(device)
