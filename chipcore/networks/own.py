@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -21,7 +21,7 @@ from chipcore.images import InputGeometry
 from chipcore.networks.classes import Classes, imagenet
 from chipcore.networks.entry import Depth, Entry, Weights
 from chipcore.networks.weights import Torchvision
-from chipcore.networks.zoo import build_torchvision, geometry_of
+from chipcore.networks.zoo import build_torchvision, colours, geometry_of
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ def recipe(name: str, registry: dict[str, Entry], published: bool) -> Recipe:
         return _torchvision(name)
     if importlib.util.find_spec("timm") is not None and name in _import_timm().list_models():
         return _timm(f"timm:{name}", published)
-    known = sorted({*registry, *_torchvision_names()})
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = "A timm network is timm:NAME, your own is module:factory."
-    raise UnknownName("network", name, known if near else registry, hint)
+    raise UnknownName(
+        "network", name, dict.fromkeys((*registry, *_torchvision_names())), "timm's are timm:NAME, your own is module:factory."
+    )
 
 
 def _of_entry(entry: Entry) -> Recipe:
@@ -109,7 +108,7 @@ def _timm(name: str, published: bool) -> Recipe:
     share = config.crop_pct or 1.0
     bicubic = config.interpolation == "bicubic"
     geometry = InputGeometry(
-        size=size, resize=max(size, round(size / share)), mean=tuple(config.mean), std=tuple(config.std),
+        size=size, resize=max(size, round(size / share)), mean=colours(config.mean), std=colours(config.std),
         interpolation="bicubic" if bicubic else "bilinear",
     )  # fmt: skip
     return Recipe(name, bare, build, geometry, classes=imagenet if config.num_classes == 1000 else None)
@@ -150,7 +149,7 @@ def _factory(name: str) -> Recipe:
             raise ChipError(f"{name} failed ({_first_line(error)}); it is called without arguments, or with num_classes.") from None
         if not isinstance(made, nn.Module):
             raise ChipError(f"{name} gave a {type(made).__name__}, not a torch.nn.Module; return the network.")
-        return made
+        return copy.deepcopy(made)  # it may be a model that somebody's module keeps
 
     return Recipe(name, attribute, build, InputGeometry())
 

@@ -83,6 +83,8 @@ def load_network(
         load_strictly(model, weights, named.name, source, len(classes) if classes is not None else 1000)
     if named.entry is not None:
         classes = classes or named.entry.classes()
+        if geometry.size != named.geometry.size:  # too small a size is the user's mistake: say so
+            count_outputs(model, geometry.size, named.name)
     else:
         outputs = count_outputs(model, geometry.size, named.name)
         own = named.classes() if named.classes is not None else numbered(outputs)

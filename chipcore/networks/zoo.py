@@ -8,7 +8,7 @@ ConvNeXt's blocks end without an activation, so its maps are signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from torch import nn
@@ -25,8 +25,14 @@ def geometry_of(preset: Any) -> InputGeometry:
     bicubic: Literal["bilinear", "bicubic"] = "bicubic" if preset.interpolation.value == "bicubic" else "bilinear"
     return InputGeometry(
         size=preset.crop_size[0], fit="crop", resize=max(preset.resize_size[0], preset.crop_size[0]),
-        mean=tuple(preset.mean), std=tuple(preset.std), interpolation=bicubic,
+        mean=colours(preset.mean), std=colours(preset.std), interpolation=bicubic,
     )  # fmt: skip
+
+
+def colours(values: Sequence[float]) -> tuple[float, float, float]:
+    """Red, green and blue."""
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 def build_torchvision(name: str, **options: Any) -> Callable[..., nn.Module]:
