@@ -32,6 +32,8 @@ from chipcore.gates import Draw
 from chipcore.memory import GB, estimate, peak_of_process
 from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
+from chipcore.networks.listing import in_words, row_of
+from chipcore.networks.options import add_network_options, load_from_options
 from chipcore.render import COLOUR_MAPS, overlay
 from chipcore.store import fitted_importance, write_whole
 
@@ -144,10 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--network", required=True, metavar="N", help=f"one of {', '.join(REGISTRY)}")
-    parser.add_argument(
-        "--checkpoint", type=Path, default=None, metavar="F", help="a state_dict (.pth, .pt, .safetensors) instead of the published weights"
-    )
+    add_network_options(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
 
 
@@ -176,45 +175,17 @@ def device_named(wanted: str) -> torch.device:
 
 
 def _load(options: argparse.Namespace) -> chipcore.Network:
-    return chipcore.load_network(options.network, checkpoint=options.checkpoint, device=local_device(device_named(options.device)))
+    return load_from_options(options, local_device(device_named(options.device)))
 
 
 def _networks(options: argparse.Namespace) -> None:
-    rows: list[dict[str, Any]] = []
-    for name, entry in REGISTRY.items():
-        row: dict[str, Any] = {
-            "name": name,
-            "title": entry.title,
-            "bundled": entry.bundled,
-            "input": entry.geometry.size,
-            "fit": entry.geometry.fit,
-        }
-        row["layers"] = [{"name": layer, "path": path} for layer, path in entry.layers]
-        row["classes"] = len(entry.classes())
-        if entry.bundled:  # its weights are here, so sizes and W can be told
-            network = chipcore.load_network(name)
-            row["layers"] = [
-                {
-                    "name": at.name,
-                    "path": at.path,
-                    "channels": at.channels,
-                    "size": [at.height, at.width],
-                    "stride": at.stride,
-                    "fitted": _fitted(network, at.name),
-                }
-                for at in network.layers
-            ]
-        rows.append(row)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        weights = "weights bundled" if row["bundled"] else "weights by --checkpoint or download"
-        print(f"{row['name']:<20} {row['title']}, {row['classes']} classes, {row['input']} px ({row['fit']}), {weights}")
-        for at in row["layers"]:
-            size = f"{at['channels']:>5} channels, {at['size'][0]:>3} x {at['size'][1]:<3}" if "channels" in at else ""
-            fitted = "" if "fitted" not in at else f"  {at['fitted']} rows of W" if at["fitted"] else "  no W yet"
-            print(f"    {at['name']:<10} {at['path']:<16} {size}{fitted}")
+    rows = [row_of(entry) for entry in REGISTRY.values()]
+    for found in rows:
+        if found["bundled"]:  # its weights are here, so W can be told
+            network = chipcore.load_network(found["name"])
+            for at in found["layers"]:
+                at["fitted"] = _fitted(network, at["name"])
+    print(json.dumps(rows, indent=2) if options.json else "\n".join(line for found in rows for line in in_words(found)))
 
 
 def _fitted(network: chipcore.Network, layer: str) -> int:

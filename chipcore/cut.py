@@ -161,6 +161,25 @@ class Cut:
         )
 
 
+def why_no_feature_maps(shape: Sequence[int] | None, images: Sequence[int]) -> str:
+    """What a layer gives in place of feature maps (B, K, u, v) for images (B, 3, h, w); empty where it gives them.
+
+    ``shape`` is that of the layer's output, None where it is no tensor.
+    """
+    maps = "not feature maps (batch x channels x height x width)"
+    if shape is None:
+        return f"no tensor, {maps}"
+    size = " x ".join(str(one) for one in shape[1:])
+    if len(shape) == 3:
+        return f"tokens (batch x {size}), as a transformer does, {maps}"
+    if len(shape) != 4:
+        return f"a tensor of {len(shape)} axes, {maps}"
+    # Swin and the inside of a ConvNeXt block keep their channels last: on a square image the first two sides are equal.
+    if images[2] == images[3] and shape[1] == shape[2] != shape[3]:
+        return f"batch x {size} with its channels last, {maps}"
+    return ""
+
+
 # --- by graph ---------------------------------------------------------------------------------------------
 
 
@@ -259,21 +278,19 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
         raise ChipError("the network returns more than one value; give one that returns its class scores only.")
     suffixes: dict[str, Suffix] = {}
     leaving: list[list[fx.Node]] = []
+    inputs = [node for node in nodes if node.op == "placeholder"]
     for path in paths:
         at = last_node_inside(nodes, path, traced)
         if at is None:
             raise ChipError(f"layer {path!r} takes no part in the network's forward pass; choose another.")
-        if shapes[at] is _NotATensor or len(shapes[at]) != 4:
-            seen = "no tensor" if shapes[at] is _NotATensor else f"a tensor of {len(shapes[at])} axes"
-            raise ChipError(
-                f"layer {path!r} gives {seen}, not feature maps (batch x channels x height x width), so CHIP has no channels to gate there."
-            )
+        refused = why_no_feature_maps(shapes[at] if shapes[at] is not _NotATensor else None, shapes[inputs[0]])
+        if refused:
+            raise ChipError(f"layer {path!r} gives {refused}, so CHIP has no channels to gate there.")
         inside, carried = _dependents(nodes, at, shapes)
         if result not in inside and result is not at:
             raise ChipError(f"the scores do not depend on layer {path!r}; choose another.")
         suffixes[path] = _build_suffix(traced, shapes, at, carried, inside, result, path)
         leaving.append([at, *carried])
-    inputs = [node for node in nodes if node.op == "placeholder"]
     body = [node for node in nodes if node.op not in ("placeholder", "output")]
     return _build(traced, inputs, body, (result, [tuple(values) for values in leaving])), suffixes
 
@@ -413,10 +430,9 @@ def _cut_by_hooks(model: nn.Module, paths: Sequence[str], example: Tensor) -> tu
     with torch.inference_mode():
         _scores, layers = trunk(example)
     for path, values in zip(paths, layers, strict=True):
-        if not isinstance(values[0], Tensor) or values[0].ndim != 4:
-            raise ChipError(
-                f"layer {path!r} does not give feature maps (batch x channels x height x width), so CHIP has no channels to gate there."
-            )
+        refused = why_no_feature_maps(values[0].shape if isinstance(values[0], Tensor) else None, example.shape)
+        if refused:
+            raise ChipError(f"layer {path!r} gives {refused}, so CHIP has no channels to gate there.")
     return trunk, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), _WIDENED * example.numel()) for path in paths}
 
 

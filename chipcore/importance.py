@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,8 @@ class Importance:
 
 
 def _path(folder: Path, network: str, weights_sha256: str, layer: str) -> Path:
-    return folder / f"{network}-{weights_sha256[:12]}" / f"{layer.replace('/', '_')}.safetensors"
+    # A network of one's own is called module:factory, which not every file system takes.
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', network)}-{weights_sha256[:12]}" / f"{layer.replace('/', '_')}.safetensors"
 
 
 def describe(network: Network, layer: Layer, **learned_from: Any) -> dict[str, Any]:

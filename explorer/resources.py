@@ -17,6 +17,7 @@ from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Network
+from chipcore.networks import REGISTRY
 from explorer import figures, gallery
 from explorer.gallery import Photograph
 
@@ -37,6 +38,11 @@ class Seen:
     def best(self, count: int) -> list[int]:
         """The ``count`` most probable classes, the most probable first."""
         return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
+
+
+def offered() -> list[str]:
+    """The networks whose weights are on this machine, the bundled one first: a visitor can't fetch any."""
+    return [name for name, entry in REGISTRY.items() if entry.here] or list(REGISTRY)[:1]
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the network …")

