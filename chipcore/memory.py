@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from chipcore.errors import SettingsError
 from chipcore.fit import PHOTOGRAPHS_AT_ONCE, Share, batch_size, plan, solve_block
@@ -91,9 +92,13 @@ def _suffix(network: Network, layers: Sequence[Layer], layer: Layer, settings: F
 
 def peak_of_process() -> int | None:
     """The most main memory that this process has taken so far, in bytes; None where the system does not say."""
-    if sys.platform == "win32":
+    try:  # Linux; what getrusage gives there includes the peak of the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        pass
+    if sys.platform != "darwin":
         return None
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # Linux counts kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from chipcore.cut import Suffix
+from chipcore.suffix import Suffix
 
 Target = Literal["score", "probability"]
 Precision = Literal["float32", "bfloat16"]

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.cut import Activations
 from chipcore.datasets.folder import Photographs
 from chipcore.errors import SettingsError
 from chipcore.evaluation import bootstrap
@@ -29,6 +28,7 @@ from chipcore.evaluation.photographs import Progress, Reader, sample, silent, vi
 from chipcore.evaluation.sanity import Sanity
 from chipcore.networks import Layer, Network
 from chipcore.perturbation import perturbed_scores
+from chipcore.suffix import Activations
 
 PARTS = ("deletion", "channels", "sanity")
 STEPS = 224  # Petsiuk et al.: one row of pixels a step

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from chipcore import maps
-from chipcore.cut import Activations
 from chipcore.errors import SettingsError, UnknownName
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, Request
 from chipcore.networks import Layer, Network
+from chipcore.suffix import Activations
 
 BASELINE = "gradcam"  # what the others are compared to, where it takes part
 

@@ -21,10 +21,10 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from chipcore.cut import Activations
 from chipcore.evaluation.panel import Panel, Tally
 from chipcore.evaluation.photographs import over_maximum
 from chipcore.networks import Layer, Network
+from chipcore.suffix import Activations
 
 STAGES = ("last", "half", "all")
 

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from chipcore import maps
-from chipcore.cut import Activations
 from chipcore.errors import ChipError, SettingsError, UnknownName
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
+from chipcore.suffix import Activations
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from chipcore.cut import last_node_inside, trace
 from chipcore.errors import ChipError
+from chipcore.graph import last_node_inside, trace
 from chipcore.networks.network import Layer, Network
 
 _graphs: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from chipcore import cut
+from chipcore import graph
 from chipcore.errors import ChipError
 
 _NOT_OFFERED = (nn.Dropout, nn.Identity, nn.Softmax)  # the same maps again, or the weights of an attention
@@ -33,8 +33,8 @@ def discover(model: nn.Module, size: int, name: str) -> tuple[tuple[str, str], .
     """
     example = torch.zeros(2, 3, size, size)
     try:
-        traced = cut._trace(model)
-        shapes = cut._values(traced, example)
+        traced = graph.trace(model)
+        shapes = graph.values(traced, example)
     except Exception:  # fx reports what it can't trace by whatever exception comes up
         found, outputs, tokens = _by_hooks(model, example)
     else:
@@ -72,7 +72,7 @@ def _by_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any]) -> tuple[Found
     for node in nodes:
         shape = shapes.get(node)
         if node in ends and isinstance(shape, tuple) and len(shape) == 4 and shape[0] == 2:
-            inside, carried = cut._dependents(nodes, node, shapes)
+            inside, carried = graph.dependents(nodes, node, shapes)
             if result in inside and not carried:
                 found.append((max(ends[node], key=lambda path: path.count(".")), shape))  # the innermost: features.30, not features
     tokens = next((_said(shapes[n]) for n in reversed(nodes) if isinstance(shapes.get(n), tuple) and len(shapes[n]) == 3), "")

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chipcore.cut import Activations, Cut, Suffix
+from chipcore.cut import Cut
 from chipcore.errors import ChipError, UnknownName
 from chipcore.images import InputGeometry
 from chipcore.networks.classes import Classes
 from chipcore.store import sha256_of_tensors
+from chipcore.suffix import Activations, Suffix
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
-from chipcore.cut import Activations
 from chipcore.datasets.folder import batches, find_photographs
 from chipcore.fit import batch_size, solve_rows
 from chipcore.gates import Draw, draw, generator
@@ -33,6 +32,7 @@ from chipcore.moments import Moments
 from chipcore.networks import Layer, Network
 from chipcore.perturbation import Precision, perturbed_scores
 from chipcore.settings import FitSettings
+from chipcore.suffix import Activations
 
 DRAWS: tuple[Draw, ...] = ("uniform", "importance", "stratified", "antithetic")
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")

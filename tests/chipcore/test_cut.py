@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from chipcore import vision
 from chipcore.cut import Cut
 from chipcore.errors import ChipError
+from chipcore.networks import REGISTRY
 from conftest import TinyNet
 
 # One of every family, at layers inside and outside branches.
@@ -33,17 +34,19 @@ def full_pass(model: nn.Module, path: str, images: Tensor, gates: Tensor) -> Ten
         handle.remove()
 
 
-def calibrate(model: nn.Module) -> None:
+def calibrate(model: nn.Module, size: int = 96) -> None:
     """Batch norms of random weights take the statistics of random images; else signals die on the way."""
     for key, value in model.named_parameters():
         if key.endswith("bias"):
             nn.init.normal_(value, std=0.1)  # torchvision starts them at zero, where a lost one goes unseen
+        elif value.ndim == 4:
+            nn.init.kaiming_normal_(value, nonlinearity="relu")  # the default halves a signal at every layer
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
         norm.train()
     with torch.inference_mode():
-        model(torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(2)))
+        model(torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(2)))
     model.eval()
 
 
@@ -77,6 +80,18 @@ def test_gated_prediction_equals_a_full_pass(name: str) -> None:
     model = vision.models.get_model(name, weights=None, **options).eval()
     calibrate(model)
     assert compare(model, FAMILIES[name], 96, 2e-4).traced
+
+
+NAMED = ("vgg16", "inception_v3", "resnet50", "squeezenet1_0", "mobilenet_v3_large", "densenet121", "convnext_tiny")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_gated_prediction_equals_a_full_pass_at_every_named_depth(name: str) -> None:
+    torch.manual_seed(0)
+    model = REGISTRY[name].build(classes=20).eval()
+    size = 139 if name == "inception_v3" else 96
+    calibrate(model, size)
+    assert compare(model, tuple(at.path for at in REGISTRY[name].depths), size, 2e-4).traced
 
 
 def test_lite0_at_all_its_depths(lite0) -> None:
@@ -181,3 +196,53 @@ def test_in_place_results_that_are_dropped_are_not_lost() -> None:
             suffix = cut.suffixes[path]
             scores = suffix.scores(suffix.prepare(found.features[path]), found.carried[path], gates)[0]
             torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "selects"),
+    [
+        ("squeezenet1_0", "features.12", True),  # convolution, ReLU, pooling
+        ("vgg11", "features.20", True),  # contributions are gated at the front, classes selected at the head
+        ("vgg11", "features.10", True),
+        ("resnet18", "layer4", True),  # one linear map is front and head
+        ("mobilenet_v3_small", "features.4.block.1", True),
+    ],
+)
+def test_scores_of_some_classes_are_those_among_all(name: str, path: str, selects: bool) -> None:
+    torch.manual_seed(0)
+    model = vision.models.get_model(name, weights=None).eval()
+    calibrate(model)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cut = Cut(model, (path,), images[:1])
+    suffix, some = cut.suffixes[path], torch.tensor([7, 3, 999])
+    with torch.inference_mode():
+        activations = cut.trunk(images)
+        features, carried = activations.features[path], activations.carried[path]
+        gates = (torch.rand(2, 3, features.shape[1], generator=torch.Generator().manual_seed(1)) < 0.5).to(features)
+        every = suffix.scores(suffix.prepare(features), carried, gates)
+        got = suffix.scores(suffix.prepare(features), carried, gates, some)
+    assert suffix.selects_classes == selects
+    assert got.shape == (2, 3, 3)
+    torch.testing.assert_close(got, every[..., some], rtol=1e-4, atol=1e-4 * float(every.std()))
+
+
+class Coupled(TinyNet):
+    """Scores that depend on one another: no class can be had alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = super().forward(x)
+        return scores - scores.mean(1, keepdim=True)
+
+
+def test_classes_that_depend_on_one_another_are_computed_together() -> None:
+    torch.manual_seed(0)
+    model = Coupled().eval()
+    images = torch.randn(2, 3, 8, 8)
+    cut = Cut(model, ("second",), images[:1])
+    suffix = cut.suffixes["second"]
+    assert not suffix.selects_classes
+    with torch.inference_mode():
+        activations = cut.trunk(images)
+        prepared, carried = suffix.prepare(activations.features["second"]), activations.carried["second"]
+        every = suffix.scores(prepared, carried, torch.ones(2, 4, 5))
+        torch.testing.assert_close(suffix.scores(prepared, carried, torch.ones(2, 4, 5), torch.tensor([2, 0])), every[..., [2, 0]])

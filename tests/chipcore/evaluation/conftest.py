@@ -9,7 +9,7 @@ import torch
 from colour_world import BLUE, GREEN, RED, SYNSETS, colour_network, patch, save_png, xml
 
 from chipcore.methods import METHODS
-from chipcore.methods.base import Explanation, Request
+from chipcore.methods.base import Explanation, Method, Properties, Request
 from chipcore.networks import Network
 
 
@@ -29,8 +29,8 @@ def rivals(monkeypatch: pytest.MonkeyPatch) -> None:
     def blank(request: Request) -> Explanation:
         return Explanation(torch.full((4, 4), float("nan")), passes=1)
 
-    monkeypatch.setitem(METHODS, "gradcam", upside_down)
-    monkeypatch.setitem(METHODS, "blank", blank)
+    for name, compute in (("gradcam", upside_down), ("blank", blank)):
+        monkeypatch.setitem(METHODS, name, Method(name, name, "this test", Properties(), compute))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from chipcore import cut
+from chipcore import graph
 from chipcore.errors import ChipError
 from chipcore.methods import METHODS
 from chipcore.networks import Network
@@ -113,7 +113,7 @@ def test_tracing_one_network_leaves_another_threads_passes_alone() -> None:
 
     def trace_often() -> None:
         for _ in range(6):
-            cut.trace(network.model)
+            graph.trace(network.model)
 
     user = threading.Thread(target=use)
     user.start()
