@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -60,8 +61,19 @@ def load() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-torchvision = load()
-models = importlib.import_module("torchvision.models")
-transforms = importlib.import_module("torchvision.transforms")
+def __getattr__(name: str) -> ModuleType:
+    """``models``, ``transforms`` and ``torchvision`` itself, imported when first asked for: it takes seconds."""
+    if name == "torchvision":
+        return load()
+    if name in ("models", "transforms"):
+        load()
+        return importlib.import_module(f"torchvision.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if TYPE_CHECKING:
+    torchvision: Any
+    models: Any
+    transforms: Any
 
 __all__ = ["declare_missing_operators", "extension_loads", "load", "models", "torchvision", "transforms"]

@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from chipcore.evaluation.panel import Panel, Tally
@@ -57,6 +55,10 @@ def similarity(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | N
     """Spearman's rank correlation of two signed maps (h, w), and SSIM of their pictures; None where one is constant."""
     if before.max() == before.min() or after.max() == after.min():
         return None
+    # They take a second to import, which every other command would pay.
+    from scipy.stats import spearmanr
+    from skimage.metrics import structural_similarity
+
     with warnings.catch_warnings():  # a nearly constant map: spearmanr warns and gives NaN, which is left out below
         warnings.simplefilter("ignore")
         rank = float(spearmanr(before.ravel(), after.ravel()).statistic)

@@ -84,7 +84,9 @@ class Torchvision:
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[1]
 
     def file(self) -> Path | None:
-        return self.path if self.path.is_file() else None
+        # Its name begins with the network's; only where there is such a file is torchvision asked for the rest.
+        there = (Path(torch.hub.get_dir()) / "checkpoints").glob(f"{self.name}*")
+        return self.path if any(there) and self.path.is_file() else None
 
     def load(self, download: bool) -> dict[str, Tensor]:
         path = self.path

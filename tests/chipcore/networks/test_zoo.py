@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from chipcore import vision
 from chipcore.cut import Cut
 from chipcore.errors import CheckpointError
 from chipcore.networks import REGISTRY
 from chipcore.networks.weights import Package, Torchvision
+from chipcore.networks.zoo import geometry_of
 
 ONE_OF_EACH = (
     "vgg11_bn", "inception_v3", "googlenet", "resnet18", "squeezenet1_1", "mobilenet_v3_small", "densenet121", "efficientnet_b0",
@@ -35,6 +38,15 @@ def test_every_depth_is_there_with_the_channels_and_size_of_the_table(name: str)
     assert len(entry.depths) >= 5 and len({at.name for at in entry.depths}) == len(entry.depths)
     assert {at.path: (2, at.channels, at.side, at.side) for at in entry.depths} == {path: tuple(shape) for path, shape in seen.items()}
     assert all(shallow.side >= deep.side for shallow, deep in pairwise(entry.depths))
+
+
+@pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if isinstance(entry.weights, Torchvision)])
+def test_the_geometry_is_that_of_the_published_weights(name: str) -> None:
+    published = geometry_of(vision.models.get_model_weights(name).DEFAULT.transforms())
+    if name == "squeezenet1_0":
+        published = replace(published, fit="squash", resize=224)  # our choice, see the README
+    assert REGISTRY[name].geometry == published
+    assert vision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1].startswith(name), "how its file is looked for"
 
 
 def test_vgg_names_its_pools_and_its_first_and_last_convolution() -> None:
@@ -110,7 +122,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, digest: str) -> Torchvision:
     """A published file, served from disk by torch's real downloader."""
-    source = tmp_path / f"net-{digest}.pth"
+    source = tmp_path / f"resnet18-{digest}.pth"
     source.write_bytes(content)
     monkeypatch.setattr(Torchvision, "url", property(lambda _self: source.as_uri()))
     return Torchvision("resnet18")
@@ -120,15 +132,15 @@ def test_a_download_is_kept_only_if_its_hash_is_right(monkeypatch: pytest.Monkey
     torch.save({"w": torch.ones(3)}, tmp_path / "made.pth")
     content = (tmp_path / "made.pth").read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:8]
-    with pytest.raises(CheckpointError, match=rf"could not be downloaded \(.*hash.*put net-{digest}.pth .* into {hub}"):
+    with pytest.raises(CheckpointError, match=rf"could not be downloaded \(.*hash.*put resnet18-{digest}.pth .* into {hub}"):
         serve(monkeypatch, tmp_path, content[:-10], digest).load(True)  # cut short on the way
     assert list(hub.iterdir()) == []
     weights = serve(monkeypatch, tmp_path, content, digest)
     assert weights.file() is None
-    with pytest.raises(CheckpointError, match="not on this machine; put net-"):
+    with pytest.raises(CheckpointError, match="not on this machine; put resnet18-"):
         weights.load(False)
     assert torch.equal(weights.load(True)["w"], torch.ones(3))
-    assert weights.file() == hub / f"net-{digest}.pth"
+    assert weights.file() == hub / f"resnet18-{digest}.pth"
     weights.path.write_bytes(content[:-10])  # put there by hand, and damaged
     with pytest.raises(CheckpointError, match="is damaged .* delete it"):
         weights.load(True)
