@@ -90,6 +90,8 @@ def team(device: torch.device) -> Iterator[Team]:
         )
         os._exit(2)
 
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what is made without naming a GPU belongs on this process's own
     before = signal.signal(signal.SIGTERM, told_to_stop)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     try:

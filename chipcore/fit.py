@@ -115,7 +115,7 @@ def fit(
         for name, one in solved.items():
             one.restore(saved_rows, name)
     for number in range(max(first, 0), len(passes)):
-        gathered = [Gathered.empty(share, network.device) for share in passes[number]]
+        gathered = [Gathered.empty(share, _device_of_moments(network.device)) for share in passes[number]]
         if stored is not None:
             for index, moments in enumerate(_all_moments(gathered)):
                 stored.restore(index, moments)
@@ -148,6 +148,11 @@ def fit(
     if saving is not None:
         saving.remove()
     return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
+
+
+def _device_of_moments(device: torch.device) -> torch.device:
+    """Apple's GPUs have no float64, so there moments are summed on the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _all_moments(gathered: Sequence[Gathered]) -> list[Moments]:
@@ -211,7 +216,8 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
         # that holds for every class, the photograph is not perturbed at all.
         active = torch.zeros_like(original, dtype=torch.bool)
         for one in shares:
-            active[:, one.training.classes] = original[:, one.training.classes] >= settings.cutoff
+            rows = one.training.classes.to(original.device)
+            active[:, rows] = original[:, rows] >= settings.cutoff
         at = active.any(1).nonzero().flatten()
         if not len(at):
             continue

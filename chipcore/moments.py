@@ -57,6 +57,7 @@ class Moments:
             perturbed: g(X_s, d_n), shape (B, N, C).
             cutoff: photographs with f^c below it add nothing to class c.
         """
+        z, weight, original, perturbed = (value.to(self.gram.device) for value in (z, weight, original, perturbed))
         loyalty = original[:, self.classes]
         active = loyalty >= cutoff
         slots = active.any(0).nonzero().flatten().tolist()

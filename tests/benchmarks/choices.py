@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
+from chipcore.__main__ import keep_freed_memory
 from chipcore.datasets.folder import Photographs, batches, find_photographs
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.mosaics import draw_mosaics, open_class_folders
@@ -50,7 +51,7 @@ PLACES = (
     ("efficientnet_lite0", "head"),
     ("efficientnet_lite0", "stage5"),
 )
-PHOTOGRAPHS, GATES, MOSAICS, CUTOFF = 40, 40, 120, 0.01
+PHOTOGRAPHS, GATES, MOSAICS, CUTOFF = 40, 30, 100, 0.01
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--places", nargs="*", type=int, default=range(len(PLACES)), help="which of the four places, by number")
     options = parser.parse_args()
+    keep_freed_memory()
     results = []
     for number in options.places:
         results.append(study(*PLACES[number]))
