@@ -1,4 +1,4 @@
-"""The command line: ``python -m chipcore networks | fit | explain``.
+"""The command line: ``python -m chipcore networks | fit | explain | train``.
 
 Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
 with one line for a user's mistake.
@@ -30,6 +30,7 @@ from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
 from chipcore.render import COLOUR_MAPS, overlay
 from chipcore.store import fitted_importance, write_whole
+from chipcore.training import command as training
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
     explain.add_argument("--json", action="store_true", help="machine-readable result")
     explain.set_defaults(run=_explain)
+    training.add_parser(commands)
     return parser
 
 
