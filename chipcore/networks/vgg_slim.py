@@ -21,6 +21,12 @@ LAYERS = (
     ("pool4", "features.pool4"), ("conv5_3", "features.conv5_3"), ("pool5", "features.pool5"),
 )  # fmt: skip
 
+# The classes of the network that ships, in the order of its outputs: Imagenette's ten and four kinds of animals.
+FOURTEEN = (
+    "cassette player", "cat", "chain saw, chainsaw", "church, church building", "elephant", "English springer, English springer spaniel",
+    "French horn, horn", "frog", "garbage truck, dustcart", "gas pump, petrol pump", "golf ball", "parachute, chute", "tench, Tinca tinca", "zebra",
+)  # fmt: skip
+
 
 class VGGSlim(nn.Module):
     """VGG16's convolutions and pools for ``classes`` classes; the five blocks have width x (1, 2, 4, 8, 8) channels.

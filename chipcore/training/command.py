@@ -26,16 +26,22 @@ def add_parser(commands: Any) -> None:
     """Add ``train`` to the command line's subparsers."""
     parser = commands.add_parser("train", help="train a small VGG16 on class folders")
     parser.add_argument("--images", type=Path, required=True, metavar="TRAIN", help="a folder with one folder of photographs a class")
-    parser.add_argument("--validation", type=Path, default=None, metavar="VAL", help="class folders to measure the result on, never trained on")
+    parser.add_argument(
+        "--validation", type=Path, default=None, metavar="VAL", help="class folders to measure the result on, never trained on"
+    )
     parser.add_argument("--epochs", type=int, default=_DEFAULT.epochs, metavar="N", help="default: %(default)s")
-    parser.add_argument("--size", type=int, default=_DEFAULT.size, metavar="S", help="side of the network's input in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=_DEFAULT.size, metavar="S", help="side of the network's input in pixels (default: %(default)s)"
+    )
     parser.add_argument(
         "--width", type=int, default=_DEFAULT.width, metavar="W", help="channels of the first block; VGG16 has 64 (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=_DEFAULT.batch, metavar="B", help="photographs a step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=_DEFAULT.learning_rate, metavar="R", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed, help="default: %(default)s")
-    parser.add_argument("--teacher", choices=tuple(REGISTRY), default="", metavar="N", help="a pretrained network to learn from, such as efficientnet_lite0")
+    parser.add_argument(
+        "--teacher", choices=tuple(REGISTRY), default="", metavar="N", help="a pretrained network to learn from, such as efficientnet_lite0"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights, facts and checkpoints go")
     parser.add_argument("--name", default="vgg16_slim", help="of the files in --out (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -63,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
         )
         facts = trained.facts
         result: dict[str, Any] = {
-            "weights": str(trained.weights), "bytes": trained.weights.stat().st_size, "parameters": sum(p.numel() for p in trained.network.model.parameters()),
+            "weights": str(trained.weights), "weights_sha256": trained.network.weights_sha256, "bytes": trained.weights.stat().st_size, "parameters": sum(p.numel() for p in trained.network.model.parameters()),
             "photographs": facts["photographs"], "seconds": facts["seconds"], "cpu_seconds": facts["cpu_seconds"], "command": _command(options), "threads": torch.get_num_threads(),
             "settings": facts["settings"], "history": facts["history"], "unreadable": facts["unreadable"],
         }  # fmt: skip
@@ -76,7 +82,9 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"{trained.weights}: {result['parameters']:,} weights, {len(facts['classes'])} classes, {facts['photographs']} photographs, {facts['seconds']:.0f} s")
+    print(
+        f"{trained.weights}: {result['parameters']:,} weights, {len(facts['classes'])} classes, {facts['photographs']} photographs, {facts['seconds']:.0f} s"
+    )
     if options.validation is not None:
         print(f"top-1 on {int(measured.confusion.sum())} photographs of {options.validation}: {measured.top1:.1%}")
         for true, taken, count in measured.worst(5):
@@ -119,5 +127,7 @@ class _Bars:
         if progress.stage != self._stage:
             self.__exit__()
             self._stage = progress.stage
-            self._bar = tqdm(total=progress.total, desc=progress.stage, disable=None, leave=False)  # None: only where standard error is no terminal
+            self._bar = tqdm(
+                total=progress.total, desc=progress.stage, disable=None, leave=False
+            )  # None: only where standard error is no terminal
         self._bar.update(progress.done - self._bar.n)

@@ -92,7 +92,9 @@ def decode(folders: ClassFolders, geometry: InputGeometry, report: Report | None
         if report:
             report(stage, done, len(names))
     if not readable.any():
-        raise DataError(f"none of the {len(names)} files below {folders.photographs.root} could be read as a photograph; give another folder.")
+        raise DataError(
+            f"none of the {len(names)} files below {folders.photographs.root} could be read as a photograph; give another folder."
+        )
     return Decoded(views, readable, tuple(unreadable))
 
 

@@ -61,7 +61,13 @@ class TrainingCheckpoint:
 
 
 def write(
-    out: Path, name: str, weights: Mapping[str, Tensor], settings: TrainSettings, classes: Sequence[str], geometry: InputGeometry, facts: dict[str, Any]
+    out: Path,
+    name: str,
+    weights: Mapping[str, Tensor],
+    settings: TrainSettings,
+    classes: Sequence[str],
+    geometry: InputGeometry,
+    facts: dict[str, Any],
 ) -> Trained:
     """Fold batch norm into ``weights`` and write ``<name>.safetensors`` and ``<name>.json`` into ``out``."""
     folded = fold_batch_norm(weights)
@@ -85,7 +91,7 @@ def load_trained(path: Path | str) -> Network:
     weights = read_state_dict(path)
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        geometry = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["geometry"].items()}
+        geometry: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["geometry"].items()}
         model = VGGSlim(len(facts["classes"]), facts["width"])
         model.load_state_dict(weights)
         names = tuple(name.replace("_", " ") for name in facts["classes"])

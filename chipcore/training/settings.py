@@ -63,10 +63,7 @@ class TrainSettings:
 
     def rate(self, epoch: float) -> float:
         """The learning rate at a moment of the run, counted in epochs."""
-        if epoch >= self.flat_epochs:
-            falling = (self.epochs - epoch) / (self.epochs - self.flat_epochs)
-        else:
-            falling = 1.0
+        falling = min(1.0, (self.epochs - epoch) / (self.epochs - self.flat_epochs))
         rising = min(1.0, (epoch + 0.02) / self.warmup) if self.warmup and self.flat_epochs > self.warmup else 1.0
         return self.learning_rate * rising * falling
 

@@ -70,7 +70,9 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
     order = _spread(folders.labels)
     first = order[: min(len(order), max(4 * DIRECTIONS, 64 * len(folders.classes)))].tolist()
     with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
-        sample = torch.cat([_maps(network, batch.views) for batch in batches(folders.photographs, [names[i] for i in first], network.geometry, 32)])
+        sample = torch.cat(
+            [_maps(network, batch.views) for batch in batches(folders.photographs, [names[i] for i in first], network.geometry, 32)]
+        )
     vectors = sample.movedim(1, -1).reshape(-1, layer.channels).float()
     mean = vectors.mean(0)
     _values, directions = torch.linalg.eigh((vectors - mean).T @ (vectors - mean))
@@ -115,8 +117,8 @@ def _logistic(features: Tensor, labels: Tensor, classes: int, penalty: float = 1
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = functional.cross_entropy(functional.linear(features, weight, bias), labels) + penalty * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)
     return weight.detach(), bias.detach()

@@ -92,7 +92,9 @@ def train(
     decoded = decode(folders, geometry_of(settings.size), report)
     readable = decoded.readable.nonzero().flatten()
     if len(readable) < settings.batch:
-        raise DataError(f"{images} holds {len(readable)} photographs, fewer than a batch of {settings.batch}; add some or give a smaller --batch.")
+        raise DataError(
+            f"{images} holds {len(readable)} photographs, fewer than a batch of {settings.batch}; add some or give a smaller --batch."
+        )
     teacher = _teacher(settings, folders, out / f"{name}.teacher.pt", device, report)
 
     # Weights and dropout draw from torch's own generator; what the caller had in it comes back.
@@ -110,16 +112,24 @@ def train(
         for epoch in range(first, settings.epochs):
             facts = _epoch(student, optimiser, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
             history.append(facts)
-            checkpoint.write({"student": student.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1, "seconds": clock.read(), "history": history})
+            checkpoint.write(
+                {
+                    "student": student.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "epoch": epoch + 1,
+                    "seconds": clock.read(),
+                    "history": history,
+                }
+            )
             if progress:
                 line = ", ".join(f"{key} {value}" for key, value in facts.items())
                 progress(Progress("epochs", epoch + 1, settings.epochs, f"{line}, {clock.read()[0]:.0f} s in all"))
-    facts = {
-        **run, "settings": settings.as_dict(), "photographs": len(readable), "unreadable": list(decoded.unreadable), "seconds": round(clock.read()[0], 1),
-        "cpu_seconds": round(clock.read()[1], 1), "history": history,
-    }  # fmt: skip
-    weights = {key: value.detach().cpu().contiguous() for key, value in student.network.state_dict().items()}
-    return saved.write(out, name, weights, settings, folders.classes, geometry_of(settings.size), facts)
+        facts = {
+            **run, "settings": settings.as_dict(), "photographs": len(readable), "unreadable": list(decoded.unreadable), "seconds": round(clock.read()[0], 1),
+            "cpu_seconds": round(clock.read()[1], 1), "history": history,
+        }  # fmt: skip
+        weights = {key: value.detach().cpu().contiguous() for key, value in student.network.state_dict().items()}
+        return saved.write(out, name, weights, settings, folders.classes, geometry_of(settings.size), facts)
 
 
 class _Clock:
@@ -136,7 +146,9 @@ class _Clock:
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
-def _teacher(settings: TrainSettings, folders: ClassFolders, path: Path, device: torch.device, report: Callable[[str, int, int], None]) -> Guide | None:
+def _teacher(
+    settings: TrainSettings, folders: ClassFolders, path: Path, device: torch.device, report: Callable[[str, int, int], None]
+) -> Guide | None:
     """The teacher's guide, read from ``path`` where this run, or an earlier one on the same photographs, left it."""
     if not settings.teacher:
         return None
@@ -196,4 +208,10 @@ def _epoch(
     if not torch.isfinite(sums).all():
         raise DataError(f"the loss became infinite in epoch {epoch + 1}; give a lower --learning-rate.")
     total, of_class, right_share = (sums / steps).tolist()
-    return {"epoch": epoch + 1, "crop": size, "loss": round(total, 4), "class_loss": round(of_class, 4), "training_top1": round(right_share, 4)}
+    return {
+        "epoch": epoch + 1,
+        "crop": size,
+        "loss": round(total, 4),
+        "class_loss": round(of_class, 4),
+        "training_top1": round(right_share, 4),
+    }
