@@ -100,7 +100,7 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--learning-rate {options.learning_rate}", f"--seed {options.seed}"]
     if options.teacher:
         words.append(f"--teacher {options.teacher}")
-    return " ".join([*words, f"--out {options.out}"])
+    return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])
 
 
 class _Bars:
