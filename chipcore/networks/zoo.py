@@ -15,9 +15,10 @@ from torch import nn
 
 from chipcore import vision
 from chipcore.images import InputGeometry
-from chipcore.networks import efficientnet_lite
+from chipcore.networks import efficientnet_lite, vgg_slim
+from chipcore.networks.classes import Classes
 from chipcore.networks.entry import Depth, Entry, unchanged
-from chipcore.networks.weights import Package, Torchvision
+from chipcore.networks.weights import Bundled, Package, Torchvision
 
 
 def geometry_of(preset: Any) -> InputGeometry:
@@ -283,4 +284,28 @@ _LITES = [
     """),
 ]  # fmt: skip
 
-ENTRIES: tuple[Entry, ...] = (_LITES[0], _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])
+
+def _build_slim(classes: int = len(vgg_slim.FOURTEEN)) -> nn.Module:
+    return vgg_slim.VGGSlim(classes)
+
+
+# Trained here: README, 'A network for lessons'.
+_VGG_SLIM = Entry(
+    name="vgg16_slim",
+    title="VGG16 at a quarter of its width",
+    build=_build_slim,
+    weights=Bundled("vgg16_slim"),
+    depths=_depths("""
+        pool1   features.pool1    16 80
+        pool2   features.pool2    32 40
+        pool3   features.pool3    64 20
+        pool4   features.pool4   128 10
+        conv5_3 features.conv5_3 128 10
+        pool5   features.pool5   128 5
+    """),
+    geometry=InputGeometry(size=160, fit="squash", resize=160),
+    classes=lambda: Classes(vgg_slim.FOURTEEN),
+    bundled=True,
+)
+
+ENTRIES: tuple[Entry, ...] = (_LITES[0], _VGG_SLIM, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])

@@ -1,0 +1,95 @@
+"""VGG16 at a fraction of its width (Simonyan and Zisserman 2015, configuration D; batch norm after Ioffe and Szegedy 2015).
+
+Thirteen 3 x 3 convolutions in five blocks, each block closed by a 2 x 2 max-pool, as in VGG16. Two things
+differ: every width is divided by four (16 to 128 channels in place of 64 to 512), and the two hidden layers
+of 4,096 units, which hold nine tenths of VGG16's weights, are one of ``16 * width`` units behind a global
+average, so that any input size works. Batch norm helps training and is folded into the convolutions of
+what ships, which leaves convolution, ReLU and max-pool: every feature map is non-negative.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (channels in units of the width, convolutions)
+LAYERS = (
+    ("pool1", "features.pool1"), ("pool2", "features.pool2"), ("pool3", "features.pool3"),
+    ("pool4", "features.pool4"), ("conv5_3", "features.conv5_3"), ("pool5", "features.pool5"),
+)  # fmt: skip
+
+# The classes of the network that ships, in the order of its outputs: Imagenette's ten and four kinds of animals.
+FOURTEEN = (
+    "cassette player", "cat", "chain saw, chainsaw", "church, church building", "elephant", "English springer, English springer spaniel",
+    "French horn, horn", "frog", "garbage truck, dustcart", "gas pump, petrol pump", "golf ball", "parachute, chute", "tench, Tinca tinca", "zebra",
+)  # fmt: skip
+
+
+class VGGSlim(nn.Module):
+    """VGG16's convolutions and pools for ``classes`` classes; the five blocks have width x (1, 2, 4, 8, 8) channels.
+
+    ``features.conv5_3`` and the like are a convolution with its ReLU (and, while training, the batch norm
+    between them); ``features.pool1`` to ``features.pool5`` halve height and width. VGG16 has width 64.
+    Input (B, 3, H, W) with H and W at least 32; output: scores before softmax (B, classes).
+    """
+
+    def __init__(self, classes: int, width: int = 16, *, batch_norm: bool = False, dropout: float = 0.2) -> None:
+        super().__init__()
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs = 3
+        for block, (times, convolutions) in enumerate(BLOCKS, 1):
+            outputs = times * width
+            for step in range(1, convolutions + 1):
+                parts[f"conv{block}_{step}"] = _convolution(inputs, outputs, batch_norm)
+                inputs = outputs
+            parts[f"pool{block}"] = nn.MaxPool2d(2)
+        self.features = nn.Sequential(parts)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.hidden = nn.Linear(inputs, 16 * width)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(16 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Scores (B, classes) from the output of pool5, (B, 8 * width, u, v)."""
+        pooled = torch.flatten(self.average(features), 1)
+        return self.classifier(self.dropout(self.relu(self.hidden(pooled))))
+
+
+def _convolution(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm)
+    if batch_norm:
+        parts["norm"] = nn.BatchNorm2d(outputs)
+    parts["relu"] = nn.ReLU()
+    return nn.Sequential(parts)
+
+
+def fold_batch_norm(weights: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Tensor]:
+    """The state_dict of a VGGSlim with batch norm as that of the one without which gives the same scores.
+
+    ``y = gamma * (conv(x) - mean) / sqrt(var + eps) + beta`` is a convolution whose filters are multiplied by
+    ``gamma / sqrt(var + eps)``; computed in float64, so that folding costs no more than one rounding.
+    """
+    folded: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        if ".norm." in key:
+            continue
+        if not key.endswith(".conv.weight"):
+            folded[key] = value.clone()
+            continue
+        norm = key.removesuffix("conv.weight") + "norm."
+        gamma, beta, mean, var = (weights[norm + name].double() for name in ("weight", "bias", "running_mean", "running_var"))
+        scale = gamma / (var + eps).sqrt()
+        folded[key] = (value.double() * scale[:, None, None, None]).to(value.dtype).contiguous()
+        folded[key.removesuffix("weight") + "bias"] = (beta - mean * scale).to(value.dtype)
+    return folded

@@ -1,0 +1,124 @@
+"""What a pretrained network knows about the training photographs, computed once and read at every crop.
+
+One pass keeps, for every photograph, the teacher's last feature maps, reduced to a few principal
+directions. A random crop of the photograph cuts the same crop out of the maps: their average over the crop,
+through a linear map fitted to the class folders, gives soft targets for what the crop shows (label
+maps: Yun et al. 2021, ReLabel), and the maps themselves are something to imitate place by place (FitNets:
+Romero et al. 2015). Both teach where things are, not only that they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from chipcore.datasets.folder import batches
+from chipcore.errors import ChipError
+from chipcore.networks import Network
+from chipcore.store import write_whole
+from chipcore.training.photographs import ClassFolders
+
+DIRECTIONS = 128
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A teacher's maps (n, D, u, v) in float16, centred, and its class scores ``weight`` (C, D), ``bias`` (C)."""
+
+    maps: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """Class scores (B, C) of the average of maps (B, D, u, v)."""
+        return functional.linear(maps.mean((2, 3)), self.weight, self.bias)
+
+    def to(self, device: torch.device) -> Guide:
+        """The linear map on another device; the maps stay where there is room for them."""
+        return Guide(self.maps, self.weight.to(device), self.bias.to(device))
+
+    def save(self, path: Path, run: str) -> None:
+        content = {"maps": self.maps, "weight": self.weight, "bias": self.bias, "run": run}
+        write_whole(path, lambda temporary: torch.save(content, temporary))
+
+    @classmethod
+    def load(cls, path: Path, run: str) -> Guide | None:
+        """The guide in a file, or None where there is none, or that of another run."""
+        if not path.is_file():
+            return None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return cls(content["maps"], content["weight"], content["bias"]) if content["run"] == run else None
+        except Exception:  # torch raises many types for a damaged file; what it holds can be computed again
+            return None
+
+
+def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, int], None] | None = None) -> Guide:
+    """The maps of ``network`` at its deepest layer for every photograph, and a linear map from them to the classes.
+
+    The principal directions are those of the pooled features of the first photographs of every class; what
+    could not be read has maps of zeros. The linear map is a ridge-penalised logistic regression.
+    """
+    names = folders.photographs.names
+    layer = network.layers[-1]
+    position = {name: index for index, name in enumerate(names)}
+    order = _spread(folders.labels)
+    first = order[: min(len(order), max(4 * DIRECTIONS, 64 * len(folders.classes)))].tolist()
+    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
+        sample = torch.cat(
+            [_maps(network, batch.views) for batch in batches(folders.photographs, [names[i] for i in first], network.geometry, 32)]
+        )
+    vectors = sample.movedim(1, -1).reshape(-1, layer.channels).float()
+    mean = vectors.mean(0)
+    _values, directions = torch.linalg.eigh((vectors - mean).T @ (vectors - mean))
+    basis = directions[:, -min(DIRECTIONS, layer.channels) :].flip(1)
+    maps = torch.zeros(len(names), basis.shape[1], *sample.shape[-2:], dtype=torch.float16)
+    scale = ((vectors - mean) @ basis).std()
+    done = 0
+    for batch in batches(folders.photographs, names, network.geometry, 32):
+        with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
+            features = _maps(network, batch.views) if batch.names else sample[:0]
+        features = torch.einsum("bkuv,kd->bduv", features.float() - mean[:, None, None], basis) / scale
+        for name, one in zip(batch.names, features, strict=True):
+            maps[position[name]] = one.half()
+        done += len(batch.names) + len(batch.unreadable)
+        if report:
+            report("teacher", done, len(names))
+    if not maps.any():
+        raise ChipError(f"{network.name} sees nothing in these photographs; choose another teacher.")
+    return Guide(maps, *_logistic(maps.float().mean((2, 3)), folders.labels, len(folders.classes)))
+
+
+def _maps(network: Network, views: Tensor) -> Tensor:
+    layer = network.layers[-1]
+    return network.trunk(network.geometry.normalise(views.to(network.device)), (layer,)).features[layer.path].cpu()
+
+
+def _spread(labels: Tensor) -> Tensor:
+    """All positions, ordered so that any beginning holds the classes in like numbers."""
+    rank = torch.zeros_like(labels)
+    for label in labels.unique():
+        which = (labels == label).nonzero().flatten()
+        rank[which] = torch.arange(len(which))
+    return rank.argsort(stable=True)
+
+
+def _logistic(features: Tensor, labels: Tensor, classes: int, penalty: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Weights (C, D) and bias (C) of a multinomial logistic regression on features (n, D)."""
+    weight = torch.zeros(classes, features.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(functional.linear(features, weight, bias), labels) + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return weight.detach(), bias.detach()

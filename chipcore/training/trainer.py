@@ -1,0 +1,217 @@
+"""The training loop: epochs over photographs in memory, a checkpoint after each, and the same run whether or not it was interrupted.
+
+Every random choice of an epoch comes from (seed, epoch), so a checkpoint needs no state of a generator, and
+a resumed run repeats what the unbroken one would have done, bit for bit where the thread count is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chipcore.errors import DataError
+from chipcore.images import InputGeometry
+from chipcore.networks import load_network
+from chipcore.networks.vgg_slim import VGGSlim
+from chipcore.training import saved
+from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolour
+from chipcore.training.settings import TrainSettings
+from chipcore.training.teacher import Guide, guide
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come. ``line`` is a sentence about an epoch that has ended, else empty."""
+
+    stage: str
+    done: int
+    total: int
+    line: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def geometry_of(size: int) -> InputGeometry:
+    """The whole photograph, squashed to ``size`` x ``size`` pixels: nothing is cut off, and a map covers all of it."""
+    return InputGeometry(size=size, fit="squash", resize=size)
+
+
+class Student(nn.Module):
+    """The network in training and, with a teacher, the map from its pool5 to the teacher's directions (dropped afterwards)."""
+
+    def __init__(self, classes: int, width: int, directions: int) -> None:
+        super().__init__()
+        self.network = VGGSlim(classes, width, batch_norm=True)
+        self.imitate = nn.Conv2d(8 * width, directions, 1) if directions else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.network.features(x)
+        return self.network.head(features), None if self.imitate is None else self.imitate(features)
+
+
+def train(
+    images: Path, settings: TrainSettings, out: Path, *, name: str = "vgg16_slim", resume: bool = False,
+    device: torch.device | str = "cpu", progress: Report | None = None,
+) -> saved.Trained:  # fmt: skip
+    """Train a :class:`VGGSlim` on class folders and write ``<out>/<name>.safetensors`` and ``.json``.
+
+    Args:
+        images: a folder with one folder of photographs a class.
+        settings: the recipe.
+        out: where the weights go, and the checkpoint while the run lasts.
+        resume: go on from the checkpoint in ``out`` where there is one.
+        device: where the network is trained.
+        progress: called with :class:`Progress` as photographs are read and steps are made.
+
+    Returns:
+        What was written: the network without batch norm, and the facts of the run.
+
+    Raises:
+        ChipError: a folder, setting or checkpoint that can't be used.
+    """
+    device = torch.device(device)
+    clock = _Clock()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if progress:
+            progress(Progress(stage, done, total))
+
+    folders = find_classes(images)
+    run = {"classes": list(folders.classes), "data_fingerprint": folders.fingerprint, "name": name}
+    checkpoint = saved.TrainingCheckpoint(out / f"{name}.checkpoint.pt", run, settings)
+    state = checkpoint.read() if resume else None
+    decoded = decode(folders, geometry_of(settings.size), report)
+    readable = decoded.readable.nonzero().flatten()
+    if len(readable) < settings.batch:
+        raise DataError(
+            f"{images} holds {len(readable)} photographs, fewer than a batch of {settings.batch}; add some or give a smaller --batch."
+        )
+    teacher = _teacher(settings, folders, out / f"{name}.teacher.pt", device, report)
+
+    # Weights and dropout draw from torch's own generator; what the caller had in it comes back.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        student = Student(len(folders.classes), settings.width, teacher.maps.shape[1] if teacher else 0)
+        student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
+        first, history = 0, []
+        if state:
+            student.load_state_dict(state["student"])
+            optimiser.load_state_dict(state["optimiser"])
+            first, history = state["epoch"], state["history"]
+            clock.add(*state["seconds"])
+        for epoch in range(first, settings.epochs):
+            facts = _epoch(student, optimiser, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
+            history.append(facts)
+            checkpoint.write(
+                {
+                    "student": student.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "epoch": epoch + 1,
+                    "seconds": clock.read(),
+                    "history": history,
+                }
+            )
+            if progress:
+                line = ", ".join(f"{key} {value}" for key, value in facts.items())
+                progress(Progress("epochs", epoch + 1, settings.epochs, f"{line}, {clock.read()[0]:.0f} s in all"))
+        facts = {
+            **run, "settings": settings.as_dict(), "photographs": len(readable), "unreadable": list(decoded.unreadable), "seconds": round(clock.read()[0], 1),
+            "cpu_seconds": round(clock.read()[1], 1), "history": history,
+        }  # fmt: skip
+        weights = {key: value.detach().cpu().contiguous() for key, value in student.network.state_dict().items()}
+        return saved.write(out, name, weights, settings, folders.classes, geometry_of(settings.size), facts)
+
+
+class _Clock:
+    """Seconds on the wall and of all processors since it was made, added to those of an earlier run that was interrupted."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def add(self, wall: float, cpu: float) -> None:
+        self._wall -= wall
+        self._cpu -= cpu
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def _teacher(
+    settings: TrainSettings, folders: ClassFolders, path: Path, device: torch.device, report: Callable[[str, int, int], None]
+) -> Guide | None:
+    """The teacher's guide, read from ``path`` where this run, or an earlier one on the same photographs, left it."""
+    if not settings.teacher:
+        return None
+    network = load_network(settings.teacher, device=device)
+    run = f"{network.weights_sha256} {folders.fingerprint}"
+    known = Guide.load(path, run)
+    if known is None:
+        known = guide(network, folders, report)
+        known.save(path, run)
+    return known
+
+
+def _groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and batch norm's scales do not, for shrinking them limits nothing."""
+    matrices = [p for p in student.parameters() if p.ndim > 1]
+    vectors = [p for p in student.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _epoch(
+    student: Student, optimiser: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
+    settings: TrainSettings, epoch: int, device: torch.device, report: Callable[[str, int, int], None],
+) -> dict[str, Any]:  # fmt: skip
+    """One pass over the photographs in random order; returns what a log says about it."""
+    random = np.random.default_rng((settings.seed, epoch))
+    torch.manual_seed(settings.seed * 100_003 + epoch + 1)
+    student.train()
+    order = readable[torch.from_numpy(random.permutation(len(readable)))]
+    steps = len(order) // settings.batch  # a last, smaller batch would upset batch norm
+    size = settings.crop(epoch)
+    how, geometry = Augmentation(), geometry_of(settings.size)
+    sums = torch.zeros(3, dtype=torch.float64)
+    for step in range(steps):
+        which = order[step * settings.batch : (step + 1) * settings.batch]
+        theta = crops(len(which), how, random)
+        x = views[which].to(device).permute(0, 3, 1, 2).float().div_(255)
+        x = recolour(cut(x, theta.to(device), size), how, random)
+        x = erase(geometry.normalise(x.permute(0, 2, 3, 1) * 255), how, random).contiguous(memory_format=torch.channels_last)
+        truth = labels[which].to(device)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate(epoch + step / steps)
+        with torch.autocast(device.type, torch.bfloat16):
+            scores, imitated = student(x)
+        loss = class_loss = functional.cross_entropy(scores.float(), truth, label_smoothing=settings.smoothing)
+        if teacher is not None and imitated is not None:
+            maps = teacher.maps[which].to(device).float()
+            theta = theta.to(device)
+            soft = functional.cross_entropy(scores.float(), teacher.to(device).scores(cut(maps, theta, 7)).softmax(1))
+            alike = functional.cosine_similarity(imitated.float(), cut(maps, theta, imitated.shape[-1]), dim=1).mean()
+            loss = (1 - settings.teacher_share) * class_loss + settings.teacher_share * soft + settings.imitation * (1 - alike)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        right = (scores.argmax(1) == truth).sum()
+        sums += torch.stack([loss.detach(), class_loss.detach(), right / len(which)]).cpu().double()
+        report(f"epoch {epoch + 1}", step + 1, steps)
+    if not torch.isfinite(sums).all():
+        raise DataError(f"the loss became infinite in epoch {epoch + 1}; give a lower --learning-rate.")
+    total, of_class, right_share = (sums / steps).tolist()
+    return {
+        "epoch": epoch + 1,
+        "crop": size,
+        "loss": round(total, 4),
+        "class_loss": round(of_class, 4),
+        "training_top1": round(right_share, 4),
+    }
