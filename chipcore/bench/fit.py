@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from chipcore import vision
+from chipcore.errors import SettingsError
 from chipcore.fit import batch_size
 from chipcore.gates import draw, generator
 from chipcore.images import InputGeometry
@@ -49,7 +50,12 @@ def run(
         What ``--json`` writes: per layer ``plain_per_second`` and ``ours_per_second`` (gated predictions),
         their ``ratio``, ``bound`` (the ratio of the operation counts), ``share_of_matrix_product``, and the
         largest difference of the scores relative to the largest score.
+
+    Raises:
+        SettingsError: fewer gates than one. UnknownName: no such network.
     """
+    if gates < 1:
+        raise SettingsError(f"gates is {gates}; give at least 1.")
     tell = progress or (lambda _what: None)
     tell("the matrix product")
     peaks = [best_matrix_product(precision, device)]

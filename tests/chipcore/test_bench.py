@@ -71,3 +71,8 @@ def test_a_benchmark_without_its_data_says_so(tmp_path: Path) -> None:
         [sys.executable, "-m", "chipcore", "bench", "solve", "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and "synset_words.txt" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_benchmark_of_no_gates_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "fit", "--gates", "0"]) == 2
+    assert "give at least 1" in capsys.readouterr().err
