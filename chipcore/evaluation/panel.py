@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,12 +73,12 @@ class Panel:
         for kind, names in (("method", list(methods)), ("layer", [layer.path for layer in at])):
             if len(set(names)) < len(names):
                 raise SettingsError(f"a {kind} is named twice ({', '.join(names)}); name each once.")
-        pictures = [name for name in methods if getattr(METHODS[name], "is_image", False)]
+        pictures = [name for name in methods if METHODS[name].is_image]
         if pictures:
             raise SettingsError(f"{pictures[0]} makes a picture of its own, not a map of a photograph; there is nothing to measure.")
-        needed = any(getattr(METHODS[name], "needs_importance", name.endswith("chip")) for name in methods)
+        needed = any(METHODS[name].needs_importance for name in methods)
         found = {layer.name: load_importance(network, layer.name, importance) for layer in at} if needed else {}
-        below = any(getattr(METHODS[name], "needs_shallow", False) for name in methods)
+        below = any(METHODS[name].needs_shallow for name in methods)
         shallow = load_importance(network, network.layers[0].name, importance) if below else None
         return cls(network, at, tuple(methods), found, evidence, options or {}, shallow)
 
@@ -122,10 +122,9 @@ class Panel:
 
         A map that is not finite or has no positive part is counted as blank; a non-finite one becomes zeros.
         """
-        extra: dict[str, Any] = {"options": self._options_of(method), "shallow_importance": self.shallow}
-        known = {one.name for one in fields(Request)}
-        extra = {name: value for name, value in extra.items() if name in known and value}
-        request = Request(self.network, inputs, target, layer, self.importances.get(layer.name), activations, **extra)
+        own = METHODS[method].options  # a method refuses the options of others
+        options = {name: value for name, value in self.options.items() if name in own}
+        request = Request(self.network, inputs, target, layer, self.importances.get(layer.name), activations, self.shallow, options)
         start = time.perf_counter()
         raw = METHODS[method](request).raw.detach().cpu()
         tally.seconds[method] += time.perf_counter() - start
@@ -136,8 +135,3 @@ class Panel:
         large = maps.upsample(raw, inputs.shape[-1])
         tally.blank[method] += not bool((large > 0).any())
         return large
-
-    def _options_of(self, method: str) -> dict[str, Any]:
-        """Those of the panel's options that a method has; it would refuse the others."""
-        own: Mapping[str, Any] = getattr(METHODS[method], "options", {})
-        return {name: value for name, value in self.options.items() if name in own}
