@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,7 +15,6 @@ import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
 from explorer import sidebar  # noqa: E402
-from explorer.views import explore  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -22,12 +23,27 @@ st.set_page_config(page_title="CHIP explorer", page_icon=str(HERE / "icon.png"),
 st.html(HERE / "style.css")
 
 
-def explore_page() -> None:
-    """Maps of one class at every depth."""
-    explore.show(selection)
+# One line a view: its module, and what it is for. A module is imported when its page is opened, so that the first
+# page does not wait for the charts of the others.
+VIEWS = {
+    "explore": "Maps of one class at every depth",
+    "compare": "Methods side by side on one photograph",
+    "channels": "Which channels matter for which class",
+    "localize": "From a map to a box",
+    "fit": "Learn W from photographs",
+    "learn": "The method in six steps",
+}
 
 
-page = st.navigation([st.Page(explore_page, title="Explore", url_path="explore", default=True)])
+def page_of(name: str) -> Callable[[], None]:
+    def show() -> None:
+        importlib.import_module(f"explorer.views.{name}").show(selection)
+
+    show.__name__ = name
+    return show
+
+
+page = st.navigation([st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS])
 try:
     with st.sidebar:
         selection = sidebar.choose()

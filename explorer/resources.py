@@ -20,6 +20,7 @@ from chipcore import Importance, Network
 from chipcore.networks import REGISTRY
 from explorer import figures, gallery
 from explorer.gallery import Photograph
+from explorer.jobs import Desk
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,18 @@ def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograp
         # Cloned, or each map would keep the batch it is a view of, and with it the graph's other values.
         features = {layer.name: activations.features[layer.path][0].cpu().clone() for layer in _network.layers}
     return Seen(view, scores.softmax(0), scores, features)
+
+
+@st.cache_resource
+def fits() -> Desk:
+    """Where fits run, one after another: each wants the whole machine."""
+    return Desk(workers=1)
+
+
+@st.cache_resource
+def slow_maps() -> Desk:
+    """Where the methods run that take longer than a visitor should wait for a page."""
+    return Desk(workers=1)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
