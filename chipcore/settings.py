@@ -32,7 +32,7 @@ class FitSettings:
     draw: Draw = "uniform"
     sigma2: float | None = None
     lambda_ratio: float = 1e-3
-    background: float = 0.0
+    background: float = 0.5
     seed: int = 0
     cutoff: float = 0.01
     held_out: float = 0.1
