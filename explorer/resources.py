@@ -19,6 +19,7 @@ import chipcore
 from chipcore import Importance, Network
 from chipcore.networks import REGISTRY
 from explorer import figures, gallery
+from explorer.answers import Answers
 from explorer.gallery import Photograph
 from explorer.jobs import Desk
 
@@ -82,6 +83,12 @@ def slow_maps() -> Desk:
     return Desk(workers=1)
 
 
+@st.cache_resource
+def answers() -> Answers:
+    """The maps of every method that were asked for last, by anyone."""
+    return Answers()
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def thumbnail(sha256: str, _photograph: Photograph) -> str:
     """A small picture of a photograph as a data URI."""
@@ -90,5 +97,5 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
-    for cached in (network, importance, seen, thumbnail):
+    for cached in (network, importance, seen, thumbnail, answers):
         cached.clear()
