@@ -10,15 +10,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 
 from chipcore import Importance, Layer, Network, Saliency
 from chipcore.methods import METHODS, explain_view
+from chipcore.methods.graphs import graph_of
 from explorer.depths import STATES
 
 # Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one photograph takes a
 # tenth of a second there and several at the first depth. All others take less than 0.3 s.
 SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
+SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest colour
 KEPT = 128  # maps; one of a pixel method has 0.9 MB with its colour picture
 
 
@@ -92,11 +95,40 @@ def answer(
         ChipError: with a sentence for the visitor, where the method cannot explain this network or class.
     """
     method = METHODS[question.method]
+    _prepare(network, question.method, layer)
     importance = load(layer) if method.needs_importance else None
     shallow = load(network.layers[0]) if method.needs_shallow and layer.path != network.layers[0].path else None
     return explain_view(
         network, view, question.target, question.method, layer.name, importance, shallow_importance=shallow, progress=progress
     )
+
+
+def _prepare(network: Network, name: str, layer: Layer) -> None:
+    """What is done once a network, not once a map, so that the seconds under a map are its own."""
+    method = METHODS[name]
+    network.peak(method.layers(network, layer))  # cuts the network there
+    if name in ("cmwp", "cam"):
+        graph_of(network, method.title)
+    elif name in ("gradcam", "guided_gradcam", "local_chip"):
+        network.suffix(layer, (layer,))
+
+
+def strongest_drawn(saliency: Saliency) -> float:
+    """The value drawn as the strongest colour: the map's maximum, or what ``SATURATED`` of its places exceed.
+
+    Maps of pixels made from gradients have a few places a hundred times stronger than the rest; on a scale up to
+    their maximum there would be nothing to see.
+    """
+    if not saturates(saliency):
+        return float(saliency.raw.max())
+    above = torch.quantile(saliency.raw.flatten().float(), 1 - SATURATED)
+    return float(above) if above > 0 else float(saliency.raw.max())
+
+
+def saturates(saliency: Saliency) -> bool:
+    """Whether the strongest places of this map are drawn alike."""
+    properties = METHODS[saliency.method].properties
+    return "gradient" in properties.instance and saliency.raw.shape[0] == saliency.view.height
 
 
 def why_blank(saliency: Saliency) -> str:

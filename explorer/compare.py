@@ -91,7 +91,9 @@ def table_of(network: Network, saliencies: Sequence[Saliency]) -> str:
     """A line a map as CSV."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("method", "layer", "class", "index", "probability", "seconds", "passes", "maximum", "minimum", "height", "width", "state"))
+    writer.writerow(
+        ("method", "layer", "class", "index", "probability", "seconds", "passes", "maximum", "minimum", "height", "width", "state")
+    )
     for one in saliencies:
         layer = one.layer if METHODS[one.method].uses_layer else ""
         writer.writerow((

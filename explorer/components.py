@@ -127,7 +127,13 @@ def boxes(
         size: pixels of the network's view, in which boxes (x0, y0, x1, y1) count, both ends inside.
         on_box: called after a box was drawn, which is then ``dragged(key)``.
     """
-    data = {"picture": picture, "alt": alternative, "size": size, "truth": [list(one) for one in truth], "found": list(found) if found else None}
+    data = {
+        "picture": picture,
+        "alt": alternative,
+        "size": size,
+        "truth": [list(one) for one in truth],
+        "found": list(found) if found else None,
+    }
     _boxes(key=key, data=data, on_box_change=on_box)
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 import chipcore
-from chipcore import Importance, Network
+from chipcore import Importance, Layer, Network
 from chipcore.networks import REGISTRY
-from explorer import figures, gallery
+from explorer import figures, gallery, grid_game
 from explorer.answers import Answers
 from explorer.gallery import Photograph
 from explorer.jobs import Desk
@@ -89,6 +89,12 @@ def answers() -> Answers:
     return Answers()
 
 
+@st.cache_resource(max_entries=2, show_spinner="Making room for four photographs …")
+def board(network_id: str, layer_name: str, _network: Network, _layer: Layer) -> tuple[Network, Layer, bool]:
+    """The network as it sees a mosaic of four, the layer there, and whether it takes four times the pixels."""
+    return grid_game.board(_network, _layer)
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def thumbnail(sha256: str, _photograph: Photograph) -> str:
     """A small picture of a photograph as a data URI."""
@@ -97,5 +103,5 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
-    for cached in (network, importance, seen, thumbnail, answers):
+    for cached in (network, importance, seen, thumbnail, answers, board):
         cached.clear()

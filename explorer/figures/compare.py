@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from chipcore import Saliency
 from chipcore.methods import METHODS
@@ -17,7 +20,7 @@ _AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: tol
 
 
 def map_picture(
-    photograph: Image.Image, saliency: Saliency | None, size: int, *, colour_map: str, opacity: float, maximum: float | None = None
+    photograph: Image.Image, saliency: Saliency | None, size: int, *, colour_map: str, opacity: float, maximum: float
 ) -> Image.Image:
     """Any method's map on the enlarged view; pale grey where there is none; the image itself where the method draws one.
 
@@ -25,20 +28,35 @@ def map_picture(
         photograph: the view at display size.
         saliency: the map, or None.
         size: pixels of the network's input.
-        maximum: the value drawn as the strongest colour; by default the raw map's own.
+        maximum: the value drawn as the strongest colour.
     """
     if saliency is not None and METHODS[saliency.method].is_image and saliency.image is not None:
         return own_image(saliency, photograph.width)
     if saliency is None or saliency.state != "ok":
         return blank_picture(photograph)
-    top = float(saliency.raw.max()) if maximum is None else maximum
-    return chip_picture(photograph, saliency.raw, size, colour_map=colour_map, opacity=opacity, maximum=top)
+    return chip_picture(photograph, saliency.raw, size, colour_map=colour_map, opacity=opacity, maximum=maximum)
+
+
+def whereabouts(raw: Tensor) -> str:
+    """Where a map (u, v) is strongest, in words."""
+    height, width = raw.shape
+    row, column = divmod(int(raw.argmax()), width)
+    return f"{('top', 'centre', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
 
 
 def own_image(saliency: Saliency, side: int) -> Image.Image:
-    """The colour picture (3, h, w) that some methods make, at display size."""
+    """The colour picture (3, h, w) that some methods make, at display size.
+
+    Signed colours around grey are stretched until one in a hundred is as strong as it can be; a few pixels would
+    leave the rest grey.
+    """
     assert saliency.image is not None
-    pixels = (saliency.image.clamp(0, 1).permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+    image = saliency.image
+    if not METHODS[saliency.method].is_image:
+        signed = image - 0.5
+        strong = torch.quantile(signed.abs().flatten(), 0.99)
+        image = 0.5 + signed * (0.5 / strong if strong > 0 else 1)
+    pixels = (image.clamp(0, 1).permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 
@@ -94,22 +112,38 @@ def _cell(value: float) -> str:
     return f'<td style="background: rgba({colour}, {0.75 * abs(value):.2f})">{written}</td>'
 
 
-def examples(columns: Sequence[tuple[str, str]], rows: Sequence[tuple[str, str, str, str, Sequence[bool], str]]) -> str:
+@dataclass(frozen=True)
+class Example:
+    """A row of Table I: a method, its picture as a data URI ('' for none), what the picture shows or why there is none, its marks."""
+
+    title: str
+    source: str
+    picture: str
+    alternative: str
+    line: str
+    marks: Sequence[bool]
+
+
+def examples(columns: Sequence[tuple[str, str]], groups: Sequence[tuple[str, Sequence[Example]]]) -> str:
     """Table I with a live example a row, as HTML.
 
     Args:
         columns: (name, meaning) of each property.
-        rows: (title, source, picture as a data URI or '', alternative text, a mark a property, a line under the title).
+        groups: (heading, rows).
     """
     heads = "".join(f'<th scope="col"><abbr title="{html.escape(meaning)}">{html.escape(name)}</abbr></th>' for name, meaning in columns)
-    lines = []
-    for title, source, picture, alternative, has, line in rows:
-        seen = f'<img src="{picture}" alt="{html.escape(alternative)}">' if picture else f"<i>{html.escape(alternative)}</i>"
-        cells = "".join(
-            f'<td class="{"yes" if mark else "no"}">{"✓<span>yes</span>" if mark else "<span>no</span>"}</td>' for mark in has
+    bodies = []
+    for heading, rows in groups:
+        lines = "".join(_example(row) for row in rows)
+        bodies.append(
+            f'<tbody><tr><th class="group" scope="rowgroup" colspan="{2 + len(columns)}">{html.escape(heading)}</th></tr>{lines}</tbody>'
         )
-        below = f"<small>{html.escape(line)}</small>" if line else ""
-        lines.append(
-            f'<tr><td class="picture">{seen}</td><th scope="row">{html.escape(title)}<small>{html.escape(source)}</small>{below}</th>{cells}</tr>'
-        )
-    return f'<table class="chip-table1"><thead><tr><td></td><td></td>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return f'<table class="chip-table1"><thead><tr><td></td><td></td>{heads}</tr></thead>{"".join(bodies)}</table>'
+
+
+def _example(row: Example) -> str:
+    seen = f'<img src="{row.picture}" alt="{html.escape(row.alternative)}">' if row.picture else f"<i>{html.escape(row.alternative)}</i>"
+    cells = "".join('<td class="yes">✓<span>yes</span></td>' if mark else "<td><span>no</span></td>" for mark in row.marks)
+    below = f"<small>{html.escape(row.line)}</small>" if row.line else ""
+    title = f"{html.escape(row.title)}<small>{html.escape(row.source)}</small>{below}"
+    return f'<tr><td class="picture">{seen}</td><th scope="row">{title}</th>{cells}</tr>'

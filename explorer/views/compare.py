@@ -51,24 +51,28 @@ def _side_by_side(selection: Selection, photograph: Image.Image) -> None:
         )[:MOST]  # fmt: skip
     with right:
         targets = [selection.target, *_others(selection)]
+    # Places that are always there: where widgets move in the page, the browser loses their parameters.
+    grid, below = st.container(), st.container()
     if not methods:
         st.info("Choose at least one method above.", icon=":material/info:")
         return
     rows = [[cells.look_up(selection, method, selection.layer, target) for method in methods] for target in targets]
-    _start_all([cell for row in rows for cell in row], selection)
     tops = _tops(selection, rows)
-    for target, row in zip(targets, rows, strict=True):
-        share = float(selection.seen.probabilities[target])
-        label = plain(selection.network.classes.labels[target])
-        st.markdown(f"**{label}** · {percent(share)} says {plain(selection.network.title)}")
-        with st.container(key=f"maps-{target}"):
-            for cell in row:
-                _cell(selection, photograph, cell, tops.get(cell.question.method), f"grid-{target}")
-    _scale(selection, "method")
     known = [cell for row in rows for cell in row if cell.saliency is not None]
-    if known:
-        _download(selection, photograph, rows, tops)
-    _agreement(selection, photograph, [cell for cell in known if cell.shown], tops)
+    with grid:
+        _start_all([cell for row in rows for cell in row], selection)
+        for target, row in zip(targets, rows, strict=True):
+            share = float(selection.seen.probabilities[target])
+            label = plain(selection.network.classes.labels[target])
+            st.markdown(f"**{label}** · {plain(selection.network.title)} gives it {percent(share)}")
+            with st.container(key=f"maps-{target}"):
+                for cell in row:
+                    _cell(selection, photograph, cell, tops.get(cell.question.method), f"grid-{target}")
+        _scale(selection, "method")
+        if known:
+            _download(selection, photograph, rows, tops)
+    with below:
+        _agreement(selection, photograph, [cell for cell in known if cell.shown], tops)
 
 
 def _others(selection: Selection) -> list[int]:
@@ -115,7 +119,7 @@ def _tops(selection: Selection, rows: Sequence[Sequence[Cell]]) -> dict[str, flo
     if selection.one_scale:
         for cell in (cell for row in rows for cell in row if cell.shown):
             assert cell.saliency is not None
-            tops[cell.question.method] = max(tops.get(cell.question.method, 0.0), float(cell.saliency.raw.max()))
+            tops[cell.question.method] = max(tops.get(cell.question.method, 0.0), answers.strongest_drawn(cell.saliency))
     return tops
 
 
@@ -123,7 +127,10 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
     """One map with its caption, or the reason why there is none."""
     with st.container(key=f"cell-{place}-{cell.question.method}-{cell.layer.name}", gap=None):
         st.image(
-            figures.jpeg(_picture(selection, photograph, cell.saliency, top)), width="stretch", output_format="JPEG", alt=_alternative(selection, cell)
+            figures.jpeg(_picture(selection, photograph, cell.saliency, top)),
+            width="stretch",
+            output_format="JPEG",
+            alt=_alternative(selection, cell),
         )
         lines = _lines(cell)
         body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
@@ -133,8 +140,14 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
 
 
 def _picture(selection: Selection, photograph: Image.Image, saliency: Saliency | None, top: float | None = None) -> Image.Image:
+    maximum = top if top is not None or saliency is None else answers.strongest_drawn(saliency)
     return drawing.map_picture(
-        photograph, saliency, selection.network.geometry.size, colour_map=selection.colour_map, opacity=selection.opacity, maximum=top
+        photograph,
+        saliency,
+        selection.network.geometry.size,
+        colour_map=selection.colour_map,
+        opacity=selection.opacity,
+        maximum=maximum or 1.0,
     )
 
 
@@ -142,7 +155,12 @@ def _lines(cell: Cell) -> list[str]:
     if cell.saliency is None:
         return [cell.problem or "Slow, so it is computed on request."]
     blank = answers.why_blank(cell.saliency)
-    return [_cost(cell.saliency), f"Nothing to see: {blank}." if blank else f"maximum {readable(float(cell.saliency.raw.max()))}"]
+    if blank:
+        return [_cost(cell.saliency), f"Nothing to see: {blank}."]
+    if METHODS[cell.question.method].is_image:
+        return [_cost(cell.saliency), "an image of the class; the photograph plays no part"]
+    drawn = f", colours end at {readable(answers.strongest_drawn(cell.saliency))}" if answers.saturates(cell.saliency) else ""
+    return [_cost(cell.saliency), f"maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
 
 
 def _cost(saliency: Saliency) -> str:
@@ -157,7 +175,7 @@ def _alternative(selection: Selection, cell: Cell) -> str:
     blank = answers.why_blank(cell.saliency)
     if blank:
         return f"The {cell.title} map of {label} is blank: {blank}"
-    return f"{cell.title} map of {label}, strongest at the {figures.whereabouts(cell.saliency.raw)} of the photograph"
+    return f"{cell.title} map of {label}, strongest at the {drawing.whereabouts(cell.saliency.raw)} of the photograph"
 
 
 def _scale(selection: Selection, what: str) -> None:
@@ -217,7 +235,9 @@ def _kept_likeness(keys: tuple[str, ...], size: int, _raws: list[object]) -> com
 # --- taking it home -------------------------------------------------------------------------------------------
 
 
-def _download(selection: Selection, photograph: Image.Image, rows: Sequence[Sequence[Cell]], tops: dict[str, float], stem: str = "compare") -> None:
+def _download(
+    selection: Selection, photograph: Image.Image, rows: Sequence[Sequence[Cell]], tops: dict[str, float], stem: str = "compare"
+) -> None:
     def take() -> downloads.Taken:
         found = [cell.saliency for row in rows for cell in row if cell.saliency is not None]
         maps = [one for one in found if not METHODS[one.method].is_image]
@@ -290,19 +310,23 @@ def _table_1(selection: Selection, photograph: Image.Image) -> None:
         with st.container(key="table-1-slow", horizontal=True):
             for cell in slow:
                 cells.waiting_room(selection, cell, "table")
-    for names, title in ((paper, "In the paper’s Table I"), (ours, "Also here (the check marks are our judgement)")):
-        st.subheader(title, anchor=False)
-        st.html(drawing.examples(compare.PROPERTIES, [_example(selection, photograph, found[name]) for name in names]))
+    groups = (("In the paper’s Table I", paper), ("Also here; the check marks are our judgement", ours))
+    st.html(
+        drawing.examples(
+            compare.PROPERTIES, [(heading, [_example(selection, photograph, found[name]) for name in names]) for heading, names in groups]
+        )
+    )
     _download(selection, photograph, [[found[name] for name in paper], [found[name] for name in ours]], {}, "table-1")
 
 
-def _example(selection: Selection, photograph: Image.Image, cell: Cell) -> tuple[str, str, str, str, tuple[bool, ...], str]:
+def _example(selection: Selection, photograph: Image.Image, cell: Cell) -> drawing.Example:
     method = METHODS[cell.question.method]
-    picture = ""
-    if cell.saliency is not None and cell.saliency.state == "ok":
-        small = figures.enlarged(photograph, 224)
+    picture, alternative = "", "no map" if cell.problem else "blank" if cell.saliency is not None else "not computed yet"
+    if cell.saliency is not None and cell.shown:
+        # Gradients at the pixels as their papers print them, in colours around grey; Backprop's is printed as a map.
         own = cell.saliency.image is not None and method.name != "backprop"
+        small = figures.enlarged(photograph, 224)
         picture = drawing.uri(drawing.own_image(cell.saliency, 224) if own else _picture(selection, small, cell.saliency))
+        alternative = _alternative(selection, cell)
     line = " · ".join(_lines(cell)) if cell.saliency is not None or cell.problem else ""
-    alternative = _alternative(selection, cell) if picture else (cell.problem and "no map") or ("blank" if cell.saliency else "not computed yet")
-    return method.title, method.source, picture, alternative, compare.marks(method.properties), line
+    return drawing.Example(method.title, method.source, picture, alternative, line, compare.marks(method.properties))
