@@ -43,7 +43,7 @@ def show(selection: Selection) -> None:
 
 
 def _side_by_side(selection: Selection, photograph: Image.Image) -> None:
-    left, right = st.columns(2, gap="medium")
+    left, right = st.columns([1.5, 1], gap="medium")
     with left:
         methods = st.multiselect(
             f"Methods, up to {MOST}", list(METHODS), default=list(FIRST), max_selections=MOST, key="methods", bind="query-params",
@@ -132,7 +132,7 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
             output_format="JPEG",
             alt=_alternative(selection, cell),
         )
-        lines = _lines(cell)
+        lines = [*_lines(cell), *_care(selection, cell)]
         body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         st.html(f'<div class="chip-caption"><h4>{html.escape(heading or cell.title)}</h4>{body}</div>')
         if cell.waits:
@@ -161,6 +161,13 @@ def _lines(cell: Cell) -> list[str]:
         return [_cost(cell.saliency), "an image of the class; the photograph plays no part"]
     drawn = f", colours end at {readable(answers.strongest_drawn(cell.saliency))}" if answers.saturates(cell.saliency) else ""
     return [_cost(cell.saliency), f"maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
+
+
+def _care(selection: Selection, cell: Cell) -> list[str]:
+    if not METHODS[cell.question.method].needs_importance or not cell.shown:
+        return []
+    weak = selection.importance(cell.layer).evidence(cell.question.target) == "weak"
+    return ["weak W: learned from few photographs"] if weak else []
 
 
 def _cost(saliency: Saliency) -> str:
@@ -219,7 +226,8 @@ def _agreement(selection: Selection, photograph: Image.Image, shown: Sequence[Ce
             help="1: the same picture; 0: nothing in common. By values (Pearson) or by order alone (Spearman), pixel by pixel at the network’s input resolution.",
         )  # fmt: skip
         alike = _likeness(selection, maps)
-        st.html(drawing.matrix(names, alike.rank if kind == "ranks" else alike.pearson, f"Correlation of the maps’ {kind}"))
+        with st.container(key="alike"):
+            st.html(drawing.matrix(names, alike.rank if kind == "ranks" else alike.pearson, f"Correlation of the maps’ {kind}"))
 
 
 def _likeness(selection: Selection, maps: Sequence[Cell]) -> compare.Likeness:
