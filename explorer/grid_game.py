@@ -85,6 +85,9 @@ def play(
     size = network.geometry.size
     inputs = as_input(np.asarray(mosaic(tiles, size)), network.geometry)
     one = METHODS[method]
+    report(0, 100, "looking at the mosaic")
+    with torch.no_grad():
+        activations = network.trunk(inputs, one.layers(network, layer))
     found: list[Score] = []
     for cell, tile in enumerate(tiles):
         stage = f"{one.title}, {network.classes.labels[tile.target]}"
@@ -96,8 +99,6 @@ def play(
         try:
             importance = load(layer) if one.needs_importance else None
             shallow = load(network.layers[0]) if one.needs_shallow and layer.path != network.layers[0].path else None
-            with torch.no_grad():
-                activations = network.trunk(inputs, one.layers(network, layer))
             raw = one(Request(network, inputs, tile.target, layer, importance, activations, shallow, progress=progress)).raw.detach().cpu()
         except ChipError as error:
             found.append(Score(cell, None, (), str(error)))

@@ -83,8 +83,9 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
         drawn = st.segmented_control(
             "Box from the map of", names, required=True, key="drawn", format_func=lambda name: METHODS[name].title, wrap=True
         ) or names[0]  # fmt: skip
+        st.session_state.setdefault("threshold", 15)  # not as the widget's default, for a button sets it too; a link wins
         percents = st.slider(
-            "Threshold", 0, 99, 15, 1, format="%d%%", key="threshold", bind="query-params",
+            "Threshold", min_value=0, max_value=99, step=1, format="%d%%", key="threshold", bind="query-params",
             help="Keeps what is above this share of the map’s maximum. 15% is what Grad-CAM’s authors use.",
         )  # fmt: skip
         threshold = float(THRESHOLDS[min(max(percents, 0), 99)])
