@@ -18,7 +18,9 @@ from explorer.figures.pictures import chip_picture
 from explorer.localize import Cut
 
 TRUTH, FOUND = (255, 255, 255), (34, 211, 238)  # as in explorer/components.py
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 92  # margins of the chart in pixels; style.css places the line of the threshold by them
+# Margins of the chart in pixels; style.css places the line of the threshold by them. No legend, for it would move them: the table of
+# scores below the chart has the colours.
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 58, 16, 12, 52
 # Told apart by every kind of colour vision (Okabe and Ito), and readable on light and dark.
 _COLOURS = ("#e8710a", "#3b9bdc", "#14a37f", "#c9569b", "#d0a215", "#8a63d2", "#7a7f87")
 
@@ -90,8 +92,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
                 hovertemplate=f"{title} is best here<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
-        height=400, margin={"l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM}, hovermode="closest",
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0, "font": {"size": 15}},
+        height=HEIGHT, margin={"l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM}, hovermode="closest", showlegend=False,
     )  # fmt: skip
     figure.update_xaxes(
         title="threshold, as a share of the map’s maximum", range=[0, 1], tickformat=".0%", fixedrange=True, automargin=False, title_font={"size": 15},

@@ -62,6 +62,8 @@ def _missing(selection: Selection, cell: Cell) -> None:
         cells.waiting_room(selection, cell, "located")
     elif cell.saliency is not None and not cell.shown:
         st.info(f"**The {cell.title} map is blank:** {plain(answers.why_blank(cell.saliency))}.", icon=":material/block:")
+    elif METHODS[cell.question.method].needs_importance and selection.importance(cell.layer).evidence(cell.question.target) == "weak":
+        st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few photographs, so read its map with care.")
 
 
 # --- the live part: a change of threshold or box draws only this again -----------------------------------------
