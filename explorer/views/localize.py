@@ -187,7 +187,7 @@ def _numbers(
     )  # fmt: skip
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)  # not cache_data, whose copy takes as long as a new chart
 def _figure(names: tuple[str, ...], values: tuple[bytes, ...]) -> Any:
     return drawing.curves({name: np.frombuffer(one) for name, one in zip(names, values, strict=True)})
 

@@ -52,7 +52,7 @@ def test_choose_wipe_and_take_home(page: Any, server: str) -> None:
 
 
 def test_a_slow_map_goes_on_when_the_page_is_left(page: Any, server: str) -> None:
-    address = f"{server}/compare?photo=coffee&model=vgg16_slim&layer=pool1&methods=CHIP+fitted+on+this+photograph&with="
+    address = f"{server}/compare?photo=coffee&model=vgg16_slim&layer=pool3&methods=CHIP+fitted+on+this+photograph&with="
     visit(page, address, 1)
     page.get_by_role("button", name="Compute CHIP fitted on this photograph").click()
     expect(page.locator("[class*='st-key-stop-']")).to_have_count(1, timeout=20_000)
