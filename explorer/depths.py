@@ -36,13 +36,23 @@ class Depth:
     blank: str = ""
     local: bool = False
 
-    def shown(self, signed: bool = False) -> bool:
+    @property
+    def shown(self) -> bool:
+        """Whether there is something positive to see."""
+        return self.drawn()
+
+    @property
+    def maximum(self) -> float:
+        """The largest value that is drawn; 0 where nothing is."""
+        return self.top()
+
+    def drawn(self, signed: bool = False) -> bool:
         """Whether there is a picture, of the positive part or of both signs."""
         return self.raw is not None and (not self.blank or (signed and self.blank == STATES["no positive part"]))
 
-    def maximum(self, signed: bool = False) -> float:
-        """The largest value that is drawn, for both signs the largest magnitude; 0 where nothing is."""
-        if self.raw is None or not self.shown(signed):
+    def top(self, signed: bool = False) -> float:
+        """The value at the end of the colours: the maximum, for both signs the largest magnitude; 0 where nothing is drawn."""
+        if self.raw is None or not self.drawn(signed):
             return 0.0
         return float(self.raw.abs().max() if signed else self.raw.max())
 

@@ -50,7 +50,7 @@ def _local(selection: Selection, missing: Depth) -> Depth:
         job.finished.wait(PATIENCE)
     with st.container(key="local", border=True):
         st.markdown(
-            f"**At {plain(layer.name)} you see Local CHIP.** W holds nothing for {label} here, so the channels’ weights are learned from this "
+            f"**At {plain(layer.name)}, Local CHIP stands in.** W holds nothing for {label} here, so the channels’ weights are learned from this "
             "photograph alone, with 300 random gates. They say nothing about other photographs, and are noisier than W."
         )
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import streamlit as st
 import torch
 
-from explorer import closing, resources
+from explorer import closing, resources, terms
 from explorer.closing import Closed
 from explorer.depths import Depth
 from explorer.figures import bars
 from explorer.sidebar import PREDICTIONS, Selection
 from explorer.words import percent, plain
 
-TOP, OWN = "the most important", "my own choice"
+WEIGHT, SHARE, OWN = "largest weight", "adding most here", "my own choice"
 
 
 def show(selection: Selection, here: Depth) -> None:
@@ -30,8 +30,9 @@ def show(selection: Selection, here: Depth) -> None:
 def _channels(selection: Selection, here: Depth) -> list[int]:
     layer, label = here.layer, plain(selection.label)
     way = st.segmented_control(
-        "Which channels to close", [TOP, OWN], default=TOP, required=True, key="which", bind="query-params",
-        help="A closed channel’s feature map is set to 0 for the rest of the network (Eq. 1).",
+        "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params",
+        help="A closed channel’s feature map is set to 0 for the rest of the network (Eq. 1). **Largest weight:** by W alone, whatever the "
+        "photograph. **Adding most here:** by weight times mean activation on this photograph.",
     )  # fmt: skip
     if way == OWN:
         options = list(range(layer.channels))
@@ -48,8 +49,10 @@ def _channels(selection: Selection, here: Depth) -> list[int]:
     if st.session_state.get("many") not in (None, *steps):
         st.session_state["many"] = steps[-1]
     count = st.select_slider("How many of them", steps, value=10 if 10 in steps else steps[1], key="many", bind="query-params")
-    st.caption(f"The {count:,} channels of {plain(layer.name)} with the largest weight for {label}, and beside them as many random ones.")
-    return torch.argsort(here.row, descending=True, stable=True)[: int(count)].tolist()
+    by = here.row if way == WEIGHT else terms.contributions(here.row, selection.seen.features[layer.name])
+    what = f"with the largest weight for {label}" if way == WEIGHT else f"that add most to the map of {label}"
+    st.caption(f"The {count:,} channels of {plain(layer.name)} {what}, and beside them as many random ones.")
+    return torch.argsort(by, descending=True, stable=True)[: int(count)].tolist()
 
 
 def _answer(selection: Selection, closed: Closed, count: int) -> None:

@@ -20,10 +20,10 @@ def image(picture: Image.Image, alternative: str) -> None:
 
 def of_map(selection: Selection, photograph: Image.Image, one: Depth, maximum: float | None = None, signed: bool = False) -> Image.Image:
     """A depth's map on the enlarged photograph, on a scale to ``maximum`` (its own where None); grey where there is none."""
-    if one.raw is None or not one.shown(signed):
+    if one.raw is None or not one.drawn(signed):
         return figures.blank_picture(photograph)
     # The raw map's own maximum, not that of the up-sampled one: it is the number in the caption and in the sum.
-    return of_raw(selection, photograph, one.raw, one.maximum(signed) if maximum is None else maximum, signed)
+    return of_raw(selection, photograph, one.raw, one.top(signed) if maximum is None else maximum, signed)
 
 
 def alone(selection: Selection, raw: Tensor) -> Image.Image:

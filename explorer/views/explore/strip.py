@@ -57,7 +57,7 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
             selection.network.id, selection.photograph.sha256, selection.target, selection.network, selection.seen
         )
         drawn.append(_guided(selection, photograph, rows.guided(found, gradient)))
-    some = any(one.shown(signed) for one in found)
+    some = any(one.drawn(signed) for one in found)
     if some:
         place_of_legend.html(legend(selection, drawn[0].maximum, signed))
     _draw(selection, drawn[0], "strip", here, signed)
@@ -66,7 +66,7 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
         _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED)
     hover.values({
         f"cell-{METHOD[row.title]}-{number}": (one.layer.name, one.raw)
-        for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.shown(signed)
+        for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.drawn(signed)
     })  # fmt: skip
     if some:
         stem = f"chip-{selection.network.name}-{selection.label}-{selection.photograph.name}"
@@ -74,13 +74,13 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
 
 
 def _row(selection: Selection, photograph: Image.Image, title: str, found: list[Depth], signed: bool) -> Row:
-    maximum = max((one.maximum(signed) for one in found), default=0.0) if selection.one_scale else None
+    maximum = max((one.top(signed) for one in found), default=0.0) if selection.one_scale else None
     return Row(title, found, [of_map(selection, photograph, one, maximum, signed) for one in found], maximum)
 
 
 def _guided(selection: Selection, photograph: Image.Image, found: list[Depth]) -> Row:
     """Each on a scale of its own: a few pixels hold most of such a map."""
-    pictures = [figures.blank_picture(photograph) if one.raw is None or not one.shown() else alone(selection, one.raw) for one in found]
+    pictures = [figures.blank_picture(photograph) if one.raw is None or not one.shown else alone(selection, one.raw) for one in found]
     return Row(GUIDED, found, pictures, None)
 
 
@@ -88,7 +88,7 @@ def _draw(selection: Selection, row: Row, key: str, ringed: Depth | None, signed
     with st.container(key=key):
         for number, (one, picture) in enumerate(zip(row.found, row.pictures, strict=True)):
             with st.container(key=f"cell-{METHOD[row.title]}-{number}", gap=None):
-                if one is ringed and one.raw is not None and one.shown():
+                if one is ringed and one.raw is not None and one.shown:
                     height, width = one.raw.shape
                     picture = figures.ringed(picture, *divmod(int(one.raw.argmax()), width), (height, width))
                 image(picture, _alternative(selection, row.title, one, signed))
@@ -96,7 +96,7 @@ def _draw(selection: Selection, row: Row, key: str, ringed: Depth | None, signed
 
 
 def _alternative(selection: Selection, title: str, one: Depth, signed: bool) -> str:
-    if one.raw is None or not one.shown(signed):
+    if one.raw is None or not one.drawn(signed):
         return f"No {title} map of {selection.label} at {one.layer.name}: {one.missing or one.blank}"
     height, width = one.raw.shape
     where = place(height, width, *divmod(int(one.raw.argmax()), width))
@@ -114,7 +114,7 @@ def _caption(selection: Selection, title: str, one: Depth, signed: bool) -> str:
     if one.missing and (title != "CHIP" or one.importance is not None):
         lines.append(one.missing)
     elif not one.missing:
-        lines.append(one.blank if not one.shown(signed) else f"maximum {readable(one.maximum(signed))}")
+        lines.append(one.blank if not one.drawn(signed) else f"maximum {readable(one.top(signed))}")
     body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     return f'<div class="chip-caption"><h4>{html.escape(one.layer.name)}</h4>{body}</div>'
 
@@ -174,7 +174,7 @@ def _sheet(selection: Selection, drawn: list[Row]) -> Image.Image:
     strips = []
     for row in drawn:
         lines = [
-            _quality(one, selection.target) if one.shown() and not one.missing and row.title == "CHIP" else one.missing or one.blank
+            _quality(one, selection.target) if one.shown and not one.missing and row.title == "CHIP" else one.missing or one.blank
             for one in row.found
         ]
         panels = [figures.Panel(picture, one.layer.name, line) for picture, one, line in zip(row.pictures, row.found, lines, strict=True)]

@@ -61,7 +61,7 @@ def _equation(selection: Selection, here: Depth) -> None:
     st.latex(r"M_c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
     st.caption("Eq. 10: every channel’s importance _w_ for class _c_, times its activation _A_ at a place.")
     name = plain(here.layer.name)
-    if not here.shown():
+    if not here.shown:
         st.caption(f"There is no map at {name}, so there is nothing to add up. Choose another layer on the left.")
         return
     st.caption(f"Here at the ring in the map of **{name}**, the layer that is chosen on the left:")
