@@ -11,13 +11,14 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, components, downloads, figures, sidebar
+from explorer import answers, cells, compare, components, downloads, figures, hover, sidebar
 from explorer.cells import Cell
 from explorer.figures import compare as drawing
 from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
 
 MOST = 4  # methods, and classes
+FINEST = 112  # cells on a side of a map whose values are shown under the pointer
 FIRST = ("chip", "gradcam", "cmwp", "guided_backprop")
 SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1 = "Side by side", "At every depth", "All methods"
 WIPED = ("wiped-left", "wiped-right")
@@ -69,6 +70,7 @@ def _side_by_side(selection: Selection, photograph: Image.Image) -> None:
                 for cell in row:
                     _cell(selection, photograph, cell, tops.get(cell.question.method), f"grid-{target}")
         _scale(selection, "method")
+        _values([(cell, f"grid-{cell.question.target}") for cell in known])
         if known:
             _download(selection, photograph, rows, tops)
     with below:
@@ -125,7 +127,7 @@ def _tops(selection: Selection, rows: Sequence[Sequence[Cell]]) -> dict[str, flo
 
 def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float | None, place: str, heading: str = "") -> None:
     """One map with its caption, or the reason why there is none."""
-    with st.container(key=f"cell-{place}-{cell.question.method}-{cell.layer.name}", gap=None):
+    with st.container(key=_key(cell, place), gap=None):
         st.image(
             figures.jpeg(_picture(selection, photograph, cell.saliency, top)),
             width="stretch",
@@ -137,6 +139,18 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
         st.html(f'<div class="chip-caption"><h4>{html.escape(heading or cell.title)}</h4>{body}</div>')
         if cell.waits:
             cells.waiting_room(selection, cell, place)
+
+
+def _key(cell: Cell, place: str) -> str:
+    return f"cell-{place}-{cell.question.method}-{cell.layer.name}"
+
+
+def _values(shown: Sequence[tuple[Cell, str]]) -> None:
+    """Raw values under the pointer; not of maps of pixels, which would make the page heavy."""
+    hover.values({
+        _key(cell, place): (cell.title, cell.saliency.raw)
+        for cell, place in shown if cell.saliency is not None and cell.shown and cell.saliency.raw.numel() <= FINEST**2
+    })  # fmt: skip
 
 
 def _picture(selection: Selection, photograph: Image.Image, saliency: Saliency | None, top: float | None = None) -> Image.Image:
@@ -303,6 +317,7 @@ def _every_depth(selection: Selection, photograph: Image.Image) -> None:
     if alike:
         st.markdown("How alike the two are at each depth (correlation; 1 is the same picture): " + " · ".join(alike))
     _scale(selection, "row")
+    _values([(cell, "depth") for row in rows for cell in row])
     _download(selection, photograph, rows, tops, "every-depth")
 
 
