@@ -14,7 +14,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import sidebar  # noqa: E402
+from explorer import resources, sidebar  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -37,7 +37,10 @@ VIEWS = {
 
 def page_of(name: str) -> Callable[[], None]:
     def show() -> None:
+        first = f"explorer.views.{name}" not in sys.modules
         importlib.import_module(f"explorer.views.{name}").show(selection)
+        if first:
+            resources.settle()
 
     show.__name__ = name
     return show

@@ -7,6 +7,7 @@ which takes no part in the key. Errors are not cached: what was missing is looke
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,19 @@ class Seen:
         return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
 
 
+def settle() -> None:
+    """Take what is in memory by now out of the garbage collector's rounds; for after something large was loaded.
+
+    Streamlit collects garbage after every run of a page, and every look at a job under way is one. With torch, Plotly and
+    a network's graphs in memory that took 0.2 s of CPU each time, in which no other thread runs: a job with three lines of
+    progress on the page was ten times slower. What was frozen before is looked through once more, so that a network
+    that the cache has let go of does not stay.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def offered() -> list[str]:
     """The networks whose weights are on this machine, the bundled one first: a visitor can't fetch any."""
     return [name for name, entry in REGISTRY.items() if entry.here] or list(REGISTRY)[:1]
@@ -56,7 +70,9 @@ def offered() -> list[str]:
 @st.cache_resource(max_entries=2, show_spinner="Loading the network …")
 def network(name: str) -> Network:
     """A network of the registry; raises ``ChipError`` where its weights are not on this machine."""
-    return chipcore.load_network(name, download=False)  # a visitor must not make the server fetch things
+    loaded = chipcore.load_network(name, download=False)  # a visitor must not make the server fetch things
+    settle()
+    return loaded
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
