@@ -11,7 +11,7 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, components, downloads, figures, hover, sidebar
+from explorer import answers, cells, compare, components, downloads, figures, gallery, hover, sidebar
 from explorer.cells import Cell
 from explorer.figures import compare as drawing
 from explorer.sidebar import Selection
@@ -218,7 +218,7 @@ def _agreement(selection: Selection, photograph: Image.Image, shown: Sequence[Ce
     names = [
         f"{cell.title} · {selection.network.classes.labels[cell.question.target]}" if several else cell.title for cell in maps
     ]  # fmt: skip
-    left, right = st.columns([1, 1.2], gap="large")
+    left, right = st.columns([1, 1.4], gap="medium")
     with left:
         st.subheader("Wipe between two maps", anchor=False)
         first, second = st.columns(2)
@@ -226,8 +226,10 @@ def _agreement(selection: Selection, photograph: Image.Image, shown: Sequence[Ce
         for key, default in zip(WIPED, (0, 1), strict=True):
             if st.session_state.get(key, default) not in options:
                 del st.session_state[key]
-        one = first.selectbox("Left", options, index=0, format_func=names.__getitem__, key=WIPED[0], filter_mode=None)
-        other = second.selectbox("Right", options, index=1, format_func=names.__getitem__, key=WIPED[1], filter_mode=None)
+        one = first.selectbox("Left", options, index=0, format_func=names.__getitem__, key=WIPED[0], bind="query-params", filter_mode=None)
+        other = second.selectbox(
+            "Right", options, index=1, format_func=names.__getitem__, key=WIPED[1], bind="query-params", filter_mode=None
+        )
         sides = [
             (names[i], drawing.uri(_picture(selection, photograph, maps[i].saliency, tops.get(maps[i].question.method)))) for i in (one, other)
         ]  # fmt: skip
@@ -260,6 +262,8 @@ def _kept_likeness(keys: tuple[str, ...], size: int, _raws: list[object]) -> com
 def _download(
     selection: Selection, photograph: Image.Image, rows: Sequence[Sequence[Cell]], tops: dict[str, float], stem: str = "compare"
 ) -> None:
+    file = f"photograph.{gallery.kind(selection.photograph.data)}"
+
     def take() -> downloads.Taken:
         found = [cell.saliency for row in rows for cell in row if cell.saliency is not None]
         maps = [one for one in found if not METHODS[one.method].is_image]
@@ -284,7 +288,7 @@ def _download(
                 "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
                 "maps": [compare.key_of(one) for one in found], "colour_map": selection.colour_map, "opacity": selection.opacity,
             },
-            compare.commands(selection.network, found, selection.photograph.name),
+            compare.commands(selection.network, found, file), {file: selection.photograph.data},
         )  # fmt: skip
 
     downloads.offer(f"take-{stem}", f"{stem}-{selection.network.name}-{selection.photograph.name}", take, table=True)

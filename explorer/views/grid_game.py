@@ -11,7 +11,7 @@ import streamlit as st
 
 from chipcore import ChipError, load_importance
 from chipcore.methods import METHODS
-from explorer import downloads, figures, grid_game, resources, waiting
+from explorer import downloads, figures, gallery, grid_game, resources, waiting
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.grid_game import Score, Tile
@@ -132,7 +132,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
                 picture = drawing.mosaic_map(mosaic, score.raw, score.cell, colour_map=selection.colour_map, opacity=selection.opacity)
                 made[method, score.cell] = picture
                 label = labels[tile.target]
-                told = score.problem or f"{_percents(score.right)} of the map in the right place"
+                told = score.problem or f"{_percents(score.right)} of the map in the right place{_care(selection, method, tile)}"
                 with st.container(key=f"tile-{method}-{score.cell}", gap=None):
                     st.image(
                         figures.jpeg(picture),
@@ -160,10 +160,25 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
                 "network": network.name, "weights_sha256": network.weights_sha256, "layer": selection.layer.name, "mosaic_pixels": network.geometry.size,
                 "photographs": [{"name": tile.name, "sha256": tile.sha256, "class": labels[tile.target], "index": tile.target} for tile in tiles],
             },
-            f"python -m chipcore evaluate pointing --network {network.name} --layer {selection.layer.name} --methods {' '.join(scores)} --data CLASS_FOLDERS --grid 2",
+            # The evaluation draws where each photograph stands in the mosaic, so its scores differ a little.
+            f"python -m chipcore evaluate pointing --network {network.name} --layer {selection.layer.name} --methods {' '.join(scores)} "
+            "--data photographs --grid 2 --mosaics 1 --confidence 0 --json grid.json",
+            {_file(selection, tile): selection.gallery[tile.name].data for tile in tiles},
         )  # fmt: skip
 
     downloads.offer("take-grid", f"grid-{network.name}-{selection.layer.name}", take, table=True)
+
+
+def _file(selection: Selection, tile: Tile) -> str:
+    """Where the photograph stands in the bundle: in a folder named after its class."""
+    classes, data = selection.network.classes, selection.gallery[tile.name].data
+    folder = classes.synsets[tile.target] if classes.synsets else str(tile.target)
+    return f"photographs/{folder}/{tile.sha256[:12]}.{gallery.kind(data)}"
+
+
+def _care(selection: Selection, method: str, tile: Tile) -> str:
+    weak = METHODS[method].needs_importance and selection.importance(selection.layer).evidence(tile.target) == "weak"
+    return "; weak W, learned from few photographs" if weak else ""
 
 
 def _percents(share: float) -> str:

@@ -11,7 +11,7 @@ import streamlit as st
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import NO_BOXES, THRESHOLDS, Box
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, components, downloads, localize, truth
+from explorer import answers, cells, compare, components, downloads, gallery, localize, truth
 from explorer.cells import Cell
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
@@ -83,7 +83,7 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
         if st.session_state.get("drawn") not in names:
             st.session_state["drawn"] = names[0]
         drawn = st.segmented_control(
-            "Box from the map of", names, required=True, key="drawn", format_func=lambda name: METHODS[name].title, wrap=True
+            "Box from the map of", names, required=True, key="drawn", bind="query-params", format_func=lambda name: METHODS[name].title, wrap=True
         ) or names[0]  # fmt: skip
         st.session_state.setdefault("threshold", 15)  # not as the widget's default, for a button sets it too; a link wins
         percents = st.slider(
@@ -108,6 +108,8 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
         )
         _numbers(found, shares, curves, boxes, drawn, threshold)
 
+    file = f"photograph.{gallery.kind(selection.photograph.data)}"
+
     def take() -> downloads.Taken:
         arrays: dict[str, np.ndarray] = {f"{name}_share_of_maximum": one for name, one in shares.items()}
         arrays |= {"mask": cut.mask, "largest": cut.largest, "true_boxes": boxes, "box": np.array(cut.box or ()), "thresholds": THRESHOLDS}
@@ -121,7 +123,7 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
                 "photograph_sha256": selection.photograph.sha256, "method": drawn, "threshold": threshold, "box": cut.box,
                 "true_boxes": boxes.tolist(), "true_boxes_of": true.what if true is not None else None,
             },
-            compare.commands(selection.network, known, selection.photograph.name),
+            compare.commands(selection.network, known, file), {file: selection.photograph.data},
         )  # fmt: skip
 
     downloads.offer("take-boxes", f"boxes-{selection.network.name}-{selection.label}-{selection.photograph.name}", take, table=True)
