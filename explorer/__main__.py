@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.main(
             ["run", str(ROOT / "explorer" / "app.py"), f"--server.port={port}", "--logger.hideWelcomeMessage=true"], standalone_mode=False
         )
-    return 0
+    print("The CHIP explorer has ended.", flush=True)
+    # At once: background work may be inside torch, and there the interpreter would abort when it is taken down.
+    os._exit(0)
 
 
 def choose_port(wanted: int | None) -> int:

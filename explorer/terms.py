@@ -24,7 +24,8 @@ def contributions(row: Tensor, features: Tensor) -> Tensor:
 def largest_first(shares: Tensor) -> list[int]:
     """The channels that contribute at all, the largest in magnitude first; equal ones by number."""
     order = torch.argsort(shares.abs(), descending=True, stable=True)
-    return [int(k) for k in order if shares[k] != 0]
+    found: list[int] = order[shares[order] != 0].tolist()
+    return found
 
 
 def partial_map(row: Tensor, features: Tensor, channels: Sequence[int]) -> Tensor:

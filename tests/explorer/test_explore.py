@@ -337,6 +337,16 @@ def test_a_channel_is_picked_by_click_and_by_number(open_app: OpenApp, lite0: Ne
     assert sum(alt.startswith("Channel 7 on the photograph") for alt in found) == len(gallery.ENTRIES)
 
 
+def test_a_link_to_a_channel_opens_it(open_app: OpenApp) -> None:
+    app = open_app(layer="stage5", channel="17")
+    assert app.button_group(key="look").value == "One channel"
+    assert app.number_input(key="channel").value == 17
+    app.button_group(key="look").set_value("Add channels one by one").run()
+    assert app.button_group(key="look").value == "Add channels one by one"
+    assert "channel" not in app.query_params
+    assert not open_app(channel="no number").exception
+
+
 def test_a_channel_of_another_layer_is_not_kept(open_app: OpenApp) -> None:
     app = open_app(look="One channel", layer="head", channel="1200")
     assert app.number_input(key="channel").value == 1200

@@ -21,8 +21,11 @@ def show(selection: Selection, here: Depth) -> None:
 
 @st.fragment
 def _show(selection: Selection, here: Depth) -> None:
+    if "channel" in st.query_params and "look" not in st.query_params:  # a link to a channel, from another page
+        st.session_state["look"] = CHANNEL
     part = st.segmented_control(
-        "Part", [ADDING, CHANNEL, GATING], default=ADDING, required=True, key="look", bind="query-params", label_visibility="collapsed",
+        "Part", [ADDING, CHANNEL, GATING], default=ADDING, required=True, key="look", bind="query-params", on_change=_turned,
+        label_visibility="collapsed",
     )  # fmt: skip
     if part == GATING:
         gating.show(selection, here)
@@ -35,6 +38,11 @@ def _show(selection: Selection, here: Depth) -> None:
         st.caption(f"At {plain(here.layer.name)} no channel adds anything to a map of {plain(selection.label)}; choose another layer.")
     else:
         adding.show(selection, here.row, order, pick)
+
+
+def _turned() -> None:
+    if "channel" in st.query_params:  # it is there while a channel is looked at, and would open it again
+        del st.query_params["channel"]
 
 
 def pick(number: int) -> None:
