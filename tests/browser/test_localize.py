@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -32,11 +31,9 @@ def test_slide_draw_a_box_and_reopen_the_link(page: Any, server: str) -> None:
     assert abs(line["y"] - plot["y"]) < 4 and abs(line["height"] - plot["height"]) < 6
     slider = page.get_by_role("slider", name="Threshold")
     slider.focus()
-    start = time.perf_counter()
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"old => {FITS} != old", arg=before, timeout=20_000)
-    print(f"ten steps of the threshold: {time.perf_counter() - start:.2f} s")
     page.wait_for_url("**threshold=25**")
     # Drag a box over the left upper quarter.
     moved = fits(page)
