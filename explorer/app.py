@@ -14,7 +14,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import sidebar  # noqa: E402
+from explorer import resources, sidebar  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -37,13 +37,18 @@ VIEWS = {
 
 def page_of(name: str) -> Callable[[], None]:
     def show() -> None:
+        first = f"explorer.views.{name}" not in sys.modules
         importlib.import_module(f"explorer.views.{name}").show(selection)
+        if first:
+            resources.settle()
 
     show.__name__ = name
     return show
 
 
-page = st.navigation([st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS])
+pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
+st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
+page = st.navigation(list(pages.values()), position="top")
 try:
     with st.sidebar:
         selection = sidebar.choose()

@@ -61,17 +61,22 @@ def open_ilsvrc(folder: str | Path, split: str = "val") -> Localization:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Size, synset and boxes of one XML file.
-
-    Where an XML lists objects of several classes, those of the first object's class count: ILSVRC gives every
-    photograph one class.
-    """
+    """Size, synset and boxes of one XML file; see :func:`parse_annotation`."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_annotation(text, str(path))
+
+
+def parse_annotation(text: bytes, path: str) -> Annotation:
+    """Size, synset and boxes of an XML in ILSVRC's or VOC's form; ``path`` names it in what is said of it.
+
+    Where an XML lists objects of several classes, those of the first object's class count: ILSVRC gives every
+    photograph one class. Raises ``DataError`` with one sentence where it is broken.
+    """
     # A doctype is where entity bombs live, and no annotation has one.
     if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise DataError(f"{path} is not an annotation of ILSVRC.")

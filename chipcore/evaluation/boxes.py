@@ -126,10 +126,22 @@ def overlap_curves(heat: np.ndarray, truth: np.ndarray, thresholds: np.ndarray =
     return largest, best
 
 
-def largest_box(heat: np.ndarray, threshold: float) -> Box | None:
-    """The box of the largest component of ``heat > threshold``, or None; for drawing what a threshold does."""
+def largest_component(heat: np.ndarray, threshold: float) -> np.ndarray | None:
+    """The largest component of ``heat > threshold`` as a mask, bool (h, w), or None where nothing is above it."""
     labels, count = ndimage.label(heat > threshold, structure=_EIGHT)
     if not count:
         return None
-    rows, columns = ndimage.find_objects(labels)[int(np.bincount(labels.ravel())[1:].argmax())]
-    return columns.start, rows.start, columns.stop - 1, rows.stop - 1
+    mask: np.ndarray = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
+    return mask
+
+
+def extent(mask: np.ndarray) -> Box:
+    """The box of a mask (h, w) that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def largest_box(heat: np.ndarray, threshold: float) -> Box | None:
+    """The box of the largest component of ``heat > threshold``, or None; for drawing what a threshold does."""
+    mask = largest_component(heat, threshold)
+    return None if mask is None else extent(mask)

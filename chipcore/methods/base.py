@@ -226,12 +226,26 @@ def explain(
     Raises:
         ChipError: an unknown class, layer or method, an unreadable photograph, or W that is not fitted.
     """
+    view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
+    return explain_view(
+        network, view, target, method, layer, importance, shallow_importance=shallow_importance, options=options, progress=progress
+    )
+
+
+def explain_view(
+    network: Network, view: Image.Image, target: int | str, method: str = "chip", layer: str | None = None,
+    importance: Importance | None = None, *, shallow_importance: Importance | None = None,
+    options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
+) -> Saliency:  # fmt: skip
+    """:func:`explain` for a photograph that is the network's view of it already, ``network.geometry.view(image)``.
+
+    For many maps of one photograph: it is decoded and cropped once.
+    """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
     chosen = METHODS[method]
     at = network.layer(layer) if layer is not None else network.layers[-1]
     index = network.classes.index(target)
-    view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
     inputs = network.geometry.normalise(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
     # Every caption shows f^c; where the method begins with the features, one pass serves both.

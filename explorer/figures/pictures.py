@@ -16,7 +16,8 @@ from torch import Tensor
 from chipcore import maps, render
 
 SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
-_PAPER, _INK, _QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
+PAPER, INK, QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own has no superscript for R²
 
 
 def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
@@ -26,14 +27,16 @@ def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
 
 def chip_picture(
     photograph: Image.Image, raw: Tensor, size: int, *, colour_map: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
+    signed: bool = False,
 ) -> Image.Image:  # fmt: skip
     """A raw map (u, v) on the enlarged view.
 
     The map is first brought to the network's input of ``size`` pixels (the contract of ``maps.picture``),
-    then enlarged like the view, so that the screen shows no more than was computed.
+    then enlarged like the view, so that the screen shows no more than was computed. ``signed`` draws both signs
+    in a diverging colour map of its own.
     """
-    picture = maps.upsample(maps.picture(raw, size, maximum=maximum), photograph.width)
-    return render.overlay(photograph, picture, colour_map=colour_map, opacity=opacity)
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), photograph.width)
+    return render.overlay(photograph, picture, colour_map=render.SIGNED_COLOUR_MAP if signed else colour_map, opacity=opacity)
 
 
 def blank_picture(photograph: Image.Image) -> Image.Image:
@@ -85,21 +88,20 @@ class Panel:
 def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
     """The panels side by side with their captions, on paper: what the download gives."""
     gap, top, bottom = side // 20, side // 5, side // 4
-    sheet = Image.new("RGB", (gap + len(panels) * (side + gap), top + side + bottom), _PAPER)
+    sheet = Image.new("RGB", (gap + len(panels) * (side + gap), top + side + bottom), PAPER)
     draw = ImageDraw.Draw(sheet)
-    # Matplotlib's own font: Pillow's has no superscript for R².
-    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    large, medium, small = (ImageFont.truetype(font, side * part // 1000) for part in (76, 58, 48))
-    draw.text((gap, top / 2), title, fill=_INK, font=large, anchor="lm")
+    large, medium, small = (ImageFont.truetype(FONT, side * part // 1000) for part in (76, 58, 48))
+    draw.text((gap, top / 2), title, fill=INK, font=large, anchor="lm")
     for i, panel in enumerate(panels):
         left = gap + i * (side + gap)
         sheet.paste(panel.picture.resize((side, side)), (left, top))
-        draw.text((left, top + side + side // 14), panel.heading, fill=_INK, font=medium, anchor="lm")
-        draw.text((left, top + side + side // 6), panel.line, fill=_QUIET, font=small, anchor="lm")
+        draw.text((left, top + side + side // 14), panel.heading, fill=INK, font=medium, anchor="lm")
+        draw.text((left, top + side + side // 6), panel.line, fill=QUIET, font=small, anchor="lm")
     return sheet
 
 
 def gradient(colour_map: str, steps: int = 12) -> str:
-    """The colour map from 0 to its maximum as a CSS gradient, for the legend."""
-    colours = render.colour(np.linspace(0, 1, steps, dtype=np.float32)[None], colour_map)[0]
+    """The colour map from 0 (the signed one: from the largest value against) to its maximum as a CSS gradient, for the legend."""
+    first = -1 if colour_map == render.SIGNED_COLOUR_MAP else 0
+    colours = render.colour(np.linspace(first, 1, steps, dtype=np.float32)[None], colour_map)[0]
     return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours) + ")"
