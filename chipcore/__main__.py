@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -35,10 +36,11 @@ from chipcore.networks import REGISTRY
 from chipcore.networks.listing import in_words, row_of
 from chipcore.networks.options import add_network_options, load_from_options
 from chipcore.render import COLOUR_MAPS, overlay
-from chipcore.store import fitted_importance, write_whole
+from chipcore.store import check_writable, fitted_importance, locked, write_whole
 from chipcore.training import command as training
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_MEMORY = 1e6  # GB
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,19 +50,32 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
+        sys.stdout.flush()  # a full disk shows here, not when the program is over
         return 0
     except ChipError as error:
-        print(f"chipcore: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("chipcore: interrupted.", file=sys.stderr)
-        return 130
+        return _refuse(str(error))
+    except MemoryError:
+        return _refuse("this machine has not enough memory for that; give fewer classes, layers or samples at once.")
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stderr.close()
         return 0
+    except OSError as error:  # a folder that may not be read, a name that is too long, a full disk behind standard output
+        return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}; check the path, its permissions and free space.")
+    except KeyboardInterrupt:
+        print("chipcore: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _refuse(sentence: str) -> int:
+    """One line on standard error, without what a terminal would take for a command; the exit status."""
+    shown = "".join(one if one.isprintable() else "?" for one in " ".join(sentence.split()))
+    print(f"chipcore: {shown}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,6 +223,8 @@ def keep_freed_memory() -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     keep_freed_memory()
+    if not 0 < options.memory < MOST_MEMORY:
+        raise SettingsError(f"--memory is {options.memory}; give the GB that this process may take.")
     settings = chipcore.FitSettings(
         gates=options.gates,
         target=options.target,
@@ -221,22 +238,27 @@ def _fit(options: argparse.Namespace) -> None:
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
     photographs = find_photographs(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
-    unreadable: list[str] = []
+    unreadable = list(photographs.closed)
     chosen = [network.layer(layer) for layer in layers]
     wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
     need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
+    checkpoints = out / "checkpoints" / network.name.replace("/", "_")
     start = time.perf_counter()
     with team(network.device) as ours:
         if ours.rank == 0:
+            check_writable(out)
             each = " a process" if ours.size > 1 else ""
             print(f"chipcore: {len(photographs)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
         with _Bars(unreadable, quiet=ours.rank > 0) as bars:
             fitted = chipcore.fit(
                 network, layers, photographs, settings, classes=options.classes, progress=bars, memory=need.moments,
-                checkpoints=out / "checkpoints" / network.name, resume=options.resume, team=ours,
+                checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
             return
+    with locked(out, wait=True):  # another fit may add its rows to the same W
+        files = {name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out) for name, one in fitted.items()}
+    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: where W could not be written, --resume still has them
     with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
         (out / "checkpoints").rmdir()
     seconds = time.perf_counter() - start
@@ -247,7 +269,7 @@ def _fit(options: argparse.Namespace) -> None:
         results.append({
             "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
             "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
-            "file": str(_with_other_rows(importance, network, name, out, bool(options.classes)).save(out)),
+            "file": str(files[name]),
         })  # fmt: skip
     for sentence in unreadable:
         print(f"chipcore: left out: {sentence}", file=sys.stderr)
@@ -318,6 +340,9 @@ def _explain(options: argparse.Namespace) -> None:
         raise SettingsError(f"opacity is {options.opacity}; give a number from 0 to 1.")
     if options.out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
+    for flag, file in (("--out", options.out), ("--raw", options.raw)):
+        if file is not None and file.exists() and options.image.exists() and file.samefile(options.image):
+            raise SettingsError(f"{flag} is {file}, the photograph itself; give another file.")
     network = _load(options)
     at = network.layer(options.layer) if options.layer else network.layers[-1]
     method = METHODS[options.method]

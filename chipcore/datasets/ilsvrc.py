@@ -72,8 +72,8 @@ def read_annotation(path: Path) -> Annotation:
         raise DataError(f"{path} is missing.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    # A doctype is where entity bombs live, and no annotation has one.
-    if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+    # A doctype is where entity bombs live, and no annotation has one; zero bytes would hide it in UTF-16.
+    if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
         raise DataError(f"{path} is not an annotation of ILSVRC.")
     try:
         document = ET.fromstring(text)  # noqa: S314 (no doctype, see above)

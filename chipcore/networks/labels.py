@@ -43,7 +43,7 @@ def read_labels(path: str | Path) -> Classes:
         raise DataError(f"{path} cannot be read: {error.strerror}; check its permissions.") from None
     try:
         rows = {".json": _json, ".csv": _csv, ".tsv": _csv}.get(path.suffix.lower(), _text)(text)
-    except (ValueError, csv.Error) as error:  # a JSONDecodeError is a ValueError
+    except (ValueError, csv.Error, RecursionError) as error:  # a JSONDecodeError is a ValueError
         raise DataError(f"{path} holds no labels we can read ({error}); give one name a line.") from None
     if not rows:
         raise DataError(f"{path} holds no labels; give one name a line.")

@@ -77,7 +77,7 @@ def read_sheet(checkpoint: Path | None) -> Sheet:
         return Sheet()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # what is no TOML or no UTF-8 is a ValueError
         raise SettingsError(f"{path} is not TOML we can read ({error}); mend it or move it away.") from None
     read: dict[str, Any] = {}
     for key, value in content.items():

@@ -36,9 +36,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and _is_plain(v) for k, v in content.items()):
         raise CheckpointError(f"{path} holds no state_dict (tensors by name); save model.state_dict().")
     return {key.removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
+
+
+def _is_plain(value: object) -> bool:
+    """A tensor of real numbers, one after another in memory."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_complex() or value.is_meta)
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, classes: int = 0) -> None:
