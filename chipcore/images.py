@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 import stat
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -135,14 +134,11 @@ def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
         if not stat.S_ISREG(kind):  # reading a pipe would wait for ever
             raise ImageError(f"{label} is not a file; give a photograph.")
     try:
-        # Pillow warns between one and two times its own limit; our limit is the one that counts.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(stream, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
-                image.load()
-                return as_rgb(image)
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
+            image.load()
+            return as_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError:
