@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import os
 import shutil
 import sys
 import time
@@ -67,17 +68,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a folder that may not be read, a name that is too long, a full disk behind standard output
+        _drop_output()
         return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}; check the path, its permissions and free space.")
     except KeyboardInterrupt:
         print("chipcore: interrupted.", file=sys.stderr)
         return 130
 
 
+def _drop_output() -> None:
+    """Where standard output takes nothing any more, Python would fail once more when it ends."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refuse(sentence: str) -> int:
     """One line on standard error, without what a terminal would take for a command; the exit status."""
+    _tell(sentence)
+    return 2
+
+
+def _tell(sentence: str) -> None:
     shown = "".join(one if one.isprintable() else "?" for one in " ".join(sentence.split()))
     print(f"chipcore: {shown}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -274,7 +289,7 @@ def _fit(options: argparse.Namespace) -> None:
             "file": str(files[name]),
         })  # fmt: skip
     for sentence in unreadable:
-        print(f"chipcore: left out: {sentence}", file=sys.stderr)
+        _tell(f"left out: {sentence}")
     if options.json:
         print(
             json.dumps(
@@ -291,7 +306,7 @@ def _fit(options: argparse.Namespace) -> None:
         )
         return
     print(
-        f"{len(photographs) - len(unreadable)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        f"{len(photographs) - len(unreadable) + len(photographs.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
         + (f", {len(unreadable)} unreadable" if unreadable else "")
     )
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
@@ -327,7 +342,7 @@ class _Bars:
             self._bar.close()
 
     def __call__(self, progress: Progress) -> None:
-        self._unreadable.extend(progress.unreadable)
+        self._unreadable.extend(one for one in progress.unreadable if one not in self._unreadable)  # once, whatever the passes
         if progress.stage != self._stage:
             self.__exit__()
             self._stage = progress.stage
@@ -346,7 +361,7 @@ def _explain(options: argparse.Namespace) -> None:
         if file is not None and file.exists() and options.image.exists() and file.samefile(options.image):
             raise SettingsError(f"{flag} is {file}, the photograph itself; give another file.")
     network = _load(options)
-    at = network.layer(options.layer) if options.layer else network.layers[-1]
+    at = network.layer(options.layer) if options.layer is not None else network.layers[-1]
     method = METHODS[options.method]
     importance = chipcore.load_importance(network, at.name, options.importance) if method.needs_importance else None
     shallow = chipcore.load_importance(network, network.layers[0].name, options.importance) if method.needs_shallow else None

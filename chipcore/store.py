@@ -59,7 +59,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except Exception as error:
         if not _is_of_the_disk(error):
             raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = "the disk is full or has failed" if isinstance(error, RuntimeError) else getattr(error, "strerror", None) or str(error)
         raise ChipError(f"cannot write {path}: {reason}; free some space or choose another folder.") from None
     finally:
         if temporary is not None:
@@ -68,7 +68,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def _is_of_the_disk(error: Exception) -> bool:
     """safetensors and torch have errors of their own for a disk that is full."""
-    return isinstance(error, OSError | SafetensorError) or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error))
+    of_torch = isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("PytorchStreamWriter", "inline_container", "iostream")
+    )
+    return of_torch or isinstance(error, OSError | SafetensorError)
 
 
 def _clear_away(path: Path) -> None:

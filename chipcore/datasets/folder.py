@@ -38,7 +38,7 @@ class Photographs:
         digest = hashlib.sha256()
         for name in self.names:
             try:
-                size = (self.root / name).stat().st_size
+                size = os.stat(os.path.join(self.root, name)).st_size
             except OSError:  # a link to nothing, or gone since
                 size = -1
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
@@ -74,12 +74,10 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
 
     Symbolic links to folders are not followed. Raises ``DataError`` where there is nothing to use.
     """
-    roots = [Path(folder).resolve() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
-    if not roots:
+    given = [folders] if isinstance(folders, str | Path) else list(folders)
+    if not given:
         raise DataError("no folder of photographs was given; name one.")
-    for root in roots:
-        if not root.is_dir():
-            raise DataError(f"{root} is not a folder; give a folder of photographs or of class folders.")
+    roots = [_folder(one) for one in given]
     common = Path(os.path.commonpath(roots))
     names: dict[str, None] = {}
     closed: list[str] = []
@@ -90,14 +88,26 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
     for root in roots:
         for parent, folders_below, files in os.walk(root, onerror=keep_out):
             folders_below.sort()
+            below = "" if Path(parent) == common else os.path.relpath(parent, common)
             for file in sorted(files):
                 if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                    names[str((Path(parent) / file).relative_to(common))] = None
+                    names[os.path.join(below, file)] = None
     if not names:
         raise DataError(
             closed[0] if closed else f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder."
         )
     return Photographs(common, tuple(names), tuple(closed))
+
+
+def _folder(given: Path | str) -> Path:
+    try:
+        root = Path(given).resolve()
+        there = root.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        there = False
+    if not there:
+        raise DataError(f"{given} is not a folder; give a folder of photographs or of class folders.")
+    return root
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def load_network(
         source = str(file) if file is not None else "published weights"
         if named.entry is not None:
             weights = named.entry.fitting(weights, model)
-        load_strictly(model, weights, named.name, source, len(classes) if classes is not None else 1000)
+        count = len(classes if classes is not None else named.classes() if named.classes is not None else ()) or 1000
+        load_strictly(model, weights, named.name, source, count)
     if named.entry is not None:
         classes = classes or named.entry.classes()
         if geometry.size != named.geometry.size:  # too small a size is the user's mistake: say so

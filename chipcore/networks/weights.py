@@ -28,7 +28,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for a damaged file
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise CheckpointError(
                 f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
             ) from None
