@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    warnings.filterwarnings("ignore", module="PIL")  # what it thinks of a photograph that we read or refuse
+    for package in ("PIL", r"torch\._weights_only"):  # what they think of a file that we read or refuse
+        warnings.filterwarnings("ignore", module=package)
     try:
         options = _parser().parse_args(arguments)
         options.run(options)

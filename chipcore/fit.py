@@ -14,7 +14,7 @@ from chipcore import admm
 from chipcore.checkpoint import Checkpoint, Position, alone_in_its_folder
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
 from chipcore.distributed import ALONE, Team
-from chipcore.errors import ChipError, DataError
+from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.gates import draw, generator
 from chipcore.importance import Importance, describe
 from chipcore.moments import Moments
@@ -293,6 +293,10 @@ class _Rows:
         known = (moments.loyalty >= max(settings.min_evidence, 1e-12)).nonzero().flatten()
         if len(known) == 0:
             return
+        if not bool((moments.weight[known] > 0).all()):
+            raise SettingsError(
+                f"sigma^2 is so small that no gates drawn at {gathered.share.layer.name} carry any weight; give a larger --sigma2, or more --gates."
+            )
 
         def report(done: int, total: int) -> None:
             if progress:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chipcore.errors import ImportanceError, ImportanceNotFitted
 from chipcore.networks.network import Layer, Network
-from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, sha256_of_tensors, write_whole
+from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
 FORMAT = 1
 TENSORS = ("W", "r2", "support", "images", "loyalty")
@@ -162,7 +162,7 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     at = network.layer(layer)
     folders = [Path(folder)] if folder is not None else [fitted_importance(), BUNDLED_IMPORTANCE]
     paths = [_path(place, network.name, network.weights_sha256, at.name) for place in folders]
-    found = [read_importance(path, network, at) for path in paths if path.is_file()]
+    found = [read_importance(path, network, at) for path in paths if is_file(path)]
     if found:
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(

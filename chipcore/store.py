@@ -37,6 +37,14 @@ def fitted_importance() -> Path:
     return cache_dir() / "importance"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is no reason to fail."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, in a folder that may not be read, or with a zero byte
+        return False
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside ``path``, flush it to disk, and rename it into place.
 

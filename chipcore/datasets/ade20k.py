@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from chipcore.datasets.coco import read_rgb
-from chipcore.datasets.folder import Photographs
+from chipcore.datasets.folder import Photographs, existing_folder
 from chipcore.errors import DataError
 
 # The object's number in SceneParse150 and in _seg.png (objectInfo150.csv, mapFromADE.txt); 0: only the JSON of 2021 knows it.
@@ -121,9 +121,7 @@ def open_ade20k(folder: str | Path) -> Scenes:
     Raises ``DataError`` where there is none. A scene whose JSON is broken or whose photograph is missing is
     named in ``broken``.
     """
-    root = Path(folder).resolve()
-    if not root.is_dir():
-        raise DataError(f"{folder} is not a folder; give a folder of ADE20K.")
+    root = existing_folder(folder)
     photographs: dict[str, Path] = {}
     segments: list[Path] = []
     challenge: list[tuple[Path, Path]] = []

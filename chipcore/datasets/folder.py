@@ -77,7 +77,7 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
     given = [folders] if isinstance(folders, str | Path) else list(folders)
     if not given:
         raise DataError("no folder of photographs was given; name one.")
-    roots = [_folder(one) for one in given]
+    roots = [existing_folder(one) for one in given]
     common = Path(os.path.commonpath(roots))
     names: dict[str, None] = {}
     closed: list[str] = []
@@ -99,7 +99,8 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
     return Photographs(common, tuple(names), tuple(closed))
 
 
-def _folder(given: Path | str) -> Path:
+def existing_folder(given: Path | str) -> Path:
+    """The resolved path of a folder; ``DataError`` where there is none."""
     try:
         root = Path(given).resolve()
         there = root.is_dir()

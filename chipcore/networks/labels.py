@@ -19,6 +19,7 @@ from typing import Any
 
 from chipcore.errors import DataError
 from chipcore.networks.classes import Classes
+from chipcore.store import is_file
 
 _SYNSET = re.compile(r"n\d{8}")
 _NAME_WORDS = ("name", "class_name", "classname", "label", "category", "scene", "class")  # the first that is there holds the names
@@ -33,7 +34,7 @@ def read_labels(path: str | Path) -> Classes:
     says, or that names two classes alike.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"there is no file of labels {path}; check the path.")
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -27,6 +27,7 @@ from typing import Any, get_args
 
 from chipcore.errors import SettingsError
 from chipcore.images import Fit, InputGeometry
+from chipcore.store import is_file
 
 Layers = tuple[tuple[str, str], ...]
 
@@ -73,7 +74,7 @@ class Sheet:
 def read_sheet(checkpoint: Path | None) -> Sheet:
     """The sheet beside a checkpoint, or an empty one. Raises ``SettingsError`` with one sentence."""
     path = checkpoint.with_suffix(".toml") if checkpoint is not None else None
-    if path is None or not path.is_file():
+    if path is None or not is_file(path):
         return Sheet()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from chipcore import vision
 from chipcore.errors import CheckpointError
-from chipcore.store import ASSETS
+from chipcore.store import ASSETS, is_file
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a checkpoint file; nothing in it is executed."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"there is no checkpoint file {path}; check the path.")
     try:
         if path.suffix == ".safetensors":
