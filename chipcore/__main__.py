@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import json
-import os
 import shutil
 import sys
 import time
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 import chipcore
 from chipcore.bench import command as bench
+from chipcore.console import drop_output, refuse, tell
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
@@ -62,38 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk shows here, not when the program is over
         return 0
     except ChipError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except MemoryError:
-        return _refuse("this machine has not enough memory for that; give fewer classes, layers or samples at once.")
+        return refuse("this machine has not enough memory for that; give fewer classes, layers or samples at once.")
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stderr.close()
         return 0
     except OSError as error:  # a folder that may not be read, a name that is too long, a full disk behind standard output
-        _drop_output()
-        return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}; check the path, its permissions and free space.")
+        drop_output()
+        return refuse(f"{error.filename or 'standard output'}: {error.strerror or error}; check the path, its permissions and free space.")
     except KeyboardInterrupt:
         print("chipcore: interrupted.", file=sys.stderr)
         return 130
-
-
-def _drop_output() -> None:
-    """Where standard output takes nothing any more, Python would fail once more when it ends."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        try:
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _refuse(sentence: str) -> int:
-    """One line on standard error, without what a terminal would take for a command; the exit status."""
-    _tell(sentence)
-    return 2
-
-
-def _tell(sentence: str) -> None:
-    shown = "".join(one if one.isprintable() else "?" for one in " ".join(sentence.split()))
-    print(f"chipcore: {shown}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -290,7 +270,7 @@ def _fit(options: argparse.Namespace) -> None:
             "file": str(files[name]),
         })  # fmt: skip
     for sentence in unreadable:
-        _tell(f"left out: {sentence}")
+        tell(f"left out: {sentence}")
     if options.json:
         print(
             json.dumps(
