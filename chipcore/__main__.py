@@ -10,8 +10,10 @@ import argparse
 import contextlib
 import ctypes
 import json
+import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -23,6 +25,7 @@ from tqdm import tqdm
 
 import chipcore
 from chipcore.bench import command as bench
+from chipcore.console import drop_output, refuse, tell
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
 from chipcore.errors import ChipError, SettingsError
@@ -35,10 +38,11 @@ from chipcore.networks import REGISTRY
 from chipcore.networks.listing import in_words, row_of
 from chipcore.networks.options import add_network_options, load_from_options
 from chipcore.render import COLOUR_MAPS, overlay
-from chipcore.store import fitted_importance, write_whole
+from chipcore.store import check_writable, fitted_importance, locked, write_whole
 from chipcore.training import command as training
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_MEMORY = 1e6  # GB
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,19 +52,28 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for package in ("PIL", r"torch\._weights_only"):  # what they think of a file that we read or refuse
+        warnings.filterwarnings("ignore", module=package)
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
+        sys.stdout.flush()  # a full disk shows here, not when the program is over
         return 0
     except ChipError as error:
-        print(f"chipcore: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("chipcore: interrupted.", file=sys.stderr)
-        return 130
+        return refuse(str(error))
+    except MemoryError:
+        return refuse("this machine has not enough memory for that; give fewer classes, layers or samples at once.")
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stderr.close()
         return 0
+    except OSError as error:  # a folder that may not be read, a name that is too long, a full disk behind standard output
+        drop_output()
+        return refuse(f"{error.filename or 'standard output'}: {error.strerror or error}; check the path, its permissions and free space.")
+    except KeyboardInterrupt:
+        print("chipcore: interrupted.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,6 +225,8 @@ def keep_freed_memory() -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     keep_freed_memory()
+    if not 0 < options.memory < MOST_MEMORY:
+        raise SettingsError(f"--memory is {options.memory}; give the GB that this process may take.")
     settings = chipcore.FitSettings(
         gates=options.gates,
         target=options.target,
@@ -226,22 +241,27 @@ def _fit(options: argparse.Namespace) -> None:
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
     photographs = find_photographs(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
-    unreadable: list[str] = []
+    unreadable = list(photographs.closed)
     chosen = [network.layer(layer) for layer in layers]
     wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
     need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
+    checkpoints = out / "checkpoints" / network.name.replace("/", "_")
     start = time.perf_counter()
     with team(network.device) as ours:
         if ours.rank == 0:
+            check_writable(out)
             each = " a process" if ours.size > 1 else ""
             print(f"chipcore: {len(photographs)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
         with _Bars(unreadable, quiet=ours.rank > 0) as bars:
             fitted = chipcore.fit(
                 network, layers, photographs, settings, classes=options.classes, progress=bars, memory=need.moments,
-                checkpoints=out / "checkpoints" / network.name, resume=options.resume, team=ours,
+                checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
             return
+    with locked(out, wait=True):  # another fit may add its rows to the same W
+        files = {name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out) for name, one in fitted.items()}
+    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: where W could not be written, --resume still has them
     with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
         (out / "checkpoints").rmdir()
     seconds = time.perf_counter() - start
@@ -252,10 +272,10 @@ def _fit(options: argparse.Namespace) -> None:
         results.append({
             "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
             "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
-            "file": str(_with_other_rows(importance, network, name, out, bool(options.classes)).save(out)),
+            "file": str(files[name]),
         })  # fmt: skip
     for sentence in unreadable:
-        print(f"chipcore: left out: {sentence}", file=sys.stderr)
+        tell(f"left out: {sentence}")
     if options.json:
         print(
             json.dumps(
@@ -272,7 +292,7 @@ def _fit(options: argparse.Namespace) -> None:
         )
         return
     print(
-        f"{len(photographs) - len(unreadable)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        f"{len(photographs) - len(unreadable) + len(photographs.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
         + (f", {len(unreadable)} unreadable" if unreadable else "")
     )
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
@@ -308,7 +328,7 @@ class _Bars:
             self._bar.close()
 
     def __call__(self, progress: Progress) -> None:
-        self._unreadable.extend(progress.unreadable)
+        self._unreadable.extend(one for one in progress.unreadable if one not in self._unreadable)  # once, whatever the passes
         if progress.stage != self._stage:
             self.__exit__()
             self._stage = progress.stage
@@ -323,8 +343,11 @@ def _explain(options: argparse.Namespace) -> None:
         raise SettingsError(f"opacity is {options.opacity}; give a number from 0 to 1.")
     if options.out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
+    for flag, file in (("--out", options.out), ("--raw", options.raw)):
+        if file is not None and file.exists() and options.image.exists() and file.samefile(options.image):
+            raise SettingsError(f"{flag} is {file}, the photograph itself; give another file.")
     network = _load(options)
-    at = network.layer(options.layer) if options.layer else network.layers[-1]
+    at = network.layer(options.layer) if options.layer is not None else network.layers[-1]
     method = METHODS[options.method]
     importance = chipcore.load_importance(network, at.name, options.importance) if method.needs_importance else None
     shallow = chipcore.load_importance(network, network.layers[0].name, options.importance) if method.needs_shallow else None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from chipcore.errors import SettingsError
 from chipcore.lasso import TINY, Best, Problem, factorise, indices, polish, solve_factored
+from chipcore.threads import solving_threads
 
 _CHECK = 10  # iterations between two checks of the residuals and of the channels left out
 _FIRST = 48  # channels of the first working set; an average row has about 90 non-zero weights of 512
@@ -211,15 +212,13 @@ def _run(one: Callable[[slice], Solution], blocks: list[slice], device: torch.de
         return
     # Matrices this small gain nothing from threads inside an operation and stall for milliseconds at its
     # barriers when the machine has other work; so a thread takes whole classes and runs its operations alone.
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,))
+    pool = solving_threads(torch.get_num_threads())
+    futures = {pool.submit(one, rows): rows.start for rows in blocks}
     try:
-        futures = {pool.submit(one, rows): rows.start for rows in blocks}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
     finally:
-        pool.shutdown(cancel_futures=True)
-        # set_num_threads holds for its own thread and for threads born later; the latter is undone here.
-        torch.set_num_threads(threads)
+        for future in futures:
+            future.cancel()
 
 
 def _solve_block(problem: Problem, warm: Tensor | None, settings: ADMMSettings) -> Solution:

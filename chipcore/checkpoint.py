@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from chipcore.errors import ChipError
 from chipcore.moments import Moments
-from chipcore.store import write_whole
+from chipcore.store import locked, write_whole
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 # What a person calls the parts of a run, for the sentence that refuses to resume.
 _PARTS = {
@@ -53,12 +57,13 @@ class Checkpoint:
 
     def last_pass(self) -> int:
         """The latest pass that anything was saved of, or -1."""
-        return max((int(file.stem.rsplit("-", 1)[1]) for file in self.folder.glob(f"moments-{self.rank}-*.npz")), default=-1)
+        numbers = (file.stem.rsplit("-", 1)[1] for file in self.folder.glob(f"moments-{self.rank}-*.npz"))
+        return max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
     def begin(self) -> None:
         """Forget what an earlier run left: its later passes would otherwise be taken for this one's."""
         for file in self.folder.glob(f"moments-{self.rank}-*.npz"):
-            file.unlink()
+            file.unlink(missing_ok=True)
 
     def due(self) -> bool:
         return time.monotonic() >= self._next
@@ -98,15 +103,16 @@ class Checkpoint:
                     raise ValueError
             file = np.load(path, allow_pickle=False)
             about = json.loads(file["about"].tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            raise ChipError(f"{path} is damaged; leave --resume out to begin again.") from None
-        changed = [words for key, words in _PARTS.items() if about["run"].get(key) != self.run.get(key)]
+            run, position = dict(about["run"]), Position(**about["position"])
+        except Exception:  # zipfile and numpy raise many types for a damaged file
+            raise _damaged(path) from None
+        changed = [words for key, words in _PARTS.items() if run.get(key) != self.run.get(key)]
         if changed:
             raise ChipError(
                 f"cannot resume: {' and '.join(changed)} changed since {path} was written; give what was given then, or leave --resume out to begin again."
             )
         rows = {name.removeprefix("rows/"): file[name] for name in file.files if name.startswith("rows/")}
-        return Position(**about["position"]), rows, Stored(file)
+        return position, rows, Stored(file, path)
 
     def forget(self, number: int) -> None:
         """A pass that every process has left behind is not needed any more."""
@@ -120,13 +126,39 @@ class Checkpoint:
 class Stored:
     """Moments in a checkpoint, read one after another."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, path: Path) -> None:
+        self._file, self._path = file, path
 
     def restore(self, number: int, into: Moments) -> None:
-        for name in Moments.names():
-            target = getattr(into, name)
-            if name != "gram":
-                target.copy_(torch.from_numpy(self._file[f"{number}/{name}"]))
-        for slot in self._file[f"{number}/touched"].tolist():
-            into.gram[slot].copy_(torch.from_numpy(self._file[f"{number}/gram/{slot}"]))
+        try:
+            for name in Moments.names():
+                if name != "gram":
+                    _copy(self._file[f"{number}/{name}"], getattr(into, name))
+            for slot in self._file[f"{number}/touched"].tolist():
+                _copy(self._file[f"{number}/gram/{slot}"], into.gram[slot])
+        except Exception:  # see Checkpoint.read
+            raise _damaged(self._path) from None
+
+
+def _copy(saved: np.ndarray, into: torch.Tensor) -> None:
+    if saved.shape != tuple(into.shape):  # copy_ would stretch it
+        raise ValueError
+    into.copy_(torch.from_numpy(saved))
+
+
+def _damaged(path: Path) -> ChipError:
+    return ChipError(f"{path} is damaged; leave --resume out to begin again.")
+
+
+def alone_in_its_folder(fit: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Refuse a second fit that would write its checkpoints (``checkpoints=``) where another one that runs has its own."""
+
+    @functools.wraps(fit)
+    def guarded(*given: _Given.args, **named: _Given.kwargs) -> _Result:
+        folder, team = named.get("checkpoints"), named.get("team")
+        if not isinstance(folder, Path) or getattr(team, "rank", 0) > 0:  # the first process of a team locks for all
+            return fit(*given, **named)
+        with locked(folder, wait=False):
+            return fit(*given, **named)
+
+    return guarded

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from chipcore import admm
 from chipcore.background import Background
-from chipcore.checkpoint import Checkpoint, Position
+from chipcore.checkpoint import Checkpoint, Position, alone_in_its_folder
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
 from chipcore.distributed import ALONE, Team
-from chipcore.errors import DataError
+from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.gates import draw, generator
 from chipcore.importance import Importance, describe
 from chipcore.moments import Moments
@@ -71,10 +71,12 @@ class Gathered:
         return {f"background/{number}/{name}": value for name, value in self.background.sums().items()}
 
 
+@alone_in_its_folder
 def fit(
     network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
-    checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, team: Team = ALONE,
+    checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
+    team: Team = ALONE,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the photographs where memory allows.
 
@@ -87,6 +89,7 @@ def fit(
         progress: called with :class:`Progress` after every batch and every block of solved classes.
         memory: bytes that the moments may take at once.
         checkpoints: a folder for the state of the run, written every ``checkpoint_seconds`` and removed at the end.
+        keep_checkpoints: leave them where they are at the end, for a caller who removes them once W is on disk.
         resume: go on from ``checkpoints`` where there is something; refuses where anything that W depends on changed.
         team: this process among those of a distributed run, see :mod:`chipcore.distributed`.
 
@@ -161,7 +164,7 @@ def fit(
         if team.rank == 0:
             for done in gathered:
                 solved[done.share.layer.name].solve(done, settings, progress)
-    if saving is not None:
+    if saving is not None and not keep_checkpoints:
         saving.remove()
     return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
 
@@ -228,6 +231,7 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
     """Perturb a batch of photographs at every share's layer and add what comes out to the moments."""
     layers = tuple(dict.fromkeys(one.share.layer for one in gathered))
     activations = network.trunk(network.geometry.normalise(batch.views.to(network.device)), layers)
+    _check_finite(activations.scores, batch.names, network, "")
     original = activations.scores.softmax(1)
     held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     for layer in layers:
@@ -257,6 +261,7 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
         weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
         wanted = active[at] if settings.target == "score" else None  # a probability needs every score
         perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision, wanted)
+        _check_finite(perturbed, [batch.names[s] for s in at.tolist()], network, f" with channels of {layer.name} closed")
         if settings.target == "probability":
             perturbed = perturbed.softmax(-1)
         z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
@@ -267,6 +272,16 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
             if settings.background and (~held_out[at]).any():
                 rows = one.training.classes.to(original.device)
                 one.background.add(z[~held_out[at]], weight[~held_out[at]], perturbed[~held_out[at]][..., rows])
+
+
+def _check_finite(scores: Tensor, names: Sequence[str], network: Network, when: str) -> None:
+    """Infinite or undefined scores (B, ...) would spoil every row of W that they are added to."""
+    whole = scores.isfinite().flatten(1).all(1)
+    if not bool(whole.all()):
+        name = names[int(whole.int().argmin())]
+        raise ChipError(
+            f"{network.name} gives NaN or infinity for {name}{when}; its weights are damaged or too large for the precision of this run."
+        )
 
 
 def batch_size(peak: int, device: torch.device) -> int:
@@ -303,6 +318,10 @@ class _Rows:
         known = (moments.loyalty >= max(settings.min_evidence, 1e-12)).nonzero().flatten()
         if len(known) == 0:
             return
+        if not bool((moments.weight[known] > 0).all()):
+            raise SettingsError(
+                f"sigma^2 is so small that no gates drawn at {gathered.share.layer.name} carry any weight; give a larger --sigma2, or more --gates."
+            )
 
         def report(done: int, total: int) -> None:
             if progress:

@@ -18,7 +18,7 @@ def generator(seed: int, layer: str, photograph: str) -> np.random.Generator:
     They depend on nothing else, so W is the same for any batch size, order of photographs or number of
     processes.
     """
-    digest = hashlib.sha256(f"{seed}\0{layer}\0{photograph}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\0{layer}\0{photograph}".encode(errors="surrogateescape")).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 

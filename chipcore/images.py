@@ -9,7 +9,8 @@ loses the borders.
 from __future__ import annotations
 
 import io
-import warnings
+import math
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from chipcore.errors import ImageError, SettingsError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # a 50-megapixel camera; decoding it takes 150 MB
+MAX_SIDE = 8192  # of a network's input
 
 Fit = Literal["squash", "crop"]
 
@@ -46,10 +48,14 @@ class InputGeometry:
     def __post_init__(self) -> None:
         if self.size < 1 or self.resize < self.size:
             raise SettingsError(f"input size {self.size} and resize {self.resize} do not fit: give 1 <= size <= resize.")
+        if self.resize > MAX_SIDE:
+            raise SettingsError(f"input size {self.size} and resize {self.resize} are too large; give at most {MAX_SIDE} pixels.")
         if self.fit not in ("squash", "crop"):
             raise SettingsError(f"there is no fit rule {self.fit!r}; give squash or crop.")
-        if any(value <= 0 for value in self.std):
-            raise SettingsError("every std of the normalisation must be above 0.")
+        if not all(0 < value < math.inf for value in self.std):
+            raise SettingsError("every std of the normalisation must be a number above 0.")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise SettingsError("every mean of the normalisation must be a finite number.")
 
     def view(self, image: Image.Image) -> Image.Image:
         """The photograph as the network sees it: RGB, ``size`` x ``size`` pixels."""
@@ -75,19 +81,34 @@ class InputGeometry:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit greys scaled to 8."""
-    image = ImageOps.exif_transpose(image)
+    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit greys scaled to 8.
+
+    Raises ``ImageError`` for pixels that are no colours: floating-point numbers have no known range.
+    """
+    image = _upright(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # I, I;16, I;16B: Pillow's convert() would clip at 255, not scale
         values = np.asarray(image).astype(np.float64)
         scale = 257.0 if image.mode != "I" or values.max(initial=0) > 255 else 1.0
         return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("this photograph's pixels are floating-point numbers, whose range nobody knows; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(white, layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; damaged EXIF says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's parser raises many types
+        return image
 
 
 def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
@@ -102,24 +123,27 @@ def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
         stream = io.BytesIO(source)
     else:
         stream = Path(source)
-        if stream.is_dir():
+        try:
+            kind = stream.stat().st_mode
+        except PermissionError:
+            raise ImageError(f"{label} may not be read; check its permissions.") from None
+        except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+            raise ImageError(f"{label} does not exist; check the path.") from None
+        if stat.S_ISDIR(kind):
             raise ImageError(f"{label} is a folder; give a photograph.")
-        if not stream.exists():
-            raise ImageError(f"{label} does not exist; check the path.")
+        if not stat.S_ISREG(kind):  # reading a pipe would wait for ever
+            raise ImageError(f"{label} is not a file; give a photograph.")
     try:
-        # Pillow warns between one and two times its own limit; our limit is the one that counts.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(stream, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
-                image.load()
-                return as_rgb(image)
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
+            image.load()
+            return as_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(f"{label} has more pixels than we decode; give at most {MAX_PIXELS // 10**6} million.") from None
     except PermissionError:
         raise ImageError(f"{label} may not be read; check its permissions.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError):
+    except Exception:  # Pillow's readers raise whatever comes up in a damaged file
         raise ImageError(f"{label} is not a photograph we can read (JPEG, PNG, WebP, GIF, BMP or TIFF, whole).") from None

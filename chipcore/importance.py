@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from chipcore.errors import ImportanceError, ImportanceNotFitted
 from chipcore.networks.network import Layer, Network
-from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, write_whole
+from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
 FORMAT = 1
 TENSORS = ("W", "r2", "support", "images", "loyalty")
@@ -75,8 +76,15 @@ class Importance:
         """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all."""
         path = _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
         tensors = {name: getattr(self, name).cpu().contiguous() for name in TENSORS}
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"chipcore": json.dumps(self.metadata, sort_keys=True)}))
+        described = json.dumps(self.metadata, sort_keys=True)
+        header = {"chipcore": described, "sha256": _checksum(tensors, described)}
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
         return path
+
+
+def _checksum(tensors: dict[str, Tensor], described: str) -> str:
+    """Of everything in a file of W: safetensors would not notice a changed byte."""
+    return hashlib.sha256(f"{sha256_of_tensors(tensors.items())}{described}".encode()).hexdigest()
 
 
 def _path(folder: Path, network: str, weights_sha256: str, layer: str) -> Path:
@@ -106,9 +114,15 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = json.loads((file.metadata() or {})["chipcore"])
-    except (SafetensorError, KeyError, ValueError, OSError):
+            header = dict(file.metadata() or {})
+        metadata = json.loads(header["chipcore"])
+        if not isinstance(metadata, dict) or header.keys() - {"chipcore", "sha256"}:
+            raise ValueError("no header of W")
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError):
         raise ImportanceError(f"{path} is not a whole file of W; fit it again.") from None
+    # What was written before there were checksums has none.
+    if "sha256" in header and header["sha256"] != _checksum(tensors, header["chipcore"]):
+        raise ImportanceError(f"{path} was changed since it was written (its checksum is another one); fit it again.")
     wanted = {
         "format": FORMAT, "network": network.name, "weights_sha256": network.weights_sha256,
         "path": layer.path, "channels": layer.channels, "classes": len(network.classes),
@@ -118,11 +132,23 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
             raise ImportanceError(
                 f"{path} was fitted with {key} {metadata.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
             )
+    geometry = metadata.get("geometry")
+    for key in ("size", "mean", "std"):  # what the features depend on
+        value = json.loads(json.dumps(getattr(network.geometry, key)))
+        if isinstance(geometry, dict) and geometry.get(key) != value:
+            raise ImportanceError(
+                f"{path} was fitted with an input {key} of {geometry.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
+            )
     C, K = len(network.classes), layer.channels
     shapes = {"W": (C, K), "r2": (C,), "support": (C,), "images": (C,), "loyalty": (C,)}
-    if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not torch.isfinite(tensors["W"]).all():
+    if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not _are_numbers(tensors):
         raise ImportanceError(f"{path} does not hold a finite W of {C} classes x {K} channels; fit it again.")
     return Importance(**tensors, metadata=metadata)
+
+
+def _are_numbers(tensors: dict[str, Tensor]) -> bool:
+    real = all(not one.is_complex() and one.dtype != torch.bool for one in tensors.values())
+    return real and tensors["W"].is_floating_point() and bool(torch.isfinite(tensors["W"]).all())
 
 
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
@@ -136,7 +162,7 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     at = network.layer(layer)
     folders = [Path(folder)] if folder is not None else [fitted_importance(), BUNDLED_IMPORTANCE]
     paths = [_path(place, network.name, network.weights_sha256, at.name) for place in folders]
-    found = [read_importance(path, network, at) for path in paths if path.is_file()]
+    found = [read_importance(path, network, at) for path in paths if is_file(path)]
     if found:
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(

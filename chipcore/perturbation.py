@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from chipcore.errors import ChipError
 from chipcore.suffix import Suffix
 
 Target = Literal["score", "probability"]
@@ -33,16 +34,42 @@ def perturbed_scores(
     """
     photographs, samples, _channels = gates.shape
     at_once, each = max(1, batch // samples), min(batch, samples)
-    rows = []
+    rows: list[Tensor] = []
+    first = 0
     with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         prepared = suffix.prepare(features)
-        for first in range(0, photographs, at_once):
+        while first < photographs:
             some = slice(first, first + at_once)
             wanted = active[some].any(0).nonzero().flatten() if active is not None and suffix.selects_classes else None
             beside = tuple(value[some] if batched else value for value, batched in zip(carried, suffix.batched, strict=True))
-            parts = [suffix.scores(prepared[some], beside, gates[some, start : start + each], wanted) for start in range(0, samples, each)]
+            parts = _in_parts(suffix, prepared[some], beside, gates[some], wanted, each)
+            if parts is None:
+                at_once, each = _fewer(at_once, each, features.device)
+                continue
             scores = torch.cat(parts, dim=1).to(features.dtype)
             if wanted is not None and active is not None:
                 scores = scores.new_zeros(*scores.shape[:2], active.shape[1]).index_copy_(2, wanted, scores)
             rows.append(scores)
+            first += at_once
     return torch.cat(rows)
+
+
+def _in_parts(
+    suffix: Suffix, prepared: Tensor, carried: tuple[Tensor, ...], gates: Tensor, wanted: Tensor | None, each: int
+) -> list[Tensor] | None:
+    """Scores of a few photographs, ``each`` gate samples at once; None where a GPU's memory does not suffice."""
+    try:
+        return [suffix.scores(prepared, carried, gates[:, start : start + each], wanted) for start in range(0, gates.shape[1], each)]
+    except torch.OutOfMemoryError:
+        return None  # and with it go the tensors that the failed pass has left
+
+
+def _fewer(at_once: int, each: int, device: torch.device) -> tuple[int, int]:
+    """Half as many gate samples at once, then half as many photographs: somebody else may have taken the memory meanwhile."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if each > 1:
+        return at_once, each // 2
+    if at_once > 1:
+        return at_once // 2, each
+    raise ChipError("the GPU's memory does not suffice for a single gated network; free some of it, or give --device cpu.")

@@ -41,7 +41,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for allowed, sentence in (
-            (self.gates >= 1, f"gates is {self.gates}; give at least 1."),
+            (isinstance(self.gates, int) and self.gates >= 1, f"gates is {self.gates}; give at least 1."),
             (self.target in ("score", "probability"), f"target is {self.target!r}; give score or probability."),
             (self.draw in get_args(Draw), f"draw is {self.draw!r}; give {', '.join(get_args(Draw))}."),
             (self.sigma2 is None or 0 < self.sigma2 < float("inf"), f"sigma2 is {self.sigma2}; give a number above 0."),
@@ -52,7 +52,7 @@ class FitSettings:
             (0 <= self.background <= 1, f"background is {self.background}; give a share from 0 to 1."),
             (0 < self.cutoff <= 1, f"cutoff is {self.cutoff}; give a probability above 0."),
             (0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; give a share from 0 to 0.5."),
-            (self.min_evidence >= 0, f"min_evidence is {self.min_evidence}; give 0 or more."),
+            (0 <= self.min_evidence < float("inf"), f"min_evidence is {self.min_evidence}; give 0 or more."),
             (self.precision in ("float32", "bfloat16"), f"precision is {self.precision!r}; give float32 or bfloat16."),
         ):
             if not allowed:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterable
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import platformdirs
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from chipcore.errors import ChipError
 
+if sys.platform != "win32":  # two fits in one folder are not kept apart there
+    import fcntl
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUNDLED_IMPORTANCE = ASSETS / "importance"
+_ABANDONED = 3600.0  # seconds after which a half-written file is that of a process that was killed
 
 
 def cache_dir() -> Path:
@@ -28,6 +37,14 @@ def fitted_importance() -> Path:
     return cache_dir() / "importance"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is no reason to fail."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, in a folder that may not be read, or with a zero byte
+        return False
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside ``path``, flush it to disk, and rename it into place.
 
@@ -37,22 +54,87 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        _clear_away(path)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        # With the rights that any new file would have; mkstemp's are for its owner alone, and asking for the umask
+        # changes it for every thread.
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = beside
         write(temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes files that only the owner can read; give it what any new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
-    except OSError as error:
-        raise ChipError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder.") from None
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
+        reason = "the disk is full or has failed" if isinstance(error, RuntimeError) else getattr(error, "strerror", None) or str(error)
+        raise ChipError(f"cannot write {path}: {reason}; free some space or choose another folder.") from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """safetensors and torch have errors of their own for a disk that is full."""
+    of_torch = isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("PytorchStreamWriter", "inline_container", "iostream")
+    )
+    return of_torch or isinstance(error, OSError | SafetensorError)
+
+
+def _clear_away(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left beside it."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                old.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Say now, not after hours of work, that nothing can be written below ``folder``; makes the folder."""
+    write_whole(folder / ".writable", lambda _path: None)
+    (folder / ".writable").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Keep every other process and thread that asks out of ``folder`` meanwhile; makes the folder.
+
+    The lock belongs to the open folder, so nothing is left behind by a process that is killed. Where the folder is
+    taken and ``wait`` is False, raises ``ChipError``.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        handle = _open_and_lock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise ChipError(f"{folder} is in use by another fit; wait until that has ended, or give another folder with --out.") from None
+    except OSError as error:
+        raise ChipError(f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder.") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # something is in it
+            folder.rmdir()
+        os.close(handle)
+
+
+def _open_and_lock(folder: Path, how: int) -> int:
+    assert sys.platform != "win32"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, how)
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+                return handle
+        except FileNotFoundError:
+            pass  # whoever held it took it away: begin again with a new one
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def sha256_of_tensors(named: Iterable[tuple[str, Tensor]]) -> str:

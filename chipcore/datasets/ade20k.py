@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from chipcore.datasets.coco import read_rgb
-from chipcore.datasets.folder import Photographs
+from chipcore.datasets.folder import Photographs, existing_folder
 from chipcore.errors import DataError
 
 # The object's number in SceneParse150 and in _seg.png (objectInfo150.csv, mapFromADE.txt); 0: only the JSON of 2021 knows it.
@@ -98,7 +98,7 @@ def _read_json(path: Path) -> dict[str, object]:
     try:
         # The release is Latin-1 in places.
         content = json.loads(path.read_bytes().decode("utf-8", errors="replace"))["annotation"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is not a whole annotation of ADE20K 2021.") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a whole annotation of ADE20K 2021.")
@@ -111,7 +111,7 @@ def _objects(path: Path) -> list[tuple[int, set[str]]]:
     try:
         whole = [one for one in listed if int(one["parts"]["part_level"]) == 0] if isinstance(listed, list) else []
         return [(int(one["name_ndx"]), {name.strip() for name in str(one["name"]).split(",")}) for one in whole]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # JSON may hold Infinity
         raise DataError(f"{path} is not a whole annotation of ADE20K 2021.") from None
 
 
@@ -121,9 +121,7 @@ def open_ade20k(folder: str | Path) -> Scenes:
     Raises ``DataError`` where there is none. A scene whose JSON is broken or whose photograph is missing is
     named in ``broken``.
     """
-    root = Path(folder).resolve()
-    if not root.is_dir():
-        raise DataError(f"{folder} is not a folder; give a folder of ADE20K.")
+    root = existing_folder(folder)
     photographs: dict[str, Path] = {}
     segments: list[Path] = []
     challenge: list[tuple[Path, Path]] = []
@@ -198,7 +196,11 @@ def _scene_categories(root: Path) -> dict[str, str]:
     """Scenes by photograph from ``sceneCategories.txt`` of SceneParse150, where it is there."""
     found: dict[str, str] = {}
     for file in sorted(root.rglob("sceneCategories.txt")):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        for line in lines:
             stem, _, scene = line.strip().partition(" ")
             found[stem] = scene_key(scene)
     return found

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -119,7 +120,9 @@ def read_rgb(path: Path) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{path} has {image.width} x {image.height} pixels; that is no annotation.")
             return np.asarray(image.convert("RGB")).astype(np.int64)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except DataError:
+        raise
+    except Exception:  # Pillow's readers raise whatever comes up in a damaged file
         raise DataError(f"{path} is not a whole PNG.") from None
 
 
@@ -148,15 +151,23 @@ def open_coco(folder: str | Path) -> Panoptic:
                 listed: dict[str, tuple[int, ...]] = {}
                 for segment in annotation["segments_info"]:
                     category = categories[int(segment["category_id"])]
-                    listed[category] = (*listed.get(category, ()), int(segment["id"]))
+                    listed[category] = (*listed.get(category, ()), _colour(segment["id"]))
                 masks[name], segments[name] = pngs[number], listed
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise DataError(f"{file} is not a whole panoptic annotation of COCO.") from None
     if not masks:
         raise DataError(
             f"{folder} holds no photograph with a panoptic mask of COCO; give the folder of photographs, masks and panoptic JSON."
         )
     return Panoptic(Photographs(found.root, tuple(name for name in found.names if name in masks)), masks, segments)
+
+
+def _colour(segment: Any) -> int:
+    """A segment's id, which is a colour: R + 256 G + 65536 B."""
+    number = int(segment)
+    if not 0 <= number < 1 << 24:
+        raise ValueError(f"{number} is no colour")
+    return number
 
 
 def _number(name: str) -> int:

@@ -22,11 +22,13 @@ from chipcore.images import SUFFIXES, InputGeometry, open_image
 class Photographs:
     """Photographs by their path below a root, in a fixed order.
 
-    ``fingerprint`` identifies the set by names and file sizes.
+    ``fingerprint`` identifies the set by names and file sizes. ``closed`` has a sentence for every folder below the
+    root that may not be read.
     """
 
     root: Path
     names: tuple[str, ...]
+    closed: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -35,7 +37,11 @@ class Photographs:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in self.names:
-            digest.update(f"{name}\0{(self.root / name).stat().st_size}\n".encode())
+            try:
+                size = os.stat(os.path.join(self.root, name)).st_size
+            except OSError:  # a link to nothing, or gone since
+                size = -1
+            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def per_folder(self, most: int, folders: Sequence[str] = ()) -> Photographs:
@@ -49,7 +55,7 @@ class Photographs:
             taken[folder] = taken.get(folder, 0) + 1
             if not most or taken[folder] <= most:
                 names.append(name)
-        return Photographs(self.root, tuple(names))
+        return Photographs(self.root, tuple(names), self.closed)
 
     def held_out(self, share: float) -> frozenset[str]:
         """The photographs kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
@@ -58,7 +64,7 @@ class Photographs:
             folders.setdefault(os.path.dirname(name), []).append(name)
         chosen: list[str] = []
         for members in folders.values():
-            ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode()).digest())
+            ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
             chosen += ranked[: int(share * len(members) + 0.5)] if len(members) > 1 else []
         return frozenset(chosen)
 
@@ -68,23 +74,41 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
 
     Symbolic links to folders are not followed. Raises ``DataError`` where there is nothing to use.
     """
-    roots = [Path(folder).resolve() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
-    if not roots:
+    given = [folders] if isinstance(folders, str | Path) else list(folders)
+    if not given:
         raise DataError("no folder of photographs was given; name one.")
-    for root in roots:
-        if not root.is_dir():
-            raise DataError(f"{root} is not a folder; give a folder of photographs or of class folders.")
+    roots = [existing_folder(one) for one in given]
     common = Path(os.path.commonpath(roots))
     names: dict[str, None] = {}
+    closed: list[str] = []
+
+    def keep_out(error: OSError) -> None:
+        closed.append(f"{error.filename} may not be read ({error.strerror}); check its permissions.")
+
     for root in roots:
-        for parent, folders_below, files in os.walk(root):
+        for parent, folders_below, files in os.walk(root, onerror=keep_out):
             folders_below.sort()
+            below = "" if Path(parent) == common else os.path.relpath(parent, common)
             for file in sorted(files):
                 if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                    names[str((Path(parent) / file).relative_to(common))] = None
+                    names[os.path.join(below, file)] = None
     if not names:
-        raise DataError(f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder.")
-    return Photographs(common, tuple(names))
+        raise DataError(
+            closed[0] if closed else f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder."
+        )
+    return Photographs(common, tuple(names), tuple(closed))
+
+
+def existing_folder(given: Path | str) -> Path:
+    """The resolved path of a folder; ``DataError`` where there is none."""
+    try:
+        root = Path(given).resolve()
+        there = root.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        there = False
+    if not there:
+        raise DataError(f"{given} is not a folder; give a folder of photographs or of class folders.")
+    return root
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from chipcore.errors import DataError
 
 _PHOTOGRAPHS, _ANNOTATIONS = Path("Data", "CLS-LOC"), Path("Annotations", "CLS-LOC")
 _MOST_BYTES = 1 << 20  # the largest XML of ILSVRC has 30 kB
+_MOST_PIXELS = 1 << 20  # on a side
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def read_annotation(path: Path) -> Annotation:
         text = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # a zero byte in a name is a ValueError
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from None
     return parse_annotation(text, str(path))
 
 
@@ -77,8 +78,8 @@ def parse_annotation(text: bytes, path: str) -> Annotation:
     Where an XML lists objects of several classes, those of the first object's class count: ILSVRC gives every
     photograph one class. Raises ``DataError`` with one sentence where it is broken.
     """
-    # A doctype is where entity bombs live, and no annotation has one.
-    if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+    # A doctype is where entity bombs live, and no annotation has one; zero bytes would hide it in UTF-16.
+    if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
         raise DataError(f"{path} is not an annotation of ILSVRC.")
     try:
         document = ET.fromstring(text)  # noqa: S314 (no doctype, see above)
@@ -96,13 +97,13 @@ def parse_annotation(text: bytes, path: str) -> Annotation:
         ]
     except (ValueError, OverflowError):
         raise DataError(f"{path} lacks a number for its size or a box.") from None
-    if min(size) < 1:
+    if min(size) < 1 or max(size) > _MOST_PIXELS:
         raise DataError(f"{path} gives the photograph a size of {size[0]} x {size[1]}.")
     if not objects or not objects[0][0]:
         raise DataError(f"{path} names no object.")
     synset = objects[0][0].strip()
     boxes = tuple((x0, y0, x1, y1) for name, (x0, y0, x1, y1) in objects if name.strip() == synset)
     for x0, y0, x1, y1 in boxes:
-        if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 >= size[0] or y0 >= size[1]:
+        if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 >= size[0] or y0 >= size[1] or max(map(abs, (x0, y0, x1, y1))) > _MOST_PIXELS:
             raise DataError(f"{path} has a box {(x0, y0, x1, y1)} that is empty or outside {size[0]} x {size[1]} pixels.")
     return Annotation(size, synset, boxes)

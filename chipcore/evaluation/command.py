@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +24,7 @@ from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.table import table
 from chipcore.methods import METHODS
 from chipcore.networks import Network
-from chipcore.store import write_whole
+from chipcore.store import check_writable, write_whole
 
 Load = Callable[[argparse.Namespace], Network]
 
@@ -155,11 +154,9 @@ def _bar(unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
 
 def _check_writable(path: Path) -> None:
     """Say now, not after hours of measuring, that the result can't be written."""
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SettingsError(f"--json {path} cannot be written; give a file in a folder of yours.")
+    if path.is_dir():
+        raise SettingsError(f"--json {path} is a folder; give a file.")
+    check_writable(path.parent)
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,8 @@ from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
 from chipcore.suffix import Activations
 
+MOST = 100_000  # of samples, steps and the like
+
 
 @dataclass(frozen=True)
 class Properties:
@@ -152,11 +154,12 @@ class Method:
                 raise UnknownName(f"option of {self.name}", name, self.options)
             whole = isinstance(self.options[name], int)
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not number or not (1 if whole and name != "seed" else 0) <= value < 1e9:
+            counts = whole and name != "seed"
+            # More would not end today, or not fit into memory.
+            if not number or not (1 if counts else 0) <= value <= (MOST if counts else 2**32 - 1):
                 kind = "a whole number" if whole else "a number"
-                raise SettingsError(
-                    f"{name} of {self.name} is {value!r}; give {kind} {'above 0' if whole and name != 'seed' else 'of 0 or more'}."
-                )
+                limits = f"above 0, at most {MOST:,}" if counts else "of 0 or more, below 2^32"
+                raise SettingsError(f"{name} of {self.name} is {value!r}; give {kind} {limits}.")
         return {**self.options, **given}
 
 
@@ -251,6 +254,8 @@ def explain_view(
     # Every caption shows f^c; where the method begins with the features, one pass serves both.
     with torch.inference_mode():
         activations = network.trunk(inputs, chosen.layers(network, at))
+        if not bool(activations.scores.isfinite().all()):
+            raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
         probability = float(activations.scores.softmax(1)[0, index])
     if not chosen.from_features:
         start = time.perf_counter()

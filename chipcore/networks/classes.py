@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,8 +49,8 @@ class Classes:
         ``UnknownName`` with the nearest names where nothing fits or more than one class does.
         """
         text = str(wanted).strip()
-        if text.lstrip("-").isdigit():
-            if not 0 <= int(text) < len(self):
+        if re.fullmatch(r"-?[0-9]+", text):
+            if len(text) > 12 or not 0 <= int(text) < len(self):
                 raise ChipError(f"class {text} is out of range; this network has classes 0 to {len(self) - 1}.")
             return int(text)
         if text in self.synsets:

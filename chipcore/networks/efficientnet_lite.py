@@ -116,9 +116,13 @@ def convert_published(weights: Mapping[str, Tensor], network: EfficientNetLite) 
 
 def _with_position(name: str, network: EfficientNetLite) -> str:
     """``blocks.1.depthwise.conv.weight`` -> ``blocks.1.depthwise.1.weight``."""
-    parent, kind, tensor = re.sub(r"\.(conv|bn)\.", r"|\1|", name).split("|") if re.search(r"\.(conv|bn)\.", name) else (name, "", "")
-    if not kind:
+    found = re.fullmatch(r"(.+?)\.(conv|bn)\.(.+)", name)
+    if not found:
         return name
+    parent, kind, tensor = found.groups()
     wanted = nn.Conv2d if kind == "conv" else nn.BatchNorm2d
-    position = next(i for i, part in enumerate(network.get_submodule(parent).children()) if isinstance(part, wanted))
+    try:
+        position = next(i for i, part in enumerate(network.get_submodule(parent).children()) if isinstance(part, wanted))
+    except (AttributeError, StopIteration):  # a block that a larger network has: loading says so
+        return name
     return f"{parent}.{position}.{tensor}"

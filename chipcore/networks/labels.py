@@ -19,6 +19,7 @@ from typing import Any
 
 from chipcore.errors import DataError
 from chipcore.networks.classes import Classes
+from chipcore.store import is_file
 
 _SYNSET = re.compile(r"n\d{8}")
 _NAME_WORDS = ("name", "class_name", "classname", "label", "category", "scene", "class")  # the first that is there holds the names
@@ -33,7 +34,7 @@ def read_labels(path: str | Path) -> Classes:
     says, or that names two classes alike.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"there is no file of labels {path}; check the path.")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -43,7 +44,7 @@ def read_labels(path: str | Path) -> Classes:
         raise DataError(f"{path} cannot be read: {error.strerror}; check its permissions.") from None
     try:
         rows = {".json": _json, ".csv": _csv, ".tsv": _csv}.get(path.suffix.lower(), _text)(text)
-    except (ValueError, csv.Error) as error:  # a JSONDecodeError is a ValueError
+    except (ValueError, csv.Error, RecursionError) as error:  # a JSONDecodeError is a ValueError
         raise DataError(f"{path} holds no labels we can read ({error}); give one name a line.") from None
     if not rows:
         raise DataError(f"{path} holds no labels; give one name a line.")

@@ -17,6 +17,7 @@ from chipcore.networks.own import count_outputs, recipe
 from chipcore.networks.sheet import Sheet, read_sheet
 from chipcore.networks.weights import load_strictly, read_state_dict
 from chipcore.networks.zoo import ENTRIES
+from chipcore.store import is_file
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
@@ -57,7 +58,7 @@ def load_network(
         SettingsError, DataError: the TOML, the flags or the labels. ChipError: the network itself.
     """
     file = Path(checkpoint) if checkpoint is not None else None
-    if file is not None and not file.is_file():
+    if file is not None and not is_file(file):
         raise CheckpointError(f"there is no checkpoint file {file}; check the path.")
     said = Sheet(
         name, None, size, fit, None, tuple(mean) if mean is not None else None, tuple(std) if std is not None else None,
@@ -80,7 +81,8 @@ def load_network(
         source = str(file) if file is not None else "published weights"
         if named.entry is not None:
             weights = named.entry.fitting(weights, model)
-        load_strictly(model, weights, named.name, source, len(classes) if classes is not None else 1000)
+        count = len(classes if classes is not None else named.classes() if named.classes is not None else ()) or 1000
+        load_strictly(model, weights, named.name, source, count)
     if named.entry is not None:
         classes = classes or named.entry.classes()
         if geometry.size != named.geometry.size:  # too small a size is the user's mistake: say so

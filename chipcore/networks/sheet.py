@@ -27,6 +27,7 @@ from typing import Any, get_args
 
 from chipcore.errors import SettingsError
 from chipcore.images import Fit, InputGeometry
+from chipcore.store import is_file
 
 Layers = tuple[tuple[str, str], ...]
 
@@ -73,11 +74,11 @@ class Sheet:
 def read_sheet(checkpoint: Path | None) -> Sheet:
     """The sheet beside a checkpoint, or an empty one. Raises ``SettingsError`` with one sentence."""
     path = checkpoint.with_suffix(".toml") if checkpoint is not None else None
-    if path is None or not path.is_file():
+    if path is None or not is_file(path):
         return Sheet()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # what is no TOML or no UTF-8 is a ValueError
         raise SettingsError(f"{path} is not TOML we can read ({error}); mend it or move it away.") from None
     read: dict[str, Any] = {}
     for key, value in content.items():

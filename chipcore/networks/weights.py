@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from chipcore import vision
 from chipcore.errors import CheckpointError
-from chipcore.store import ASSETS
+from chipcore.store import ASSETS, is_file
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a checkpoint file; nothing in it is executed."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"there is no checkpoint file {path}; check the path.")
     try:
         if path.suffix == ".safetensors":
@@ -28,7 +28,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for a damaged file
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise CheckpointError(
                 f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
             ) from None
@@ -36,9 +36,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and _is_plain(v) for k, v in content.items()):
         raise CheckpointError(f"{path} holds no state_dict (tensors by name); save model.state_dict().")
     return {key.removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
+
+
+def _is_plain(value: object) -> bool:
+    """A tensor of real numbers, one after another in memory."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_complex() or value.is_meta)
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, classes: int = 0) -> None:

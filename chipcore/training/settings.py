@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class TrainSettings:
             raise SettingsError(f"width is {self.width} channels; give 1 to 64 (VGG16 itself has 64).")
         if self.batch < 2:
             raise SettingsError(f"batch is {self.batch} photographs; batch norm needs at least 2.")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"the learning rate is {self.learning_rate}; give a number above 0.")
 
     @property

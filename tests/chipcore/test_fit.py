@@ -227,7 +227,7 @@ def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path
     settings = FitSettings(gates=8, held_out=0.0, min_evidence=0.1)
     targets = [squeezenet.classes.index(one) for one in ("n02391049", "n02129604")]
     perturbed: list[tuple[int, ...]] = []
-    original = chipcore.fit.__globals__["perturbed_scores"]
+    original = chipcore.fit.__wrapped__.__globals__["perturbed_scores"]
 
     def watched(*given: object) -> torch.Tensor:
         perturbed.append(tuple(given[3].shape))  # type: ignore[attr-defined]
@@ -236,13 +236,13 @@ def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path
     def whole(*given: object) -> torch.Tensor:
         return original(*given[:6])
 
-    monkeypatch.setitem(chipcore.fit.__globals__, "perturbed_scores", watched)
+    monkeypatch.setitem(chipcore.fit.__wrapped__.__globals__, "perturbed_scores", watched)
     some = chipcore.fit(squeezenet, ["fire9"], photographs, settings, classes=targets)["fire9"]
     f = torch.cat([squeezenet.probabilities(squeezenet.input(open_image(photographs.root / name))) for name in photographs.names])
     speak = int((f[:, targets] >= settings.cutoff).any(1).sum())
     assert 2 <= speak <= 4, "the bananas speak for neither class"
     assert sum(shape[0] for shape in perturbed) == speak
-    monkeypatch.setitem(chipcore.fit.__globals__, "perturbed_scores", whole)
+    monkeypatch.setitem(chipcore.fit.__wrapped__.__globals__, "perturbed_scores", whole)
     every = chipcore.fit(squeezenet, ["fire9"], photographs, settings, classes=targets)["fire9"]
     torch.testing.assert_close(some.W, every.W, rtol=0, atol=1e-4 * float(every.W.abs().max()))
     assert int((some.support > 0).sum()) == 2

@@ -79,7 +79,7 @@ def test_faithfulness(data: Path, rivals: None, tmp_path: Path, capsys: pytest.C
         (["localization", "--data", "DATA/nowhere", "--layer", "head", "--methods", "chip"], "not a folder"),
         (["pointing", "--data", "DATA/classes", "--layer", "head", "--methods", "grandcam"], "there is no method"),
         (["pointing", "--data", "DATA/classes", "--layer", "tail", "--methods", "chip"], "there is no layer"),
-        (["faithfulness", "--data", "DATA/classes", "--layer", "head", "--methods", "chip", "--json", "/"], "cannot be written"),
+        (["faithfulness", "--data", "DATA/classes", "--layer", "head", "--methods", "chip", "--json", "/"], "is a folder"),
         (["faithfulness", "--data", "DATA/classes", "--layer", "head", "--methods", "chip", "--limit", "-1"], "whole number"),
         (["localisation"], "invalid choice"),
     ],
