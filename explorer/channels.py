@@ -159,11 +159,13 @@ def counts(importance: Importance, indices: Sequence[int]) -> list[Counts]:
     """The counts of some classes' rows."""
     W = importance.W[list(indices)]
     top = W.amax(dim=1, keepdim=True)
-    numbers = [(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), ((top * THOUSANDTH < W) & (W > 0)).sum(1)]
-    columns = [column.tolist() for column in (*numbers, *(each[list(indices)] for each in (importance.r2, importance.loyalty, importance.images)))]
+    whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), ((top * THOUSANDTH < W) & (W > 0)).sum(1)], dim=1).tolist()
     return [
-        Counts(index, *(int(one) for one in row[:4]), float(row[4]), float(row[5]), int(row[6]), importance.evidence(index))
-        for index, *row in zip(indices, *columns, strict=True)
+        Counts(
+            index, nonzero, positive, negative, above, float(importance.r2[index]), float(importance.loyalty[index]),
+            int(importance.images[index]), importance.evidence(index),
+        )
+        for index, (nonzero, positive, negative, above) in zip(indices, whole, strict=True)
     ]  # fmt: skip
 
 

@@ -25,8 +25,15 @@ class _Choice:
     most: int
 
 
-_SHOWN = _Choice("classes", "Classes", "Type a name or a synset. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.", MOST)
-_COMPARED = _Choice("venn", "Compare two or three", "At the start: the chosen class, the one that shares most with it, and the one that shares least.", 3)
+_SHOWN = _Choice(
+    "classes",
+    "Classes",
+    "Type a name or a synset. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.",
+    MOST,
+)
+_COMPARED = _Choice(
+    "venn", "Compare two or three", "At the start: the chosen class, the one that shares most with it, and the one that shares least.", 3
+)
 
 
 def choose(network: Network, fitted: Sequence[int], start: Sequence[int], *, disabled: bool) -> tuple[list[int], list[int]]:

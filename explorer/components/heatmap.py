@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -30,12 +29,8 @@ def heatmap(data: bytes, key: str, on_cell: Callable[[int, int], None]) -> None:
 
     def clicked() -> None:
         cell = getattr(st.session_state[key], "cell", None)
-        if _is_cell(cell):
+        # What a browser sends is what anybody may send.
+        if isinstance(cell, dict) and type(cell.get("class")) is type(cell.get("channel")) is int:
             on_cell(cell["class"], cell["channel"])
 
     _mount(data=data, key=key, on_cell_change=clicked)
-
-
-def _is_cell(cell: Any) -> bool:
-    """What a browser sends is what anybody may send."""
-    return isinstance(cell, dict) and all(type(cell.get(name)) is int for name in ("class", "channel"))

@@ -29,9 +29,13 @@ def venn_picture(regions: Sequence[Region], labels: Sequence[str], style: Look) 
     two = len(labels) == 2
     wrapped = [_wrapped(label) for label in labels]
     if two:
-        diagram = venn2(sizes, wrapped, set_colors=style.colours[:2], alpha=0.5, layout_algorithm=Layout2(fixed_subset_sizes=(1,) * 3), ax=ax)
+        diagram = venn2(
+            sizes, wrapped, set_colors=style.colours[:2], alpha=0.5, layout_algorithm=Layout2(fixed_subset_sizes=(1,) * 3), ax=ax
+        )
     else:
-        diagram = venn3(sizes, wrapped, set_colors=style.colours[:3], alpha=0.5, layout_algorithm=Layout3(fixed_subset_sizes=(1,) * 7), ax=ax)
+        diagram = venn3(
+            sizes, wrapped, set_colors=style.colours[:3], alpha=0.5, layout_algorithm=Layout3(fixed_subset_sizes=(1,) * 7), ax=ax
+        )
     for region in regions:
         text = diagram.get_label_by_id(region.name)
         few = 0 < len(region.channels) <= _NAMED and sum(region.members) == 1

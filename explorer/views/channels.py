@@ -41,7 +41,10 @@ def show(selection: Selection) -> None:
         return
     network = selection.network
     if not channels.fitted(importance):
-        st.info(f"**No class has a row of W at {plain(layer.name)}.** Fit W on photographs of the classes you want to compare.", icon=":material/block:")
+        st.info(
+            f"**No class has a row of W at {plain(layer.name)}.** Fit W on photographs of the classes you want to compare.",
+            icon=":material/block:",
+        )
         return
     rows = _rows(selection, importance)
     if not rows:
@@ -115,7 +118,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     labels = [_label(network, importance, index) for index in rows]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         order = st.segmented_control(
-            "Channels in order", list(ORDERS), format_func=ORDERS.__getitem__, default="similar", required=True, key="order", bind="query-params",
+            "Channels in order", list(ORDERS), format_func=ORDERS.__getitem__, default="similar", required=True, key="sort", bind="query-params",
             help=f"By number; by importance for {network.classes.labels[target]}; or clustered, so that channels stand together that matter "
             "for the same classes.",
         )  # fmt: skip
@@ -314,5 +317,3 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
             "evidence (photographs’ worth)": st.column_config.NumberColumn(format="%.1f", help="The sum of the class’s probability over the photographs."),
         },
     )  # fmt: skip
-
-
