@@ -1,0 +1,143 @@
+"""Pictures of the six lessons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from chipcore import render
+from explorer.figures.paper import Look, axes, drawing, figure
+
+_SIDE = 150  # pixels of one feature map
+
+
+def gates_picture(gate: Tensor, style: Look, columns: int = 64) -> Image.Image:
+    """One little square a channel, in reading order: filled where its gate (K,) is open."""
+    count = len(gate)
+    columns = min(columns, count)
+    cell = min(48, 1280 // columns)
+    gap = max(2, cell // 7)
+    picture = Image.new("RGB", (columns * cell, math.ceil(count / columns) * cell), style.paper)
+    draw = ImageDraw.Draw(picture)
+    for k, opened in enumerate(gate.tolist()):
+        x, y = k % columns * cell, k // columns * cell
+        box = (x + gap // 2, y + gap // 2, x + cell - gap, y + cell - gap)
+        if opened:
+            draw.rectangle(box, fill=style.colours[0])
+        else:
+            draw.rectangle(box, outline=style.quiet, width=1 if cell < 24 else 2)
+    return picture
+
+
+def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colour_map: str, style: Look) -> Image.Image:
+    """Channels ``shown`` of A (K, u, v) above, and d_k A_k below, each channel on its own scale.
+
+    A closed channel is zero everywhere, so it is drawn in the colour of zero.
+    """
+    gap, left, top = 14, 64, 30
+    sheet = Image.new("RGB", (left + len(shown) * (_SIDE + gap), top + 2 * (_SIDE + gap)), style.paper)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 19)
+    for row, words in enumerate(("A", "d · A")):
+        draw.text((0, top + row * (_SIDE + gap) + _SIDE / 2), words, fill=style.ink, font=font, anchor="lm")
+    for column, k in enumerate(shown):
+        x = left + column * (_SIDE + gap)
+        opened = bool(gate[k])
+        draw.text(
+            (x + _SIDE / 2, 12),
+            f"k = {k} · {'open' if opened else 'closed'}",
+            fill=style.ink if opened else style.quiet,
+            font=font.font_variant(size=15),
+            anchor="mm",
+        )
+        values = features[k].float().clamp(min=0)
+        values = values / values.max() if values.max() > 0 else values
+        for row, shares in enumerate((values, values * opened)):
+            picture = Image.fromarray(render.colour(shares.numpy(), colour_map)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+            sheet.paste(picture, (x, top + row * (_SIDE + gap)))
+    return sheet
+
+
+def proximity_curve(channels: int, sigma2: float, closed: int, style: Look) -> Image.Image:
+    """h(d) of Eq. 8 against the number of closed channels, with this gate's point."""
+    drawn = figure(760, 420)
+    ax = axes(drawn, style, across="closed channels", up="weight h(d)")
+    numbers = np.linspace(0, channels, 200)
+    ax.plot(numbers, np.exp(-numbers / sigma2), color=style.colours[1], linewidth=2.5)
+    here = math.exp(-closed / sigma2)
+    ax.vlines(closed, 0, here, color=style.quiet, linewidth=1, linestyle="dotted")
+    ax.plot([closed], [here], "o", color=style.colours[0], markersize=12)
+    right = closed > channels * 0.65
+    ax.annotate(
+        "this gate",
+        (closed, here),
+        (-14 if right else 14, 10),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        color=style.ink,
+        fontsize=13,
+    )
+    ax.set_xlim(0, channels)
+    ax.set_ylim(0, 1.08)
+    drawn.subplots_adjust(left=0.1, right=0.97, top=0.97, bottom=0.15)
+    return drawing(drawn, style)
+
+
+def path_picture(
+    ratios: Sequence[float], support: Sequence[int], r2: Sequence[float], held_out: Sequence[float], chosen: int, style: Look,
+) -> Image.Image:  # fmt: skip
+    """The lasso path: R2 of fitted and of held-out gates above, the number of channels in use below, against lambda."""
+    drawn = figure(640, 520)
+    upper, lower = drawn.subplots(2, 1, sharex=True)
+    for ax, words in ((upper, "R²"), (lower, "channels in use")):
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("bottom", "left"):
+            ax.spines[side].set_color(style.quiet)
+        ax.set_facecolor("none")
+        ax.tick_params(colors=style.ink, labelsize=11)
+        ax.set_ylabel(words, color=style.ink, fontsize=12)
+        ax.axvline(ratios[chosen], color=style.quiet, linewidth=1, linestyle="dotted")
+    for values, colour, words in ((r2, style.colours[0], "gates it was fitted on"), (held_out, style.colours[1], "gates it never saw")):
+        upper.plot(ratios, values, "o-", color=colour, markersize=4, label=words)
+        upper.plot(ratios[chosen], values[chosen], "o", color=colour, markersize=11)
+    upper.set_ylim(min(0.0, max(-0.5, np.nanmin([*r2, *held_out]))) - 0.05, 1.05)
+    upper.legend(frameon=False, labelcolor=style.ink, fontsize=11, loc="lower right")
+    lower.plot(ratios, support, "o-", color=style.colours[2], markersize=4)
+    lower.plot(ratios[chosen], support[chosen], "o", color=style.colours[2], markersize=11)
+    lower.set_ylim(bottom=0)
+    lower.set_xscale("log")
+    lower.invert_xaxis()
+    lower.set_xlabel("λ as a share of the smallest that leaves no channel, from strict to loose", color=style.ink, fontsize=12)
+    drawn.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.12, hspace=0.12)
+    return drawing(drawn, style)
+
+
+def scatter_picture(predicted: Tensor, measured: Tensor, fitted: int, style: Look) -> Image.Image:
+    """What w · z says (N,) against what the gated network said (N,); the first ``fitted`` were learned from."""
+    drawn = figure(640, 520)
+    ax = axes(drawn, style, across="score the gated network gave", up="score that w · z predicts")
+    low, high = float(measured.min()), float(measured.max())
+    ax.plot([low, high], [low, high], color=style.quiet, linewidth=1, linestyle="dotted")
+    for some, colour, words in ((slice(None, fitted), style.colours[0], "fitted"), (slice(fitted, None), style.colours[1], "never seen")):
+        ax.scatter(measured[some], predicted[some], s=16, color=colour, alpha=0.65, linewidths=0, label=words)
+    ax.legend(frameon=False, labelcolor=style.ink, fontsize=11, loc="upper left")
+    drawn.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.12)
+    return drawing(drawn, style)
+
+
+def beside(pictures: Sequence[Image.Image], style: Look, gap: int = 24) -> Image.Image:
+    """Pictures side by side, for keeping."""
+    tall = max(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (sum(picture.width + gap for picture in pictures) - gap, tall), style.paper)
+    x = 0
+    for picture in pictures:
+        sheet.paste(picture, (x, 0))
+        x += picture.width + gap
+    return sheet
