@@ -92,6 +92,7 @@ class HeatMap {
     const paper = rgb(style.getPropertyValue("--st-background-color") || "white");
     this.dark = paper[0] + paper[1] + paper[2] < 384;
     this.ink = style.getPropertyValue("--st-text-color") || "black";
+    this.face = style.fontFamily || "sans-serif";
     this.strong = style.getPropertyValue("--st-primary-color") || "#c2410c";
     const ends = this.dark ? { up: [255, 149, 64], down: [77, 166, 255] } : { up: [190, 54, 6], down: [16, 88, 168] };
     const base = [0, 1, 2].map((i) => paper[i] + (this.dark ? 14 : -7));
@@ -131,7 +132,7 @@ class HeatMap {
     this.measured = this.root.clientWidth;
     const { rows, columns, labels } = this.data;
     const context = this.canvas.getContext("2d");
-    context.font = "13px sans-serif";
+    context.font = `13px ${this.face}`;
     this.left = Math.min(190, 14 + Math.max(...labels.map((label) => context.measureText(label).width)));
     const room = this.frame.clientWidth - this.left - 2;
     this.least = Math.min(WIDEST, Math.max(1, room / columns.length));
@@ -187,14 +188,14 @@ class HeatMap {
     context.clip();
     for (let row = first; row <= last; row++) {
       const marked = rows[row] === chosen || (this.cell && this.cell[0] === row);
-      context.font = `${marked ? "bold " : ""}13px sans-serif`;
+      context.font = `${marked ? "bold " : ""}13px ${this.face}`;
       context.fillStyle = rows[row] === chosen ? this.strong : this.ink;
       let text = labels[row];
       while (text.length > 4 && context.measureText(text).width > this.left - 8) text = text.slice(0, -2).trimEnd() + "\u2026";
       context.fillText(text, this.left - 7, AXIS - y0 + (row + 0.5) * this.height);
     }
     context.restore();
-    context.font = "12px sans-serif";
+    context.font = `12px ${this.face}`;
     context.textAlign = "center";
     context.fillStyle = this.ink;
     const apart = Math.max(1, Math.ceil(36 / this.width)), nice = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((step) => step >= apart) || 1000;

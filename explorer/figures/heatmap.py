@@ -52,12 +52,12 @@ def packed(
 
 
 def _ends(most: str, *, signed: bool, each: bool) -> list[str]:
-    high = "largest" if each else most
+    high = "100%" if each else most
     return [f"-{high}" if signed else "0", high]
 
 
 def scale_words(*, each: bool) -> str:
-    return "weight in each class’s row" if each else "weight, one scale for all classes"
+    return "of each class’s largest weight" if each else "weight, one scale for all"
 
 
 def description(classes: int, channels: int) -> str:

@@ -17,56 +17,48 @@ from explorer.figures.paper import Look, axes, drawing, figure
 _SIDE = 150  # pixels of one feature map
 
 
-def gates_picture(gate: Tensor, style: Look, columns: int = 64) -> Image.Image:
+def gates_picture(gate: Tensor, style: Look) -> Image.Image:
     """One little square a channel, in reading order: filled where its gate (K,) is open."""
     count = len(gate)
-    columns = min(columns, count)
-    cell = min(48, 1280 // columns)
-    gap = max(2, cell // 7)
-    picture = Image.new("RGB", (columns * cell, math.ceil(count / columns) * cell), style.paper)
+    columns = min(count, 32 if count <= 128 else 64)
+    cell, margin = 1240 // columns, 14
+    gap = max(3, cell // 7)
+    picture = Image.new("RGB", (columns * cell + 2 * margin, math.ceil(count / columns) * cell + 2 * margin), style.paper)
     draw = ImageDraw.Draw(picture)
     for k, opened in enumerate(gate.tolist()):
-        x, y = k % columns * cell, k // columns * cell
-        box = (x + gap // 2, y + gap // 2, x + cell - gap, y + cell - gap)
-        if opened:
-            draw.rectangle(box, fill=style.colours[0])
-        else:
-            draw.rectangle(box, outline=style.quiet, width=1 if cell < 24 else 2)
+        x, y = margin + k % columns * cell, margin + k // columns * cell
+        box = (x, y, x + cell - gap, y + cell - gap)
+        draw.rectangle(box, fill=style.colours[0] if opened else None, outline=None if opened else style.quiet)
     return picture
 
 
 def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colour_map: str, style: Look) -> Image.Image:
     """Channels ``shown`` of A (K, u, v) above, and d_k A_k below, each channel on its own scale.
 
-    A closed channel is zero everywhere, so it is drawn in the colour of zero.
+    A closed channel is zero everywhere, so it is drawn in the colour of zero, with the word on it.
     """
-    gap, left, top = 14, 64, 30
+    gap, left, top = 14, 76, 40
     sheet = Image.new("RGB", (left + len(shown) * (_SIDE + gap), top + 2 * (_SIDE + gap)), style.paper)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 19)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 24)
     for row, words in enumerate(("A", "d · A")):
         draw.text((0, top + row * (_SIDE + gap) + _SIDE / 2), words, fill=style.ink, font=font, anchor="lm")
     for column, k in enumerate(shown):
-        x = left + column * (_SIDE + gap)
-        opened = bool(gate[k])
-        draw.text(
-            (x + _SIDE / 2, 12),
-            f"k = {k} · {'open' if opened else 'closed'}",
-            fill=style.ink if opened else style.quiet,
-            font=font.font_variant(size=15),
-            anchor="mm",
-        )
+        x, opened = left + column * (_SIDE + gap), bool(gate[k])
+        draw.text((x + _SIDE / 2, 18), f"k = {k}", fill=style.ink, font=font, anchor="mm")
         values = features[k].float().clamp(min=0)
         values = values / values.max() if values.max() > 0 else values
         for row, shares in enumerate((values, values * opened)):
             picture = Image.fromarray(render.colour(shares.numpy(), colour_map)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(picture, (x, top + row * (_SIDE + gap)))
+        if not opened:
+            draw.text((x + _SIDE / 2, top + 1.5 * _SIDE + gap), "closed", fill="#b8b0a6", font=font, anchor="mm")
     return sheet
 
 
 def proximity_curve(channels: int, sigma2: float, closed: int, style: Look) -> Image.Image:
     """h(d) of Eq. 8 against the number of closed channels, with this gate's point."""
-    drawn = figure(760, 420)
+    drawn = figure(700, 380)
     ax = axes(drawn, style, across="closed channels", up="weight h(d)")
     numbers = np.linspace(0, channels, 200)
     ax.plot(numbers, np.exp(-numbers / sigma2), color=style.colours[1], linewidth=2.5)
@@ -93,7 +85,7 @@ def path_picture(
     ratios: Sequence[float], support: Sequence[int], r2: Sequence[float], held_out: Sequence[float], chosen: int, style: Look,
 ) -> Image.Image:  # fmt: skip
     """The lasso path: R2 of fitted and of held-out gates above, the number of channels in use below, against lambda."""
-    drawn = figure(640, 520)
+    drawn = figure(520, 440)
     upper, lower = drawn.subplots(2, 1, sharex=True)
     for ax, words in ((upper, "R²"), (lower, "channels in use")):
         for side in ("top", "right"):
@@ -114,21 +106,21 @@ def path_picture(
     lower.set_ylim(bottom=0)
     lower.set_xscale("log")
     lower.invert_xaxis()
-    lower.set_xlabel("λ as a share of the smallest that leaves no channel, from strict to loose", color=style.ink, fontsize=12)
-    drawn.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.12, hspace=0.12)
+    lower.set_xlabel("λ, from strict to loose", color=style.ink, fontsize=12)
+    drawn.subplots_adjust(left=0.14, right=0.97, top=0.97, bottom=0.14, hspace=0.12)
     return drawing(drawn, style)
 
 
 def scatter_picture(predicted: Tensor, measured: Tensor, fitted: int, style: Look) -> Image.Image:
     """What w · z says (N,) against what the gated network said (N,); the first ``fitted`` were learned from."""
-    drawn = figure(640, 520)
+    drawn = figure(520, 440)
     ax = axes(drawn, style, across="score the gated network gave", up="score that w · z predicts")
     low, high = float(measured.min()), float(measured.max())
     ax.plot([low, high], [low, high], color=style.quiet, linewidth=1, linestyle="dotted")
     for some, colour, words in ((slice(None, fitted), style.colours[0], "fitted"), (slice(fitted, None), style.colours[1], "never seen")):
         ax.scatter(measured[some], predicted[some], s=16, color=colour, alpha=0.65, linewidths=0, label=words)
     ax.legend(frameon=False, labelcolor=style.ink, fontsize=11, loc="upper left")
-    drawn.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.12)
+    drawn.subplots_adjust(left=0.14, right=0.97, top=0.97, bottom=0.14)
     return drawing(drawn, style)
 
 

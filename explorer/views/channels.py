@@ -20,8 +20,10 @@ from explorer.sidebar import Selection
 from explorer.words import plain
 
 ORDERS = {"number": "by number", "importance": "by importance", "similar": "alike together"}
-LISTED = 60  # channels of a region that get a button of their own
+LISTED = 150  # channels of a region that get a button of their own
+WRAPPED = 20  # of a region; more stand in one line that scrolls
 BRANCHES = 40  # classes in the tree; more can't be read
+PER_CLASS = "per class"
 NEAREST = 12  # classes in the table of neighbours
 
 
@@ -78,7 +80,7 @@ def _rows(selection: Selection, importance: Importance) -> list[int]:
     labels = network.classes.labels
     fitted = channels.fitted(importance)
     start = channels.suggested(importance, target, selection.seen.best(sidebar.PREDICTIONS))
-    picker, everything = st.columns([4, 1], vertical_alignment="bottom")
+    picker, everything = st.columns([3.2, 1.2], vertical_alignment="bottom")
     all_of_them = everything.toggle(f"All {len(fitted):,} fitted classes", key="everyclass", bind="query-params")
     with picker:
         rows, asked = chosen_classes.choose(network, fitted, start, disabled=all_of_them)
@@ -127,11 +129,11 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
             help="Orange: an open channel raises the class’s score. Blue: it lowers it.",
         )  # fmt: skip
         scale = st.segmented_control(
-            "Full strength at", ["each class’s largest", "the largest of all"], default="each class’s largest", required=True, key="strength",
-            bind="query-params",
+            "Strongest colour", [PER_CLASS, "overall"], default=PER_CLASS, required=True, key="strength", bind="query-params",
+            help="At the largest weight of every class, or at the largest of them all.",
         )  # fmt: skip
     W = importance.W.numpy()
-    signed, each = signs == "for and against", scale == "each class’s largest"
+    signed, each = signs == "for and against", scale == PER_CLASS
     columns = _columns(str(order), importance, target, rows)
     drawn = heatmap_figures.packed(W, rows, labels, columns.tolist(), target, signed=signed, each=each)
     # The classes and channels of this picture, for a click that comes back from it.
@@ -202,6 +204,7 @@ def _overlaps(network: Network, layer: Layer, importance: Importance, target: in
     if len(compared) < 2:
         st.info("**A Venn diagram takes two or three classes.** Choose one more.", icon=":material/info:")
         return
+    st.caption("Click a channel’s number to see it in Explore. The circles are drawn equal; the numbers count.")
     left, right = st.columns(2, gap="large")
     with left:
         count = st.slider(
@@ -233,10 +236,10 @@ def _diagram(key: str, layer: Layer, regions: list[Region], compared: list[int],
         place = f"{key}-region-{region.name}"
         st.pills(
             f"**{plain(words)}** · {len(region.channels):,}", list(region.channels[:LISTED]), key=place,
-            on_change=_picked, args=(place, layer.name, owner), help="Click a channel to see it in Explore.",
+            on_change=_picked, args=(place, layer.name, owner), wrap=len(region.channels) <= WRAPPED,
         )  # fmt: skip
         if len(region.channels) > LISTED:
-            st.caption(f"and {len(region.channels) - LISTED:,} more: {', '.join(str(k) for k in region.channels[LISTED:])}")
+            st.caption(f"and {len(region.channels) - LISTED:,} more")
 
 
 def _picked(place: str, layer: str, target: int) -> None:

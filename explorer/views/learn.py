@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
+from explorer import downloads
+from explorer.downloads import Taken
 from explorer.learn import STEPS
 from explorer.sidebar import Selection
 from explorer.views import lessons, lessons_fit
@@ -23,7 +27,7 @@ def show(selection: Selection) -> None:
     st.header(f"{step}. {TITLES[step - 1]}", anchor=False)
     where = f"{plain(selection.network.title)}, layer **{plain(selection.layer.name)}**, class **{plain(selection.label)}**"
     st.caption(f"Step {step} of {len(STEPS)} on your photograph: {where}. Change any of them in the sidebar.")
-    _SHOW[step - 1](selection)
+    taken = _SHOW[step - 1](selection)
     with st.container(horizontal=True, horizontal_alignment="distribute", key="turn"):
         st.button("Back", key="back", icon=":material/arrow_back:", disabled=step == 1, on_click=_turn, args=(step - 1,))
         if step < len(STEPS):
@@ -31,6 +35,19 @@ def show(selection: Selection) -> None:
                 f"Next: {STEPS[step]}", key="next", icon=":material/arrow_forward:", icon_position="right", type="primary",
                 on_click=_turn, args=(step + 1,),
             )  # fmt: skip
+    if taken is not None:
+        _offer(selection, STEPS[step - 1], taken)
+
+
+def _offer(selection: Selection, step: str, taken: Taken) -> None:
+    """The lesson to take home, with what it was made from."""
+    about = {
+        "lesson": step, "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
+        "class": selection.label, "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
+    }  # fmt: skip
+    whole = replace(taken, settings={**about, **taken.settings})
+    stem = f"chip-lesson-{step}-{selection.network.name}-{selection.layer.name}"
+    downloads.offer("learn", stem, lambda: whole, table=bool(taken.table))
 
 
 def _stepper() -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from chipcore import ChipError
 from chipcore.gates import proximity
 from chipcore.suffix import Activations
-from explorer import downloads, figures, learn, lesson
+from explorer import figures, learn, lesson
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
 from explorer.figures import paper
@@ -25,6 +25,7 @@ from explorer.figures.paper import Look
 from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
 
+COLUMNS = (1, 1.5)  # the words, and what there is to do
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
 SHARES = ("1/10", "1/4", "1/2", "1", "2", "4")  # sigma^2 as a share of K
@@ -67,17 +68,6 @@ def image(picture: Image.Image, alternative: str) -> None:
 
 def try_this(words: str) -> None:
     st.markdown(f":material/touch_app: **Try it:** {words}")
-
-
-def offer(selection: Selection, step: str, taken: Taken) -> None:
-    """The lesson to take home, with what it was made from."""
-    about = {
-        "lesson": step, "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
-        "class": selection.label, "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
-    }  # fmt: skip
-    whole = Taken(taken.picture, taken.arrays, taken.table, {**about, **taken.settings}, taken.command)
-    stem = f"chip-lesson-{step}-{selection.network.name}-{selection.layer.name}"
-    downloads.offer("learn", stem, lambda: whole, table=bool(taken.table))
 
 
 def activations(selection: Selection) -> Activations:
@@ -139,10 +129,10 @@ def _settings(chosen: _Gate) -> dict[str, Any]:
 # --- 1 gate -----------------------------------------------------------------------------------------------------
 
 
-def gate(selection: Selection) -> None:
+def gate(selection: Selection) -> Taken:
     """Eq. 1 and 2: channels are closed."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
-    words, doing = st.columns([1, 1.45], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
         try_this("close channels and watch their pictures go out.")
         chosen = _gate(selection)
@@ -158,10 +148,10 @@ def gate(selection: Selection) -> None:
         symbols([
             ("<i>K</i>", "channels of the layer", f"{layer.channels:,}"),
             ("<i>u</i> × <i>v</i>", "pixels of a channel", f"{layer.height} × {layer.width}"),
-            ("<b>d</b>", "the switches: open, closed", f"{chosen.number_open:,} open, {layer.channels - chosen.number_open:,} closed"),
-            (f"<i>d</i><sub>{k}</sub>", f"the switch of channel {k}, the strongest here", str(d)),
+            ("<b>d</b>", "switches that are open", f"{chosen.number_open:,} of {layer.channels:,}"),
+            (f"<i>d</i><sub>{k}</sub>", f"switch of channel {k}, the strongest", str(d)),
             (f"<i>A</i><sub>{k}</sub>", "its mean over all pixels", number(a)),
-            (f"<i>z</i><sub>{k}</sub>", "what is left of that behind the switch", f"{d} · {number(a)} = {number(d * a)}"),
+            (f"<i>z</i><sub>{k}</sub>", "what is left behind the switch", f"{d} · {number(a)} = {number(d * a)}"),
         ])  # fmt: skip
         st.caption("Eq. 1 and 2. The mean of every channel behind its switch is all that CHIP will remember of this gate.")
     with doing:
@@ -173,11 +163,7 @@ def gate(selection: Selection) -> None:
         st.caption(
             f"Above, all {layer.channels:,} switches. Below, the channels that are strongest in this photograph, before and behind theirs."
         )
-    offer(
-        selection,
-        "gate",
-        Taken(maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen)),
-    )
+    return Taken(maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen))
 
 
 # --- 2 predict --------------------------------------------------------------------------------------------------
@@ -193,10 +179,10 @@ def _scores(selection: Selection, chosen: _Gate) -> Tensor:
     )  # fmt: skip
 
 
-def predict(selection: Selection) -> None:
+def predict(selection: Selection) -> Taken:
     """Eq. 3 and 4: the gated network's answer, measured now."""
     target, labels = selection.target, selection.network.classes.labels
-    words, doing = st.columns([1, 1.45], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
         try_this(f"close the important channels first: how soon is {plain(selection.label)} lost? Then the unimportant ones.")
         chosen = _gate(selection)
@@ -208,7 +194,8 @@ def predict(selection: Selection) -> None:
             "With some switches closed we have **another network**. We give it the same photograph and write down what it says. "
             "CHIP asks many such networks: if a class’s score falls whenever a channel is closed, that channel matters for the class."
         )
-        st.latex(r"f(X) = [f^1 \cdots f^C] \qquad g(X, \mathbf d) = [g^1 \cdots g^C]")
+        st.latex(r"f(X) = [f^1 \cdots f^C]")
+        st.latex(r"g(X, \mathbf d) = [g^1 \cdots g^C]")
         symbols([
             ("<i>f</i><sup> c</sup>", f"probability of {selection.label}, all open", percent(float(before[target]))),
             ("", "its score before softmax", number(float(selection.seen.scores[target]))),
@@ -228,7 +215,7 @@ def predict(selection: Selection) -> None:
         f'{index},"{labels[index]}",{float(before[index]):.6f},{float(after[index]):.6f}\n' for index in rows
     )
     arrays = {"gate": chosen.gate.numpy(), "scores_all_open": selection.seen.scores.numpy(), "scores_gated": scores.numpy()}
-    offer(selection, "predict", Taken(pictures.gates_picture(chosen.gate, style()), arrays, table, _settings(chosen)))
+    return Taken(pictures.gates_picture(chosen.gate, style()), arrays, table, _settings(chosen))
 
 
 def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
@@ -248,10 +235,10 @@ def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
 # --- 3 weigh ----------------------------------------------------------------------------------------------------
 
 
-def weigh(selection: Selection) -> None:
+def weigh(selection: Selection) -> Taken:
     """Eq. 7 and 8: how much this photograph and this gate count."""
     channels = selection.layer.channels
-    words, doing = st.columns([1, 1.45], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
         try_this("choose how quickly trust fades, then close more channels.")
         keep("sigma", "1")
@@ -269,9 +256,8 @@ def weigh(selection: Selection) -> None:
             "Not every answer counts the same. **Gates near the whole network count more**, since it is the whole network that we want "
             f"to explain. And **photographs in which the network sees {plain(selection.label)} count more** for that class."
         )
-        st.latex(
-            r"h(\mathbf d) = \exp\!\left(-\tfrac{1}{\sigma^2}\,\lVert \mathbf d - \mathbf 1\rVert_2^2\right) \qquad \pi_c(X)^2 = f^c(X)"
-        )
+        st.latex(r"h(\mathbf d) = \exp\!\left(-\tfrac{1}{\sigma^2}\,\lVert \mathbf d - \mathbf 1\rVert_2^2\right)")
+        st.latex(r"\pi_c(X)^2 = f^c(X)")
         symbols([
             ("‖<b>d</b> − <b>1</b>‖²", "switches closed", f"{closed:,}"),
             ("<i>σ</i>²", f"{share} × {channels:,}", number(sigma2)),
@@ -284,4 +270,4 @@ def weigh(selection: Selection) -> None:
         curve = pictures.proximity_curve(channels, sigma2, closed, style())
         image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {number(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
-    offer(selection, "weigh", Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings))
+    return Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)

@@ -18,7 +18,7 @@ from explorer.figures import learn as pictures
 from explorer.figures import paper
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import activations, image, keep, kept, learned_row, number, offer, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, activations, image, keep, kept, learned_row, number, style, symbols, try_this
 from explorer.waiting import until_done
 from explorer.words import plain
 
@@ -50,22 +50,21 @@ def _scatter(key: str, chosen: int, dark: bool, _row: Tensor, _measured: Experim
     return figures.png(pictures.scatter_picture(predicted, _measured.scores[:, _target], _measured.fitted, paper.look(dark)))
 
 
-def fit(selection: Selection) -> None:
+def fit(selection: Selection) -> Taken | None:
     """Eq. 11 on this photograph, at every lambda."""
     layer, target = selection.layer, selection.target
-    words, doing = st.columns([1, 1.75], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with words:
         st.markdown(
             f"Now we ask **{learn.FITTED} gated networks** about your photograph, and look for weights that predict their scores of "
             f"{plain(selection.label)} from which channels were open. A price _λ_ on every weight keeps only the channels that are worth it."
         )
-        st.latex(
-            r"\min_{\mathbf w_c}\ \tfrac12\sum_n h(\mathbf d_n)\, f^c\, [\mathbf w_c \mathbf z_n - g^c(\mathbf d_n)]^2 + \lambda\lVert\mathbf w_c\rVert_1"
-        )
+        st.latex(r"\min_{\mathbf w_c}\ \tfrac12\sum_n h(\mathbf d_n)\, f^c\, e_n^2 + \lambda\lVert\mathbf w_c\rVert_1")
+        st.latex(r"e_n = \mathbf w_c \mathbf z_n - g^c(\mathbf d_n)")
     with doing:
         found = _local(selection)
     if found is None:
-        return
+        return None
     path, measured = found
     with doing, st.container(border=True):
         try_this("raise the price until a handful of channels is left. Do they still predict the gates they never saw?")
@@ -81,10 +80,10 @@ def fit(selection: Selection) -> None:
     with words:
         top = int(one.row.argmax())
         symbols([
-            ("<i>N</i>", "gates to learn from, and to test with", f"{measured.fitted} and {len(measured.z) - measured.fitted}"),
+            ("<i>N</i>", "gates: to learn from, to test with", f"{measured.fitted} and {len(measured.z) - measured.fitted}"),
             ("<i>λ</i>", f"{ratio:g} × the largest that keeps anything", number(one.lam)),
             ("‖<b>w</b><sub>c</sub>‖<sub>0</sub>", "channels in use", f"{one.support:,} of {layer.channels:,}"),
-            (f"<i>w</i><sup>{top}</sup>", "the largest weight, and its channel", f"{number(float(one.row[top]))}, channel {top}"),
+            (f"<i>w</i><sup>{top}</sup>", f"the largest weight, channel {top}", number(float(one.row[top]))),
             ("<i>R</i>²", "of the gates it learned from", number(one.r2)),
             ("<i>R</i>²", "of the gates it never saw", number(one.held_out)),
         ])  # fmt: skip
@@ -96,9 +95,8 @@ def fit(selection: Selection) -> None:
             st.latex(
                 r"\mathbf w \leftarrow \left(\mathbf b + \rho\,\mathbf m + \rho\,\mathbf q\right)\left(\mathbf G + \rho \mathbf I\right)^{-1}"
             )
-            st.latex(
-                r"\mathbf m \leftarrow \operatorname{soft}\!\left(\mathbf w - \mathbf q,\ \lambda/\rho\right) \qquad \mathbf q \leftarrow \mathbf q - (\mathbf w - \mathbf m)"
-            )
+            st.latex(r"\mathbf m \leftarrow \operatorname{soft}\!\left(\mathbf w - \mathbf q,\ \lambda/\rho\right)")
+            st.latex(r"\mathbf q \leftarrow \mathbf q - (\mathbf w - \mathbf m)")
             st.caption(
                 "Three steps, over and over: fit the scores (17), shrink every weight by _λ_/_ρ_ and set the small ones to zero (19), "
                 "and push the two together (20). **G** sums _f h_ **z zᵀ** and **b** sums _f h g_ **z**: no photograph is needed any more."
@@ -125,7 +123,7 @@ def fit(selection: Selection) -> None:
     )
     command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {selection.class_name} --method local_chip --out local.png"
     drawn = Image.fromarray(_pixels(_path(key, chosen, dark, path)))
-    offer(selection, "fit", Taken(drawn, arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command))
+    return Taken(drawn, arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -157,25 +155,25 @@ def _overlay(selection: Selection, raw: Tensor, maximum: float | None = None) ->
     )
 
 
-def add_up(selection: Selection) -> None:
+def add_up(selection: Selection) -> Taken | None:
     """Eq. 10, channel by channel."""
     features = selection.seen.features[selection.layer.name]
-    words, doing = st.columns([1, 1.75], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with doing:
         chosen = _row(selection)
     if chosen is None:
-        return
+        return None
     row, source = chosen
     order = learn.by_contribution(row, features)
     if not order:
         doing.info(
             "**All weights or all channels are zero here,** so there is nothing to add up. Choose another layer.", icon=":material/info:"
         )
-        return
+        return None
     with doing, st.container(border=True):
         try_this("add channels one by one. How many does the map need before it looks like the whole?")
         most = len(order)
-        keep("added", 1)
+        keep("added", 3)
         st.session_state["added"] = max(1, min(int(st.session_state["added"]), most))
         added = kept("added", st.slider("Channels added, those that move the map most first", 1, max(2, most), key="added"))
         added = min(added, most)
@@ -214,21 +212,17 @@ def add_up(selection: Selection) -> None:
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
-    offer(
-        selection,
-        "sum",
-        Taken(pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source}),
-    )
+    return Taken(pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source})
 
 
 # --- 6 compare --------------------------------------------------------------------------------------------------
 
 
-def compare(selection: Selection) -> None:
+def compare(selection: Selection) -> Taken:
     """CHIP with W, CHIP of this photograph alone, and Grad-CAM, at one layer."""
     network, layer, target, label = selection.network, selection.layer, selection.target, plain(selection.label)
     features, known = selection.seen.features[layer.name], activations(selection)
-    words, doing = st.columns([1, 1.75], gap="large")
+    words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
         try_this("go from the last layer to the first. Which map still finds it?")
         with st.container(horizontal=True):
@@ -243,22 +237,21 @@ def compare(selection: Selection) -> None:
     )
     with doing:
         places = st.columns(3)
-        _map(places[0], selection, "CHIP", "W from many photographs", chip, "no row of W for this class at this layer")
-        _map(places[1], selection, "Grad-CAM", "gradients of this photograph", grad, "")
+        _map(places[0], selection, "CHIP", "W from many photographs", chip)
+        _map(places[1], selection, "Grad-CAM", "gradients of this photograph", grad)
         found = None
         with places[2]:
             found = _local(selection)
         own = None if found is None else learn.partial_map(found[0][RATIOS.index(USUAL)].row.float(), features, range(layer.channels))
         if own is not None:
-            _map(places[2], selection, "local CHIP", f"{learn.FITTED} gates of this photograph", own, "")
+            _map(places[2], selection, "local CHIP", f"{learn.FITTED} gates of this photograph", own)
     with words:
         st.markdown(
             "**CHIP** knows from many photographs which channels matter. **Grad-CAM** asks the gradient of this one photograph: good at the "
             "last layer, where it was made for, and often lost before. **Local CHIP** closes channels too, but has seen nothing but this photograph."
         )
-        st.latex(
-            r"\tilde A^c = \sum_k w_c^k A_k \qquad L^c = \sum_k \Big(\tfrac{1}{uv}\sum_{i,j}\tfrac{\partial f^c}{\partial A_k(i,j)}\Big) A_k"
-        )
+        st.latex(r"\tilde A^c = \sum_k w_c^k A_k")
+        st.latex(r"L^c = \sum_k \Big(\tfrac{1}{uv}\sum_{i,j}\tfrac{\partial f^c}{\partial A_k(i,j)}\Big) A_k")
         rows = []
         for name, first, second in (
             ("CHIP and Grad-CAM", chip, grad),
@@ -279,13 +272,13 @@ def compare(selection: Selection) -> None:
     made = {"chip": chip, "gradcam": grad, "local_chip": own}
     kept_maps = {name: raw for name, raw in made.items() if raw is not None}
     sheet = pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
-    offer(selection, "compare", Taken(sheet, {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)}))
+    return Taken(sheet, {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)})
 
 
-def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: str, words: str, raw: Tensor | None, missing: str) -> None:
+def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: str, words: str, raw: Tensor | None) -> None:
     """One map with its name, or why there is none."""
-    if raw is not None and maps.state(raw) != "ok":
-        missing = STATES[maps.state(raw)]
+    state = "ok" if raw is None else maps.state(raw)
+    missing = "no row of W for this class at this layer" if raw is None else "" if state == "ok" else STATES[state]
     picture = figures.blank_picture(figures.enlarged(selection.seen.view)) if raw is None or missing else _overlay(selection, raw)
     with place:
         image(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
