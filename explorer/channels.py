@@ -205,6 +205,12 @@ def region_words(region: Region, labels: Sequence[str]) -> str:
     return " and ".join(inside)
 
 
+def venn_words(regions: Sequence[Region], labels: Sequence[str]) -> str:
+    """The diagram in words: its alternative text."""
+    parts = [f"{region_words(region, labels)}: {len(region.channels)}" for region in regions]
+    return f"Venn diagram of the important channels of {', '.join(labels[:-1])} and {labels[-1]}. {'; '.join(parts)}."
+
+
 # --- to take home -----------------------------------------------------------------------------------------------
 
 

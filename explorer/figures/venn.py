@@ -11,7 +11,7 @@ from matplotlib_venn.layout.venn3 import DefaultLayoutAlgorithm as Layout3
 from PIL import Image
 from scipy.cluster.hierarchy import dendrogram
 
-from explorer.channels import Region, region_words
+from explorer.channels import Region
 from explorer.figures.paper import Look, axes, drawing, figure
 
 _NAMED = 4  # channels that are written into a region; more are below the picture
@@ -44,12 +44,6 @@ def venn_picture(regions: Sequence[Region], labels: Sequence[str], style: Look) 
     for text in diagram.set_labels:
         text.set(fontsize=15, color=style.ink)
     return drawing(drawn, style)
-
-
-def venn_words(regions: Sequence[Region], labels: Sequence[str]) -> str:
-    """The diagram in words: its alternative text."""
-    parts = [f"{region_words(region, labels)}: {len(region.channels)}" for region in regions]
-    return f"Venn diagram of the important channels of {', '.join(labels[:-1])} and {labels[-1]}. {'; '.join(parts)}."
 
 
 def _wrapped(label: str, width: int = 16) -> str:

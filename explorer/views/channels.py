@@ -15,7 +15,7 @@ from explorer.channels import Region
 from explorer.components.heatmap import heatmap
 from explorer.downloads import Taken
 from explorer.figures import heatmap as heatmap_figures
-from explorer.figures import paper, venn
+from explorer.figures import paper
 from explorer.sidebar import Selection
 from explorer.words import plain
 
@@ -186,6 +186,8 @@ def _dark() -> bool:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _venn(regions: Sequence[tuple[tuple[bool, ...], tuple[int, ...]]], labels: tuple[str, ...], dark: bool) -> bytes:
+    from explorer.figures import venn  # takes longer to load than the heat map above it to be painted
+
     found = [Region(members, inside) for members, inside in regions]
     return figures.png(venn.venn_picture(found, labels, paper.look(dark)))
 
@@ -226,7 +228,7 @@ def _diagram(key: str, layer: Layer, regions: list[Region], compared: list[int],
     names = tuple(labels[index] for index in compared)
     with st.container(key=f"venn-{key}"):
         picture = _venn([(region.members, region.channels) for region in regions], names, _dark())
-        st.image(picture, width="stretch", output_format="PNG", alt=venn.venn_words(regions, names))
+        st.image(picture, width="stretch", output_format="PNG", alt=channels.venn_words(regions, names))
     for region in regions:
         words = channels.region_words(region, names)
         if not region.channels:
@@ -254,6 +256,8 @@ def _picked(place: str, layer: str, target: int) -> None:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _tree(digest: str, rows: tuple[int, ...], labels: tuple[str, ...], chosen: str, dark: bool, _W: np.ndarray) -> bytes:
+    from explorer.figures import venn
+
     return figures.png(venn.tree_picture(channels.tree(_W[list(rows)]), labels, chosen, paper.look(dark)))
 
 
