@@ -56,6 +56,24 @@ def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colour_ma
     return sheet
 
 
+def answer_picture(rows: Sequence[tuple[str, float, float, bool]], title: str, style: Look) -> Image.Image:
+    """Probabilities of classes (label, all open, with this gate, whether it is the chosen one) as bars."""
+    drawn = figure(900, 130 + 62 * len(rows))
+    ax = axes(drawn, style, across="probability")
+    places = np.arange(len(rows))
+    ax.barh(places - 0.19, [before for _label, before, _after, _chosen in rows], 0.34, color=style.quiet, label="all channels open")
+    ax.barh(places + 0.19, [after for _label, _before, after, _chosen in rows], 0.34, color=style.colours[0], label="with this gate")
+    ax.set_yticks(places, [label.replace("$", r"\$") for label, _before, _after, _chosen in rows], fontsize=12)
+    for text, (_label, _before, _after, chosen) in zip(ax.get_yticklabels(), rows, strict=True):
+        text.set_fontweight("bold" if chosen else "normal")
+    ax.set_xlim(0, 1)
+    ax.invert_yaxis()
+    ax.legend(frameon=False, labelcolor=style.ink, fontsize=11, loc="lower right")
+    ax.set_title(title, color=style.ink, fontsize=13, loc="left", pad=12)
+    drawn.subplots_adjust(left=0.26, right=0.97, top=1 - 50 / drawn.bbox.height, bottom=60 / drawn.bbox.height)
+    return drawing(drawn, style)
+
+
 def proximity_curve(channels: int, sigma2: float, closed: int, style: Look) -> Image.Image:
     """h(d) of Eq. 8 against the number of closed channels, with this gate's point."""
     drawn = figure(700, 380)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
@@ -18,6 +19,7 @@ TITLES = (
     "Compare the maps",
 )  # fmt: skip
 _SHOW = (lessons.gate, lessons.predict, lessons.weigh, lessons_fit.fit, lessons_fit.add_up, lessons_fit.compare)
+_TABLES = ("predict", "fit")  # lessons whose numbers make a table
 _KEPT = "kept-step"  # Streamlit forgets the widget's own value when the page is left
 
 
@@ -27,7 +29,7 @@ def show(selection: Selection) -> None:
     st.header(f"{step}. {TITLES[step - 1]}", anchor=False)
     where = f"{plain(selection.network.title)}, layer **{plain(selection.layer.name)}**, class **{plain(selection.label)}**"
     st.caption(f"Step {step} of {len(STEPS)} on your photograph: {where}. Change any of them in the sidebar.")
-    taken = _SHOW[step - 1](selection)
+    take = _SHOW[step - 1](selection)
     with st.container(horizontal=True, horizontal_alignment="distribute", key="turn"):
         st.button("Back", key="back", icon=":material/arrow_back:", disabled=step == 1, on_click=_turn, args=(step - 1,))
         if step < len(STEPS):
@@ -35,19 +37,23 @@ def show(selection: Selection) -> None:
                 f"Next: {STEPS[step]}", key="next", icon=":material/arrow_forward:", icon_position="right", type="primary",
                 on_click=_turn, args=(step + 1,),
             )  # fmt: skip
-    if taken is not None:
-        _offer(selection, STEPS[step - 1], taken)
+    if take is not None:
+        _offer(selection, STEPS[step - 1], take)
 
 
-def _offer(selection: Selection, step: str, taken: Taken) -> None:
+def _offer(selection: Selection, step: str, take: Callable[[], Taken]) -> None:
     """The lesson to take home, with what it was made from."""
     about = {
         "lesson": step, "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
         "class": selection.label, "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
     }  # fmt: skip
-    whole = replace(taken, settings={**about, **taken.settings})
+
+    def whole() -> Taken:
+        taken = take()
+        return replace(taken, settings={**about, **taken.settings})
+
     stem = f"chip-lesson-{step}-{selection.network.name}-{selection.layer.name}"
-    downloads.offer("learn", stem, lambda: whole, table=bool(taken.table))
+    downloads.offer("learn", stem, whole, table=step in _TABLES)
 
 
 def _stepper() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -25,6 +25,7 @@ from explorer.figures.paper import Look
 from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
 
+Take = Callable[[], Taken]  # the lesson to take home, made when it is asked for
 COLUMNS = (1, 1.5)  # the words, and what there is to do
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
@@ -129,7 +130,7 @@ def _settings(chosen: _Gate) -> dict[str, Any]:
 # --- 1 gate -----------------------------------------------------------------------------------------------------
 
 
-def gate(selection: Selection) -> Taken:
+def gate(selection: Selection) -> Take:
     """Eq. 1 and 2: channels are closed."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
     words, doing = st.columns(COLUMNS, gap="large")
@@ -163,7 +164,9 @@ def gate(selection: Selection) -> Taken:
         st.caption(
             f"Above, all {layer.channels:,} switches. Below, the channels that are strongest in this photograph, before and behind theirs."
         )
-    return Taken(maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen))
+    return lambda: Taken(
+        maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen)
+    )
 
 
 # --- 2 predict --------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ def _scores(selection: Selection, chosen: _Gate) -> Tensor:
     )  # fmt: skip
 
 
-def predict(selection: Selection) -> Taken:
+def predict(selection: Selection) -> Take:
     """Eq. 3 and 4: the gated network's answer, measured now."""
     target, labels = selection.target, selection.network.classes.labels
     words, doing = st.columns(COLUMNS, gap="large")
@@ -210,12 +213,14 @@ def predict(selection: Selection) -> Taken:
             f"The gated network’s first guess is **{plain(labels[first])}**, {percent(float(after[first]))}."
         )
         rows = list(dict.fromkeys([*selection.seen.best(BARS), target, *after.topk(min(3, len(after))).indices.tolist()]))
-        _bars([(labels[index], float(before[index]), float(after[index]), index == target) for index in rows])
+        bars = [(labels[index], float(before[index]), float(after[index]), index == target) for index in rows]
+        _bars(bars)
     table = "class,label,probability_all_open,probability_gated\n" + "".join(
         f'{index},"{labels[index]}",{float(before[index]):.6f},{float(after[index]):.6f}\n' for index in rows
     )
     arrays = {"gate": chosen.gate.numpy(), "scores_all_open": selection.seen.scores.numpy(), "scores_gated": scores.numpy()}
-    return Taken(pictures.gates_picture(chosen.gate, style()), arrays, table, _settings(chosen))
+    title = f"{selection.label}, {chosen.number_open:,} of {selection.layer.channels:,} channels of {selection.layer.name} open"
+    return lambda: Taken(pictures.answer_picture(bars, title, paper.LIGHT), arrays, table, _settings(chosen))
 
 
 def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
@@ -235,7 +240,7 @@ def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
 # --- 3 weigh ----------------------------------------------------------------------------------------------------
 
 
-def weigh(selection: Selection) -> Taken:
+def weigh(selection: Selection) -> Take:
     """Eq. 7 and 8: how much this photograph and this gate count."""
     channels = selection.layer.channels
     words, doing = st.columns(COLUMNS, gap="large")
@@ -270,4 +275,4 @@ def weigh(selection: Selection) -> Taken:
         curve = pictures.proximity_curve(channels, sigma2, closed, style())
         image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {number(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
-    return Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)
+    return lambda: Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)

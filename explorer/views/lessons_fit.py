@@ -18,7 +18,7 @@ from explorer.figures import learn as pictures
 from explorer.figures import paper
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import COLUMNS, activations, image, keep, kept, learned_row, number, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, Take, activations, image, keep, kept, learned_row, number, style, symbols, try_this
 from explorer.waiting import until_done
 from explorer.words import plain
 
@@ -50,7 +50,7 @@ def _scatter(key: str, chosen: int, dark: bool, _row: Tensor, _measured: Experim
     return figures.png(pictures.scatter_picture(predicted, _measured.scores[:, _target], _measured.fitted, paper.look(dark)))
 
 
-def fit(selection: Selection) -> Taken | None:
+def fit(selection: Selection) -> Take | None:
     """Eq. 11 on this photograph, at every lambda."""
     layer, target = selection.layer, selection.target
     words, doing = st.columns(COLUMNS, gap="large")
@@ -122,8 +122,9 @@ def fit(selection: Selection) -> Taken | None:
         f"{step.ratio},{step.lam:.6g},{step.support},{step.r2:.4f},{step.held_out:.4f}\n" for step in path
     )
     command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {selection.class_name} --method local_chip --out local.png"
-    drawn = Image.fromarray(_pixels(_path(key, chosen, dark, path)))
-    return Taken(drawn, arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
+    return lambda: Taken(
+        Image.fromarray(_pixels(_path(key, chosen, dark, path))), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command
+    )
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -155,7 +156,7 @@ def _overlay(selection: Selection, raw: Tensor, maximum: float | None = None) ->
     )
 
 
-def add_up(selection: Selection) -> Taken | None:
+def add_up(selection: Selection) -> Take | None:
     """Eq. 10, channel by channel."""
     features = selection.seen.features[selection.layer.name]
     words, doing = st.columns(COLUMNS, gap="large")
@@ -212,13 +213,15 @@ def add_up(selection: Selection) -> Taken | None:
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
-    return Taken(pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source})
+    return lambda: Taken(
+        pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source}
+    )
 
 
 # --- 6 compare --------------------------------------------------------------------------------------------------
 
 
-def compare(selection: Selection) -> Taken:
+def compare(selection: Selection) -> Take:
     """CHIP with W, CHIP of this photograph alone, and Grad-CAM, at one layer."""
     network, layer, target, label = selection.network, selection.layer, selection.target, plain(selection.label)
     features, known = selection.seen.features[layer.name], activations(selection)
@@ -271,8 +274,11 @@ def compare(selection: Selection) -> Taken:
             sidebar.open_view("fit")
     made = {"chip": chip, "gradcam": grad, "local_chip": own}
     kept_maps = {name: raw for name, raw in made.items() if raw is not None}
-    sheet = pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
-    return Taken(sheet, {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)})
+
+    def sheet() -> Image.Image:
+        return pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
+
+    return lambda: Taken(sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)})
 
 
 def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: str, words: str, raw: Tensor | None) -> None:

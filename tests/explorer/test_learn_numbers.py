@@ -114,3 +114,5 @@ def test_pictures_show_what_is_open() -> None:
     sheet = np.asarray(pictures.feature_maps(features, torch.tensor([True, False, True]), [0, 1], "inferno", paper.LIGHT))
     assert (sheet[-20, -60] < 10).all()  # the closed channel's lower picture is the colour of zero
     assert sheet[-100, 150].sum() > 0
+    bars = np.asarray(pictures.answer_picture([("cat $", 1.0, 0.0, True), ("dog", 0.0, 1.0, False)], "title", paper.LIGHT))
+    assert len(np.unique(bars.reshape(-1, 3), axis=0)) > 10
