@@ -59,8 +59,11 @@ def _experiments() -> tuple[threading.Lock, OrderedDict[str, Experiment]]:
     return threading.Lock(), OrderedDict()
 
 
-def local_fit(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations) -> Job:
-    """The job whose result is the lasso path of this class, tuple of ``Fitted``, and the experiment behind it."""
+def local_fit(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations, *, again: bool = False) -> Job:
+    """The job whose result is the lasso path of this class, a tuple of ``Fitted``, and the experiment behind it.
+
+    One that failed or was stopped stays so until it is asked for ``again``.
+    """
     place = f"{network.id}/{photograph.sha256}/{layer.path}"
     lock, kept = _experiments()
 
@@ -75,4 +78,6 @@ def local_fit(network: Network, photograph: Photograph, layer: Layer, target: in
                     kept.popitem(last=False)
         return learn.lasso_path(measured, target, layer.channels), measured
 
-    return resources.slow_maps().start(f"lesson/{place}/{target}", f"The small fit at {layer.name}", work)
+    desk, key = resources.slow_maps(), f"lesson/{place}/{target}"
+    found = desk.get(key)
+    return found if found is not None and not again else desk.start(key, f"The small fit at {layer.name}", work, again=again)

@@ -121,7 +121,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         order = st.segmented_control(
             "Channels in order", list(ORDERS), format_func=ORDERS.__getitem__, default="similar", required=True, key="sort", bind="query-params",
-            help=f"By number; by importance for {network.classes.labels[target]}; or clustered, so that channels stand together that matter "
+            help=f"By number; by importance for {plain(network.classes.labels[target])}; or clustered, so that channels stand together that matter "
             "for the same classes.",
         )  # fmt: skip
         signs = st.segmented_control(

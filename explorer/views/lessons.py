@@ -110,7 +110,7 @@ def _gate(selection: Selection) -> _Gate:
             st.session_state["first"] = "at random"
         first = kept("first", st.segmented_control(
             "Which ones close", options, required=True, key="first", bind="query-params",
-            help=f"At random, as CHIP does; or by their importance for {selection.label}, which CHIP has learned.",
+            help=f"At random, as CHIP does; or by their importance for {plain(selection.label)}, which CHIP has learned.",
         ))  # fmt: skip
         keep("draw", 0)
         st.button("Draw again", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)

@@ -30,9 +30,14 @@ _QUICK = 0.4  # seconds that a page waits for a fit before it shows its progress
 
 def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None:
     """The small fit; None, and its progress on the page, while it runs."""
-    job = lesson.local_fit(selection.network, selection.photograph, selection.layer, selection.target, activations(selection))
+    asked = selection.network, selection.photograph, selection.layer, selection.target, activations(selection)
+    job = lesson.local_fit(*asked)
     job.finished.wait(_QUICK)
-    return job.result if until_done(resources.slow_maps(), job) else None
+    if until_done(resources.slow_maps(), job):
+        return job.result
+    if job.over:
+        st.button("Run it again", key="run-again", icon=":material/replay:", on_click=lambda: lesson.local_fit(*asked, again=True))
+    return None
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

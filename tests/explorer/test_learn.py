@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 import chipcore
-from chipcore import Importance, ImportanceNotFitted
+from chipcore import ChipError, Importance, ImportanceNotFitted
 from explorer import gallery, learn
 from explorer.words import readable
 
@@ -138,3 +138,21 @@ def test_other_network_and_a_wrong_step(open_page: OpenApp) -> None:
         finished(app)
         assert not app.exception, step
     assert "Grad-CAM" in body(app)
+
+
+def test_fit_that_fails_says_why_and_is_not_repeated_unasked(open_page: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fail(*_given: object) -> None:
+        asked.append(1)
+        raise ChipError("this class's score does not react.")
+
+    monkeypatch.setattr(learn, "lasso_path", fail)
+    app = finished(open_page(step="4", **{**SLIM, "layer": "conv5_3"}))
+    assert not app.exception
+    assert "does not react" in body(app)
+    app.run()
+    assert len(asked) == 1
+    app.button(key="run-again").click().run()
+    finished(app)
+    assert len(asked) == 2
