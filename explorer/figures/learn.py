@@ -123,6 +123,7 @@ def path_picture(
     lower.plot(ratios[chosen], support[chosen], "o", color=style.colours[2], markersize=11)
     lower.set_ylim(bottom=0)
     lower.set_xscale("log")
+    lower.minorticks_off()  # they take most of the time that the picture takes
     lower.invert_xaxis()
     lower.set_xlabel("λ, from strict to loose", color=style.ink, fontsize=12)
     drawn.subplots_adjust(left=0.14, right=0.97, top=0.97, bottom=0.14, hspace=0.12)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-SHARP = 2.0  # pixels of the picture for one on the screen
+SHARP = 1.6  # pixels of the picture for one on the screen
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from chipcore import maps
+from chipcore import Layer, Network, maps
+from chipcore.suffix import Activations
 from explorer import figures, learn, lesson, resources, sidebar
 from explorer.depths import STATES
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
 from explorer.figures import paper
+from explorer.gallery import Photograph
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import COLUMNS, Take, activations, image, keep, kept, learned_row, number, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, number, style, symbols, try_this
 from explorer.waiting import until_done
 from explorer.words import plain
 
@@ -36,8 +38,12 @@ def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None
     if until_done(resources.slow_maps(), job):
         return job.result
     if job.over:
-        st.button("Run it again", key="run-again", icon=":material/replay:", on_click=lambda: lesson.local_fit(*asked, again=True))
+        st.button("Run it again", key="run-again", icon=":material/replay:", on_click=_again, args=asked)
     return None
+
+
+def _again(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations) -> None:
+    lesson.local_fit(network, photograph, layer, target, known, again=True)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
@@ -161,6 +167,11 @@ def _overlay(selection: Selection, raw: Tensor, maximum: float | None = None) ->
     )
 
 
+def _photographic(picture: Image.Image, alternative: str) -> None:
+    """A photograph's PNG would take longer to make than its map."""
+    st.image(figures.jpeg(picture), width="stretch", output_format="JPEG", alt=alternative)
+
+
 def add_up(selection: Selection) -> Take | None:
     """Eq. 10, channel by channel."""
     features = selection.seen.features[selection.layer.name]
@@ -213,7 +224,7 @@ def add_up(selection: Selection) -> Take | None:
     with doing:
         for column, (heading, picture) in zip(st.columns(3), panels, strict=True):
             with column:
-                image(picture, f"{heading}, of {selection.label} at {selection.layer.name}")
+                _photographic(picture, f"{heading}, of {selection.label} at {selection.layer.name}")
                 st.caption(f"**{plain(heading)}**")
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
@@ -292,6 +303,6 @@ def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: s
     missing = "no row of W for this class at this layer" if raw is None else "" if state == "ok" else STATES[state]
     picture = figures.blank_picture(figures.enlarged(selection.seen.view)) if raw is None or missing else _overlay(selection, raw)
     with place:
-        image(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
+        _photographic(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
         line = missing or f"{words}, maximum {number(float(raw.max()) if raw is not None else math.nan)}"
         st.caption(f"**{name}** · {plain(line)}")
