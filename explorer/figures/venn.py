@@ -14,8 +14,6 @@ from scipy.cluster.hierarchy import dendrogram
 from explorer.channels import Region
 from explorer.figures.paper import Look, axes, drawing, figure
 
-_NAMED = 4  # channels that are written into a region; more are below the picture
-
 
 def venn_picture(regions: Sequence[Region], labels: Sequence[str], style: Look) -> Image.Image:
     """Two or three classes as circles with the number of channels in every region.
@@ -38,9 +36,8 @@ def venn_picture(regions: Sequence[Region], labels: Sequence[str], style: Look) 
         )
     for region in regions:
         text = diagram.get_label_by_id(region.name)
-        few = 0 < len(region.channels) <= _NAMED and sum(region.members) == 1
-        text.set_text(str(len(region.channels)) + ("\n" + " ".join(str(k) for k in region.channels) if few else ""))
-        text.set(fontsize=12 if few else 20, color=style.ink, fontweight="bold")
+        text.set_text(f"{len(region.channels):,}")
+        text.set(fontsize=20, color=style.ink, fontweight="bold")
     for text in diagram.set_labels:
         text.set(fontsize=15, color=style.ink)
     return drawing(drawn, style)
@@ -57,7 +54,7 @@ def _wrapped(label: str, width: int = 16) -> str:
 
 def tree_picture(linked: np.ndarray, labels: Sequence[str], chosen: str, style: Look) -> Image.Image:
     """A dendrogram of classes, from ``explorer.channels.tree``: the further left two branches meet, the less alike."""
-    drawn = figure(900, 110 + 26 * len(labels))
+    drawn = figure(680, 110 + 26 * len(labels))
     ax = axes(drawn, style, across="1 − cosine of their rows of W, where branches meet")
     shown = dendrogram(linked, labels=list(labels), orientation="left", ax=ax, color_threshold=0, above_threshold_color=style.colours[0])
     ax.set_yticklabels([label.replace("$", r"\$") for label in shown["ivl"]], fontsize=12)

@@ -33,7 +33,7 @@ def show(selection: Selection) -> None:
     st.header("Which channels matter for which class?", anchor=False)
     st.markdown(
         "Every row is a class, every column a channel of this layer; the colour is the importance _w_ that CHIP learned. "
-        "Most of it is blank: **few channels matter for a class, and classes that look alike share theirs.**"
+        "**Which channels does a class need, and do classes that look alike share theirs?**"
     )
     layer = selection.layer
     try:
@@ -138,9 +138,10 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     drawn = heatmap_figures.packed(W, rows, labels, columns.tolist(), target, signed=signed, each=each)
     # The classes and channels of this picture, for a click that comes back from it.
     heatmap(drawn, "weights", lambda index, channel: _clicked(layer, importance, index, channel))
+    blank = float((W[rows] == 0).mean())
     weak = any(importance.evidence(index) == "weak" for index in rows)
     st.caption(
-        f"{len(rows):,} {'class' if len(rows) == 1 else 'classes'} × {layer.channels:,} channels at {plain(layer.name)}. "
+        f"{len(rows):,} {'class' if len(rows) == 1 else 'classes'} × {layer.channels:,} channels at {plain(layer.name)}, {blank:.0%} of the weights are zero. "
         "Point at a cell for its weight, click it to see that channel in Explore; on the keyboard, arrow keys and Enter."
         + (" ‘weak’: learned from fewer than ten photographs’ worth of evidence." if weak else "")
     )
@@ -263,7 +264,7 @@ def _tree(digest: str, rows: tuple[int, ...], labels: tuple[str, ...], chosen: s
 
 def _neighbours(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
     label = network.classes.labels[target]
-    table, tree = st.columns([1, 1.25], gap="large")
+    table, tree = st.columns([1.15, 1], gap="large")
     with table:
         st.subheader(f"Nearest to {plain(label)}", anchor=False)
         near = channels.neighbours(importance, target, 10)
@@ -271,13 +272,13 @@ def _neighbours(network: Network, layer: Layer, importance: Importance, target: 
             st.dataframe(
                 {
                     "class": [_label(network, importance, one.index) for one in near[:NEAREST]],
-                    "shared of top 10": [one.shared for one in near[:NEAREST]],
+                    "shared": [one.shared for one in near[:NEAREST]],
                     "Jaccard": [one.jaccard for one in near[:NEAREST]],
                     "cosine": [one.cosine for one in near[:NEAREST]],
                 },
                 hide_index=True, height="content",
                 column_config={
-                    "shared of top 10": st.column_config.ProgressColumn(min_value=0, max_value=10, format="%d"),
+                    "shared": st.column_config.ProgressColumn(min_value=0, max_value=10, format="%d", help="Channels among the ten most important of both."),
                     "Jaccard": st.column_config.NumberColumn(format="%.2f", help="Shared channels as a share of those in either top 10."),
                     "cosine": st.column_config.NumberColumn(format="%.2f", help="Of the two whole rows of W: 1 alike, 0 unrelated, −1 opposite."),
                 },
@@ -310,9 +311,9 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
             "non-zero": [one.nonzero for one in told],
             "for": [one.positive for one in told],
             "against": [one.negative for one in told],
-            "above 1/1000 of the largest": [one.above for one in told],
+            "above 1/1000": [one.above for one in told],
             "held-out R²": [None if math.isnan(one.r2) else one.r2 for one in told],
-            "evidence (photographs’ worth)": [one.loyalty for one in told],
+            "evidence": [one.loyalty for one in told],
             "row": [one.evidence for one in told],
         },
         hide_index=True, height=min(420, 38 * (len(told) + 1)),
@@ -320,7 +321,8 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
             "non-zero": st.column_config.ProgressColumn(min_value=0, max_value=importance.W.shape[1], format="%d"),
             "for": st.column_config.NumberColumn(help="Positive weights: an open channel raises the score."),
             "against": st.column_config.NumberColumn(help="Negative weights: an open channel lowers the score."),
+            "above 1/1000": st.column_config.NumberColumn(help="Weights above one thousandth of the row’s largest, as in Fig. 11."),
             "held-out R²": st.column_config.NumberColumn(format="%.2f", help="How well the row predicts gates and photographs it was not fitted on; 1 is perfect."),
-            "evidence (photographs’ worth)": st.column_config.NumberColumn(format="%.1f", help="The sum of the class’s probability over the photographs."),
+            "evidence": st.column_config.NumberColumn(format="%.1f", help="How many whole photographs the row is worth: the sum of the class’s probability over them."),
         },
     )  # fmt: skip

@@ -143,7 +143,8 @@ def gate(selection: Selection) -> Take:
             f"This layer sees the photograph as **{layer.channels:,} channels**: small pictures of where each one found its pattern. "
             "A switch behind every channel can close it: zeros go on in its place. The rest of the network stays as it is."
         )
-        st.latex(r"\hat A_k = d_k \, A_k \qquad z_k = \frac{1}{uv}\sum_{i,j} \hat A_k(i,j)")
+        st.latex(r"\hat A_k = d_k \, A_k")
+        st.latex(r"z_k = \frac{1}{uv}\sum_{i,j} \hat A_k(i,j)")
         k = strongest[0]
         a, d = float(features[k].mean()), int(chosen.gate[k])
         symbols([

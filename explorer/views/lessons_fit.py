@@ -270,7 +270,7 @@ def compare(selection: Selection) -> Take:
             "last layer, where it was made for, and often lost before. **Local CHIP** closes channels too, but has seen nothing but this photograph."
         )
         st.latex(r"\tilde A^c = \sum_k w_c^k A_k")
-        st.latex(r"L^c = \sum_k \Big(\tfrac{1}{uv}\sum_{i,j}\tfrac{\partial f^c}{\partial A_k(i,j)}\Big) A_k")
+        st.latex(r"L^c = \sum_k \Big(\tfrac{1}{uv}\sum_{i,j}\tfrac{\partial y^c}{\partial A_k(i,j)}\Big) A_k")
         rows = []
         for name, first, second in (
             ("CHIP and Grad-CAM", chip, grad),
@@ -281,7 +281,7 @@ def compare(selection: Selection) -> Take:
                 rows.append(("<i>r</i>", name, number(learn.correlation(first, second))))
         symbols([("", "layer", f"{layer.name}, {layer.height} × {layer.width}"), *rows])
         st.caption(
-            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. Fig. 9 of the paper shows this for VGG16."
+            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16."
         )
     with st.container(horizontal=True):
         if st.button("All depths at once, in Explore", key="to-explore", icon=":material/arrow_outward:"):
