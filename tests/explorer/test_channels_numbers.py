@@ -103,14 +103,15 @@ def test_table_is_csv_with_every_weight(importance: Importance) -> None:
     assert (lines[1]["synset"], lines[1]["label"], lines[1]["negative"]) == ("n2", 'a "b"', "1")
 
 
-def test_packed_heat_map_can_be_read_back() -> None:
-    data = heatmap.packed(W.numpy(), [1, 0], ["b", "ä"], [3, 0], 0, signed=True, each=False)
+@pytest.mark.parametrize("label", ["b", "bb", "bbb", "bbbb"])  # headers of every length
+def test_packed_heat_map_can_be_read_back(label: str) -> None:
+    data = heatmap.packed(W.numpy(), [1, 0], [label, "ä"], [3, 0], 0, signed=True, each=False)
     length = int.from_bytes(data[:4], "little")
     header = json.loads(data[4 : 4 + length])
     start = 4 + -(-length // 4) * 4
     values = np.frombuffer(data[start:], dtype="<f4").reshape(2, 2)
     assert values.tolist() == [[-5, 2], [-1, 4]]
-    assert (header["rows"], header["labels"], header["columns"], header["tops"]) == ([1, 0], ["b", "ä"], [3, 0], [5, 5])
+    assert (header["rows"], header["labels"], header["columns"], header["tops"]) == ([1, 0], [label, "ä"], [3, 0], [5, 5])
     assert heatmap.tops(W.numpy(), each=True).tolist() == [4, 5, 9, 0]
 
 
