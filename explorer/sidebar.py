@@ -18,7 +18,6 @@ from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 
 PREDICTIONS = 5
-SHARED = ("model", "photo", "class", "layer", "order", "colours", "opacity", "scale")  # what every view has in its URL
 BY_NAME, BY_LIKENESS = "by name", "similar first"
 _MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
 
@@ -91,7 +90,8 @@ def open_view(name: str, **query: str) -> None:
 
     Not for callbacks: it ends this run of the page.
     """
-    kept = {key: st.query_params[key] for key in SHARED if key in st.query_params}
+    # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
+    kept = {key: st.query_params[key] for key in ("model", "class") if key in st.query_params}
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query})
 
 

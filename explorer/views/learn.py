@@ -1,12 +1,79 @@
-"""Learn: to be written."""
+"""Learn: the method in six steps, on the visitor's own photograph, network, layer and class."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import streamlit as st
 
+from explorer import downloads
+from explorer.downloads import Taken
+from explorer.learn import STEPS
 from explorer.sidebar import Selection
+from explorer.views import lessons, lessons_fit
+from explorer.words import plain
+
+TITLES = (
+    "Put a switch behind every channel", "Ask the gated network", "How much is this answer worth?", "Learn the weights", "Add the channels up",
+    "Compare the maps",
+)  # fmt: skip
+_SHOW = (lessons.gate, lessons.predict, lessons.weigh, lessons_fit.fit, lessons_fit.add_up, lessons_fit.compare)
+_TABLES = ("predict", "fit")  # lessons whose numbers make a table
+_KEPT = "kept-step"  # Streamlit forgets the widget's own value when the page is left
 
 
 def show(selection: Selection) -> None:
     """The whole page."""
-    st.header("Learn", anchor=False)
+    step = _stepper()
+    st.header(f"{step}. {TITLES[step - 1]}", anchor=False)
+    where = f"{plain(selection.network.title)}, layer **{plain(selection.layer.name)}**, class **{plain(selection.label)}**"
+    st.caption(f"Step {step} of {len(STEPS)} on your photograph: {where}. Change any of them in the sidebar.")
+    take = _SHOW[step - 1](selection)
+    with st.container(horizontal=True, horizontal_alignment="distribute", key="turn"):
+        st.button("Back", key="back", icon=":material/arrow_back:", disabled=step == 1, on_click=_turn, args=(step - 1,))
+        if step < len(STEPS):
+            st.button(
+                f"Next: {STEPS[step]}", key="next", icon=":material/arrow_forward:", icon_position="right", type="primary",
+                on_click=_turn, args=(step + 1,),
+            )  # fmt: skip
+    if take is not None:
+        _offer(selection, STEPS[step - 1], take)
+
+
+def _offer(selection: Selection, step: str, take: Callable[[], Taken]) -> None:
+    """The lesson to take home, with what it was made from."""
+    about = {
+        "lesson": step, "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
+        "class": selection.label, "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
+    }  # fmt: skip
+
+    def whole() -> Taken:
+        taken = take()
+        return replace(taken, settings={**about, **taken.settings})
+
+    stem = f"chip-lesson-{step}-{selection.network.name}-{selection.layer.name}"
+    downloads.offer("learn", stem, whole, table=step in _TABLES)
+
+
+def _stepper() -> int:
+    """Which step, from 1; in the URL as ``step``."""
+    if st.session_state.get("step") is None:
+        st.session_state["step"] = st.session_state.get(_KEPT) or _from_url()
+    step = st.segmented_control(
+        "Step", range(1, len(STEPS) + 1), format_func=lambda number: f"{number} · {STEPS[number - 1]}", key="step", required=True,
+        label_visibility="collapsed", width="stretch",
+    )  # fmt: skip
+    st.session_state[_KEPT] = step
+    if st.query_params.get("step") != str(step):
+        st.query_params["step"] = str(step)
+    return int(step or 1)
+
+
+def _from_url() -> int:
+    text = st.query_params.get("step", "1")
+    return int(text) if text in {str(number) for number in range(1, len(STEPS) + 1)} else 1
+
+
+def _turn(step: int) -> None:
+    st.session_state["step"] = step

@@ -1,0 +1,1 @@
+"""Controls that Streamlit does not have: a little JavaScript each, served by our own server."""

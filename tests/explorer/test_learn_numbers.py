@@ -1,0 +1,118 @@
+"""The lessons' numbers against hand-worked values and against computing them directly."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import chipcore
+from chipcore import ChipError, Network
+from chipcore.gates import gate as gated
+from explorer import gallery, learn
+from explorer.figures import learn as pictures
+from explorer.figures import paper
+from explorer.learn import Experiment
+
+
+@pytest.fixture(scope="module")
+def slim() -> Network:
+    return chipcore.load_network("vgg16_slim")
+
+
+def test_gates_open_as_many_as_asked_and_nested() -> None:
+    order = learn.order_of_closing(10, 3)
+    assert sorted(order.tolist()) == list(range(10))
+    assert learn.order_of_closing(10, 3).tolist() == order.tolist() != learn.order_of_closing(10, 4).tolist()
+    for number_open in (0, 1, 9, 10):
+        gate = learn.gate_of(order, number_open)
+        assert int(gate.sum()) == number_open
+        assert bool((gate <= learn.gate_of(order, 10)).all())
+    row = torch.tensor([0.5, -1.0, 2.0])
+    assert learn.order_of_closing(3, 0, "important first", row).tolist() == [2, 0, 1]
+    assert learn.gate_of(learn.order_of_closing(3, 0, "unimportant first", row), 1).tolist() == [False, False, True]
+    assert [learn.open_count(128, percent) for percent in (0, 50, 100, 5)] == [0, 64, 128, 6]
+
+
+def test_answer_is_the_whole_network_with_the_channels_zeroed(slim: Network) -> None:
+    inputs = slim.input(gallery.photograph("cat").open())
+    for layer in (slim.layers[0], slim.layers[-1]):
+        with torch.inference_mode():
+            known = slim.trunk(inputs, (layer,))
+        gate = learn.gate_of(learn.order_of_closing(layer.channels, 0), layer.channels // 2)
+
+        def close(_module: object, _inputs: object, output: torch.Tensor, gate: torch.Tensor = gate) -> torch.Tensor:
+            return gated(output, gate[None, None].to(output))
+
+        handle = slim.model.get_submodule(layer.path).register_forward_hook(close)
+        try:
+            with torch.inference_mode():
+                expected = slim.model(inputs)[0]
+        finally:
+            handle.remove()
+        assert torch.allclose(learn.answer(slim, layer, known, gate), expected, atol=1e-4)
+
+
+def test_local_row_is_that_of_local_chip(slim: Network) -> None:
+    layer = slim.layers[-1]
+    photograph = gallery.photograph("cat").open()
+    with torch.inference_mode():
+        known = slim.trunk(slim.input(photograph), (layer,))
+    told: list[tuple[int, int]] = []
+    measured = learn.experiment(slim, layer, known, lambda done, total: told.append((done, total)))
+    assert told[0] == (0, learn.FITTED + learn.HELD_OUT)
+    assert len(measured.z) == len(measured.scores) == len(measured.closed) == learn.FITTED + learn.HELD_OUT
+    target = int(known.scores.argmax())
+    path = learn.lasso_path(measured, target, layer.channels)
+    one = path[learn.RATIOS.index(learn.USUAL)]
+    expected = chipcore.explain(slim, photograph, target, method="local_chip", layer=layer.name).raw
+    found = learn.partial_map(one.row.float(), known.features[layer.path][0], range(layer.channels))
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+    # A lower price never fits worse, and gates that were never seen are told from new draws.
+    assert all(later.r2 >= earlier.r2 - 1e-9 for earlier, later in pairwise(path))
+    held = slice(learn.FITTED, None)
+    h, g = torch.exp(-measured.closed[held].double() / layer.channels), measured.scores[held, target].double()
+    residual = (h * (measured.z[held].double() @ one.row - g) ** 2).sum()
+    mean = (h * g).sum() / h.sum()
+    assert one.held_out == pytest.approx(float(1 - residual / (h * (g - mean) ** 2).sum()), abs=1e-6)
+
+
+def test_lasso_path_by_hand() -> None:
+    # One channel, open in two gates of three: g = 3 z. h is 1 where open, exp(-1) where closed (z = 0 there).
+    measured = Experiment(
+        torch.tensor([[2.0], [2.0], [0.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([[6.0], [6.0], [0.0], [6.0]]), 3
+    )
+    path = learn.lasso_path(measured, 0, 1.0, (0.5, 0.1))
+    weight = 2 + math.exp(-1)
+    top = 24 / weight  # b = sum h g z over the sum of h
+    assert path[0].lam == pytest.approx(0.5 * top)
+    # w = (b - lambda) / G with G = 8 / weight.
+    assert [float(one.row[0]) for one in path] == pytest.approx([1.5, 2.7])
+    assert [one.support for one in path] == [1, 1]
+    with pytest.raises(ChipError, match="does not react"):
+        learn.lasso_path(Experiment(measured.z, measured.closed, torch.zeros(4, 1), 3), 0, 1.0)
+
+
+def test_sum_by_hand() -> None:
+    features = torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]], [[5.0, 5.0]]])
+    row = torch.tensor([2.0, -1.0, 0.0])
+    assert learn.by_contribution(row, features) == [1, 0]  # 3 against 2; the third has no weight
+    assert learn.partial_map(row, features, [1]).tolist() == [[0.0, -3.0]]
+    assert learn.partial_map(row, features, [1, 0]).tolist() == [[2.0, -3.0]]
+    assert learn.correlation(torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, 3.0]])) == pytest.approx(-1)
+    assert math.isnan(learn.correlation(torch.ones(2, 2), torch.ones(2, 2)))
+
+
+def test_pictures_show_what_is_open() -> None:
+    closed, opened = (pictures.gates_picture(torch.full((7,), state), paper.LIGHT) for state in (False, True))
+    assert closed.size == opened.size
+    assert np.asarray(closed).mean() > np.asarray(opened).mean()
+    features = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    sheet = np.asarray(pictures.feature_maps(features, torch.tensor([True, False, True]), [0, 1], "inferno", paper.LIGHT))
+    assert (sheet[-20, -60] < 10).all()  # the closed channel's lower picture is the colour of zero
+    assert sheet[-100, 150].sum() > 0
+    bars = np.asarray(pictures.answer_picture([("cat $", 1.0, 0.0, True), ("dog", 0.0, 1.0, False)], "title", paper.LIGHT))
+    assert len(np.unique(bars.reshape(-1, 3), axis=0)) > 10
