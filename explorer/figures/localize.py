@@ -17,7 +17,7 @@ from explorer import localize
 from explorer.figures.pictures import chip_picture
 from explorer.localize import Cut
 
-TRUTH, FOUND = (255, 255, 255), (34, 211, 238)  # as in explorer/components.py
+TRUTH, FOUND = (255, 255, 255), (34, 211, 238)  # as in explorer/components/overlays.py
 # Margins of the chart in pixels; style.css places the line of the threshold by them. No legend, for it would move them: the table of
 # scores below the chart has the colours.
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 58, 16, 12, 52

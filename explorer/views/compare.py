@@ -11,8 +11,9 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, components, downloads, figures, gallery, hover, sidebar
+from explorer import answers, cells, compare, downloads, figures, gallery, hover, sidebar
 from explorer.cells import Cell
+from explorer.components import overlays
 from explorer.figures import compare as drawing
 from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
@@ -233,7 +234,7 @@ def _agreement(selection: Selection, photograph: Image.Image, shown: Sequence[Ce
         sides = [
             (names[i], drawing.uri(_picture(selection, photograph, maps[i].saliency, tops.get(maps[i].question.method)))) for i in (one, other)
         ]  # fmt: skip
-        components.wiper(sides[0], sides[1], key="wiper")
+        overlays.wiper(sides[0], sides[1], key="wiper")
         st.caption("Drag across the picture, or use the arrow keys.")
     with right:
         st.subheader("How alike are they?", anchor=False)

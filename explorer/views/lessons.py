@@ -233,7 +233,7 @@ def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
         for label, before, after, chosen in rows
     )
     st.html(
-        '<table class="chip-bars"><caption><i class="chip-before"></i> all channels open <i class="chip-after"></i> with this gate</caption>'
+        '<table class="chip-changes"><caption><i class="chip-before"></i> all channels open <i class="chip-after"></i> with this gate</caption>'
         f"<tbody>{lines}</tbody></table>"
     )
 

@@ -11,8 +11,9 @@ import streamlit as st
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import NO_BOXES, THRESHOLDS, Box
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, components, downloads, gallery, localize, truth
+from explorer import answers, cells, compare, downloads, gallery, localize, truth
 from explorer.cells import Cell
+from explorer.components import overlays
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.sidebar import Selection
@@ -96,7 +97,7 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
             selection.seen.view, shares[drawn], cut, colour_map=selection.colour_map, opacity=selection.opacity
         )  # fmt: skip
         boxes = true.boxes if true is not None else NO_BOXES
-        components.boxes(
+        overlays.boxes(
             pictures.uri(picture), _in_words(selection, drawn, cut, threshold), size, boxes.tolist(), cut.box, key=PICTURE,
             on_box=lambda: _dragged(selection),
         )  # fmt: skip
@@ -277,7 +278,7 @@ def _set(selection: Selection, box: list[int | None] | Box | None) -> None:
 
 
 def _dragged(selection: Selection) -> None:
-    box = truth.from_browser(components.dragged(PICTURE), selection.network.geometry.size)
+    box = truth.from_browser(overlays.dragged(PICTURE), selection.network.geometry.size)
     if box is not None:
         _set(selection, box)
 
