@@ -64,6 +64,7 @@ def fit(
     network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
     checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, team: Team = ALONE,
+    watch: Callable[[Gathered], None] | None = None,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the photographs where memory allows.
 
@@ -78,6 +79,7 @@ def fit(
         checkpoints: a folder for the state of the run, written every ``checkpoint_seconds`` and removed at the end.
         resume: go on from ``checkpoints`` where there is something; refuses where anything that W depends on changed.
         team: this process among those of a distributed run, see :mod:`chipcore.distributed`.
+        watch: shown the moments of every share once they are whole; they are gone afterwards.
 
     Returns:
         :class:`Importance` by layer name; in a team, whole only on the process of rank 0.
@@ -145,6 +147,8 @@ def fit(
         if team.rank == 0:
             for done in gathered:
                 solved[done.share.layer.name].solve(done, settings, progress)
+                if watch is not None:
+                    watch(done)
     if saving is not None:
         saving.remove()
     return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}

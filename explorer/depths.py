@@ -122,7 +122,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
                 "none",
                 f"**There is no map of {label} at {_names(rowless, found, 'any depth')}.** The photographs that W was fitted on held too "
                 "little of it, so its row of W is empty. Fit W on a folder that also holds photographs of it: "
-                f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+                f"`python -m chipcore fit {network.flags} --layers all --images FOLDER`",
             )
         )
     if weak:
