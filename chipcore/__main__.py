@@ -98,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)"
     )
     fit.add_argument(
+        "--background", type=float, default=chipcore.FitSettings.background, metavar="B",
+        help="share that all photographs alike have in every class's sums; 0 is the paper's Eq. 11 (default: %(default)s)",
+    )  # fmt: skip
+    fit.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)"
     )
     fit.add_argument("--seed", type=int, default=0, help="of the gates (default: %(default)s)")
@@ -214,6 +218,7 @@ def _fit(options: argparse.Namespace) -> None:
         draw=options.draw,
         sigma2=options.sigma2,
         lambda_ratio=options.lambda_ratio,
+        background=options.background,
         seed=options.seed,
         precision=options.precision,
     )

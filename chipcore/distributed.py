@@ -17,6 +17,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from chipcore.errors import ChipError
 from chipcore.moments import Moments
@@ -45,13 +46,15 @@ class Team:
         dist.all_reduce(smallest, dist.ReduceOp.MIN)
         return int(smallest.item())
 
-    def add_up(self, moments: Sequence[Moments], count: int) -> int:
-        """Sum the moments of all processes in place, everywhere; returns the sum of ``count``."""
+    def add_up(self, moments: Sequence[Moments], count: int, beside: Sequence[Tensor] = ()) -> int:
+        """Sum the moments of all processes, and the tensors ``beside`` them, in place, everywhere; returns the sum of ``count``."""
         if self.size == 1:
             return count
         total = torch.tensor([count], dtype=torch.float64, device=moments[0].gram.device)
         try:
             dist.all_reduce(total)
+            for tensor in beside:
+                dist.all_reduce(tensor)
             for one in moments:
                 for name in Moments.names():
                     if name != "gram":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chipcore import admm
+from chipcore.background import Background
 from chipcore.checkpoint import Checkpoint, Position
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
 from chipcore.distributed import ALONE, Team
@@ -49,15 +50,25 @@ class Share:
 
 @dataclass
 class Gathered:
-    """Moments of one share: from the photographs that W is fitted to, and from those held out."""
+    """Moments of one share: from the photographs that W is fitted to, and from those held out.
+
+    ``background`` is from the first alone; where ``FitSettings.background`` is 0 it stays empty.
+    """
 
     share: Share
     training: Moments
     held_out: Moments
+    background: Background
 
     @classmethod
     def empty(cls, share: Share, device: torch.device | str = "cpu") -> Gathered:
-        return cls(share, *(Moments.zeros(share.classes, share.layer.channels, device) for _ in range(2)))
+        classes, channels = share.classes, share.layer.channels
+        training, held_out = (Moments.zeros(classes, channels, device) for _ in range(2))
+        return cls(share, training, held_out, Background.zeros(len(classes), channels, device))
+
+    def beside_grams(self, number: int) -> dict[str, Tensor]:
+        """The background's sums, by a name that is unique among the shares of a pass."""
+        return {f"background/{number}/{name}": value for name, value in self.background.sums().items()}
 
 
 def fit(
@@ -121,6 +132,9 @@ def fit(
         if stored is not None:
             for index, moments in enumerate(_all_moments(gathered)):
                 stored.restore(index, moments)
+            for index, share in enumerate(gathered):
+                for name, value in share.beside_grams(index).items():
+                    value.copy_(torch.from_numpy(saved_rows[name]))
             stored = None
         else:
             position = Position(number)
@@ -134,11 +148,13 @@ def fit(
                 saving.write(
                     position,
                     _all_moments(gathered),
-                    {f"{name}/{key}": value for name, one in solved.items() for key, value in one.arrays().items()},
+                    {f"{name}/{key}": value for name, one in solved.items() for key, value in one.arrays().items()} | _beside(gathered),
                 )
 
         gather(network, gathered, photographs, held, settings, names=names, position=position, after_batch=after_batch)
-        if not team.add_up(_all_moments(gathered), position.readable):
+        if not team.add_up(
+            _all_moments(gathered), position.readable, [value for one in gathered for value in one.background.sums().values()]
+        ):
             raise DataError(
                 f"none of the {len(photographs)} files below {photographs.root} could be read as a photograph; give another folder."
             )
@@ -161,6 +177,10 @@ def _device_of_moments(device: torch.device) -> torch.device:
 
 def _all_moments(gathered: Sequence[Gathered]) -> list[Moments]:
     return [moments for one in gathered for moments in (one.training, one.held_out)]
+
+
+def _beside(gathered: Sequence[Gathered]) -> dict[str, np.ndarray]:
+    return {name: value.cpu().numpy() for number, one in enumerate(gathered) for name, value in one.beside_grams(number).items()}
 
 
 def plan(layers: Sequence[Layer], rows: Sequence[int], memory: int) -> list[list[Share]]:
@@ -222,6 +242,8 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
         for one in shares:
             rows = one.training.classes.to(original.device)
             active[:, rows] = original[:, rows] >= settings.cutoff
+            if settings.background:  # where every photograph counts for every class, no score can be left out
+                active[torch.meshgrid((~held_out).nonzero().flatten(), rows, indexing="ij")] = True
         at = active.any(1).nonzero().flatten()
         if not len(at):
             continue
@@ -246,6 +268,9 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
             for moments, which in ((one.training, ~held_out[at]), (one.held_out, held_out[at])):
                 if which.any():
                     moments.add(z[which], weight[which], original[at][which], perturbed[which], settings.cutoff)
+            if settings.background and (~held_out[at]).any():
+                rows = one.training.classes.to(original.device)
+                one.background.add(z[~held_out[at]], weight[~held_out[at]], perturbed[~held_out[at]][..., rows])
 
 
 def batch_size(peak: int, device: torch.device) -> int:
@@ -287,7 +312,8 @@ class _Rows:
             if progress:
                 progress(Progress(f"solving {gathered.share.layer.name}", done, total))
 
-        W = solve_rows(moments, known, settings.lambda_ratio, report)
+        background = gathered.background if settings.background else None
+        W = solve_rows(moments, known, settings.lambda_ratio, report, background, settings.background)
         rows = moments.classes[known].cpu()
         self.W[rows] = W.to("cpu", torch.float32)
         complete = torch.zeros_like(moments.cross)
@@ -298,22 +324,26 @@ class _Rows:
         return Importance(self.W, self.r2, (self.W != 0).sum(1, dtype=torch.int32), self.images, self.loyalty, metadata)
 
 
-def solve_rows(moments: Moments, slots: Tensor, lambda_ratio: float, report: Callable[[int, int], None] | None = None) -> Tensor:
+def solve_rows(
+    moments: Moments, slots: Tensor, lambda_ratio: float, report: Callable[[int, int], None] | None = None,
+    background: Background | None = None, share: float = 0.0,
+) -> Tensor:  # fmt: skip
     """W (len(slots), K) of some classes by ADMM, with moments divided by the class's weight.
 
-    The division makes lambda mean the same for every class, however many photographs it has.
+    The division makes lambda mean the same for every class, however many photographs it has. Where there is a
+    ``background``, it has this ``share`` of every class's sums.
     """
-    weight = moments.weight[slots]
-    # One class after another inside the solver: indexing all Grams at once would copy gigabytes.
-    cross = moments.cross[slots] / weight[:, None]
-    lam = lambda_ratio * admm.lambda_max(cross)
-    every = len(slots) == len(moments.gram)
-    size = solve_block(cross.shape[1])
+    # One block of classes after another: indexing all Grams at once would copy gigabytes.
+    size = solve_block(moments.cross.shape[1])
     blocks = []
     for start in range(0, len(slots), size):
-        rows = slice(start, start + size)
-        gram = (moments.gram[rows] if every else moments.gram[slots[rows]]) / weight[rows, None, None]
-        blocks.append(admm.solve(gram, cross[rows], lam[rows]).W)
+        some = slots[start : start + size]
+        if background is not None:
+            gram, cross = background.mixed_into(moments, some, share)
+        else:
+            weight = moments.weight[some]
+            gram, cross = moments.gram[some] / weight[:, None, None], moments.cross[some] / weight[:, None]
+        blocks.append(admm.solve(gram, cross, lambda_ratio * admm.lambda_max(cross)).W)
         if report:
             report(min(start + size, len(slots)), len(slots))
     return torch.cat(blocks)

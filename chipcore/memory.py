@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chipcore.background import Background
 from chipcore.errors import SettingsError
 from chipcore.fit import PHOTOGRAPHS_AT_ONCE, Share, batch_size, plan, solve_block
 from chipcore.moments import Moments
@@ -75,7 +76,8 @@ def beside_moments(network: Network, layers: Sequence[Layer], settings: FitSetti
     suffixes = [_suffix(network, layers, layer, settings) for layer in layers]
     solving = max(4 * 8 * solve_block(layer.channels) * layer.channels**2 for layer in layers)
     working = max(trunk + max(suffixes), solving)
-    return int(_PROCESS + _COPIES * weights + _SLACK * working)
+    background = sum(Background.bytes_of(len(network.classes), layer.channels) for layer in layers)
+    return int(_PROCESS + _COPIES * weights + background + _SLACK * working)
 
 
 def _suffix(network: Network, layers: Sequence[Layer], layer: Layer, settings: FitSettings) -> int:

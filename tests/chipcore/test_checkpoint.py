@@ -24,7 +24,7 @@ from chipcore.networks import Network
 from chipcore.settings import FitSettings
 from conftest import ROOT, tiny_network
 
-SETTINGS = FitSettings(gates=4, held_out=0.2)
+SETTINGS = FitSettings(gates=4, held_out=0.2, background=0.5)
 # Two passes, so that a kill can fall between them.
 MEMORY = 4 * Moments.bytes_per_class(5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import chipcore
 from chipcore import admm
 from chipcore.datasets.folder import Photographs, find_photographs
 from chipcore.errors import ChipError, DataError, SettingsError
-from chipcore.fit import Gathered, Progress, gather, plan
+from chipcore.fit import Gathered, Progress, gather, plan, solve_rows
 from chipcore.gates import draw_uniform, generator
 from chipcore.images import open_image
 from chipcore.moments import Moments
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-SETTINGS = FitSettings(gates=6, held_out=0.25)
+SETTINGS = FitSettings(gates=6, held_out=0.25, background=0.5)
 
 
 def gathered_from(network: Network, layer: str, photographs: Photographs, held: frozenset[str]) -> Gathered:
@@ -47,6 +48,7 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
     photographs = find_photographs(folder)
     held = photographs.held_out(SETTINGS.held_out)
     got = gathered_from(tiny, "second", photographs, held)
+    everywhere, everywhere_cross, weight = torch.zeros(5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64), 0.0
     for kept, moments in ((False, got.training), (True, got.held_out)):
         gram, cross = torch.zeros(3, 5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64)
         for name in photographs.names:
@@ -68,12 +70,39 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
                 handle.remove()
                 z = seen[0].mean((2, 3))[0].double()
                 h = torch.exp(-(d - 1).square().sum().double() / 5)
+                if not kept:
+                    everywhere += h * torch.outer(z, z)
+                    everywhere_cross += h * torch.outer(g, z)
+                    weight += float(h)
                 for c in range(3):
                     if f[c] >= SETTINGS.cutoff:
                         gram[c] += f[c] * h * torch.outer(z, z)
                         cross[c] += f[c] * h * g[c] * z
         torch.testing.assert_close(moments.gram, gram, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(moments.cross, cross, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.background.gram, everywhere, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.background.cross, everywhere_cross, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(float(got.background.weight), weight, rtol=1e-6, atol=0)
+
+
+def test_w_minimises_the_mixed_objective(tiny: Network, folder: Path) -> None:
+    """Own and everybody's sums, each divided by its weight: the lasso's optimality conditions, for every share."""
+    got = gathered_from(tiny, "late", find_photographs(folder), frozenset())
+    slots = (got.training.loyalty > 0.5).nonzero().flatten()
+    for share in (0.0, 0.3, 1.0):
+        W = solve_rows(got.training, slots, 1e-2, None, got.background, share)
+        for row, c in zip(W, slots, strict=True):
+            own, everybody = got.training, got.background
+            G = (1 - share) * own.gram[c] / own.weight[c] + share * everybody.gram / everybody.weight
+            b = (1 - share) * own.cross[c] / own.weight[c] + share * everybody.cross[c] / everybody.weight
+            lam = 1e-2 * b.abs().max()
+            gradient = G @ row - b
+            on = row != 0
+            assert on.any()
+            torch.testing.assert_close(gradient[on], -lam * row[on].sign(), rtol=1e-5, atol=1e-7 * float(b.abs().max()))
+            assert (gradient[~on].abs() <= lam * 1.0001).all()
+    plain = solve_rows(got.training, slots, 1e-2)
+    torch.testing.assert_close(solve_rows(got.training, slots, 1e-2, None, got.background, 0.0), plain)
 
 
 def test_two_halves_added_give_the_w_of_one_pass(tiny: Network, folder: Path) -> None:
@@ -118,7 +147,7 @@ def test_passes_hold_the_memory_budget(tiny: Network) -> None:
 def test_probability_target_and_seed_matter_and_the_same_seed_repeats(tiny: Network, folder: Path) -> None:
     base = chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W
     assert torch.equal(base, chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W)
-    for other in (FitSettings(gates=6, held_out=0.25, seed=1), FitSettings(gates=6, held_out=0.25, target="probability")):
+    for other in (replace(SETTINGS, seed=1), replace(SETTINGS, target="probability"), replace(SETTINGS, background=0.0)):
         assert not torch.allclose(base, chipcore.fit(tiny, ["late"], folder, other)["late"].W)
 
 
@@ -132,8 +161,7 @@ def test_unreadable_photographs_are_counted_and_left_out(tiny: Network, folder: 
         told.append(one)
         bad.extend(one.unreadable)
 
-    held = FitSettings(gates=6, held_out=0.25)
-    after = chipcore.fit(tiny, ["late"], folder, held, progress=progress)["late"].W
+    after = chipcore.fit(tiny, ["late"], folder, SETTINGS, progress=progress)["late"].W
     assert len(bad) == 1 and "zz.png" in bad[0]
     assert [one.done for one in told if one.stage == "photographs"][-1] == 25
     torch.testing.assert_close(before, after, rtol=0, atol=1e-4 * float(before.abs().max()))
