@@ -338,15 +338,19 @@ def solve_rows(
     blocks = []
     for start in range(0, len(slots), size):
         some = slots[start : start + size]
-        if background is not None:
-            gram, cross = background.mixed_into(moments, some, share)
-        else:
-            weight = moments.weight[some]
-            gram, cross = moments.gram[some] / weight[:, None, None], moments.cross[some] / weight[:, None]
+        gram, cross = system(moments, some, background, share)
         blocks.append(admm.solve(gram, cross, lambda_ratio * admm.lambda_max(cross)).W)
         if report:
             report(min(start + size, len(slots)), len(slots))
     return torch.cat(blocks)
+
+
+def system(moments: Moments, slots: Tensor, background: Background | None = None, share: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Gram (S, K, K) and cross (S, K) of some classes as the solver gets them."""
+    if background is not None:
+        return background.mixed_into(moments, slots, share)
+    weight = moments.weight[slots]
+    return moments.gram[slots] / weight[:, None, None], moments.cross[slots] / weight[:, None]
 
 
 def solve_block(channels: int) -> int:
