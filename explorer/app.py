@@ -43,7 +43,9 @@ def page_of(name: str) -> Callable[[], None]:
     return show
 
 
-page = st.navigation([st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS])
+pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
+st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
+page = st.navigation(list(pages.values()), position="top")
 try:
     with st.sidebar:
         selection = sidebar.choose()

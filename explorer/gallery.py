@@ -7,6 +7,9 @@ no photograph of ours. Those are here of which an ImageNet network says somethin
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -55,7 +58,7 @@ ENTRIES = {
     "rocket": Entry("rocket.jpg", "A rocket on its launch pad, between towers", "Falcon 9, by SpaceX, CC0"),
     "astronaut": Entry("astronaut.png", "An astronaut in an orange suit beside a model shuttle", "Eileen Collins, by NASA, public domain"),
 }
-UPLOAD = "yours"
+MAX_UPLOADS = 12  # kept for one visitor; 12 x 8 MB at the most
 
 
 @cache
@@ -74,6 +77,36 @@ def photograph(name: str) -> Photograph:
 def uploaded(file_name: str, data: bytes) -> Photograph:
     """What a visitor gave us; nothing of it is decoded yet."""
     return _photograph(file_name, f"Your photograph {file_name}", "", data)
+
+
+def with_uploads(known: Mapping[str, Photograph], files: Iterable[tuple[str, bytes]]) -> tuple[dict[str, Photograph], str]:
+    """A visitor's photographs by their names in the gallery, after more files came.
+
+    Args:
+        known: those that are there already.
+        files: name and content of each new one; one that is there already is not added again.
+
+    Returns:
+        The photographs, of which the oldest go when there are more than ``MAX_UPLOADS``, and the name of the last one
+        that came ('' where none did).
+    """
+    kept, last = dict(known), ""
+    for file_name, data in files:
+        photograph = uploaded(file_name, data)
+        last = next((name for name, one in kept.items() if one.sha256 == photograph.sha256), "")
+        if not last:
+            last = _free_name(file_name, {*ENTRIES, *kept})
+            kept[last] = photograph
+    for name in list(kept)[: max(0, len(kept) - MAX_UPLOADS)]:
+        del kept[name]
+    return kept, last
+
+
+def _free_name(file_name: str, taken: set[str]) -> str:
+    """A short name for the gallery that is not taken. It stands in a label and in the URL, so no sign of Markdown is left."""
+    stem = re.sub(r"[^\w. -]|_", "-", Path(file_name).name).strip()[:40] or "photograph"
+    names = (stem if number == 1 else f"{stem} {number}" for number in itertools.count(1))
+    return next(name for name in names if name not in taken)
 
 
 def _photograph(name: str, description: str, credit: str, data: bytes) -> Photograph:

@@ -1,7 +1,7 @@
-"""The sidebar that every view shares: model, photograph, class, and how maps are drawn.
+"""The sidebar that every view shares: model, photograph, class, layer, and how maps are drawn.
 
-All of it is in the URL. Most widgets are bound by Streamlit; the class is written by us, as its synset,
-because the text of its option holds the photograph's percentages.
+All of it is in the URL, on every page. Most widgets are bound by Streamlit, which writes an option as it reads on
+the screen; model and class are written by us, as the name and synset that the command line takes too.
 """
 
 from __future__ import annotations
@@ -13,29 +13,41 @@ import streamlit as st
 from chipcore import ChipError, Importance, Layer, Network
 from chipcore.networks.registry import REGISTRY
 from chipcore.render import COLOUR_MAPS
-from explorer import depths, gallery, resources
-from explorer.gallery import ENTRIES, UPLOAD, Photograph
+from explorer import depths, gallery, order, resources
+from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 
 PREDICTIONS = 5
+SHARED = ("model", "photo", "class", "layer", "order", "colours", "opacity", "scale")  # what every view has in its URL
+BY_NAME, BY_LIKENESS = "by name", "similar first"
 _MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the visitor chose, and what the network makes of it."""
+    """What the visitor chose, and what the network makes of it.
+
+    ``gallery`` are all photographs that can be chosen, by name: the free ones, then the visitor's own.
+    """
 
     network: Network
     photograph: Photograph
     seen: Seen
     target: int
+    layer: Layer
     colour_map: str
     opacity: float
     one_scale: bool
+    gallery: dict[str, Photograph]
 
     @property
     def label(self) -> str:
         return self.network.classes.labels[self.target]
+
+    @property
+    def class_name(self) -> str:
+        """The class as links and commands name it: its synset, or its number."""
+        return _class_name(self.network, self.target)
 
     def importance(self, layer: Layer) -> Importance:
         """W at a layer; raises ``ChipError`` where there is none."""
@@ -45,17 +57,17 @@ class Selection:
 def choose() -> Selection:
     """Draw the sidebar and read it. Raises ``ChipError`` for weights or a file that cannot be used."""
     st.markdown("### CHIP explorer")
-    model = st.selectbox(
-        "Model", resources.offered(), format_func=lambda name: REGISTRY[name].title, key="model", bind="query-params", filter_mode=None,
-    )  # fmt: skip
-    photograph = _photograph()
-    class_place = st.container()
+    model = _model()
+    known, photograph = _photograph()
+    class_place, layer_place = st.container(), st.container()
     colour_map, opacity, one_scale = _look()
     network = resources.network(model)
+    with layer_place:
+        layer = _layer(network)
     seen = resources.seen(network.id, photograph.sha256, network, photograph)
     with class_place:
-        target = _class(network, seen)
-    return Selection(network, photograph, seen, target, colour_map, opacity, one_scale)
+        target = _class(network, layer, seen)
+    return Selection(network, photograph, seen, target, layer, colour_map, opacity, one_scale, known)
 
 
 def pick_class(index: int) -> None:
@@ -63,29 +75,70 @@ def pick_class(index: int) -> None:
     st.session_state["class"] = index
 
 
-def _photograph() -> Photograph:
-    upload = st.session_state.get("upload")
-    options = [*ENTRIES, UPLOAD] if upload else [*ENTRIES]
-    if st.session_state.get("photo", options[0]) not in options:
-        st.session_state["photo"] = options[0]
-    chosen = st.pills(
-        "Photograph",
-        options,
-        default=options[0],
-        required=True,
-        key="photo",
-        bind="query-params",
-        on_change=_new_photograph,
-        width="stretch",
+def pick_layer(name: str) -> None:
+    """The same for a layer."""
+    st.session_state["layer"] = name
+
+
+def pick_photograph(name: str) -> None:
+    """The same for a photograph, by its name in the gallery."""
+    st.session_state["photo"] = name
+    _start_at_prediction()
+
+
+def open_view(name: str, **query: str) -> None:
+    """Turn to another view with this one's model, photograph, class and so on, and with parameters of that view's own.
+
+    Not for callbacks: it ends this run of the page.
+    """
+    kept = {key: st.query_params[key] for key in SHARED if key in st.query_params}
+    st.switch_page(st.session_state["views"][name], query_params={**kept, **query})
+
+
+def _write(key: str, value: str) -> None:
+    """Into the URL, where it is not there yet."""
+    if st.query_params.get(key) != value:
+        st.query_params[key] = value
+
+
+def _model() -> str:
+    names = resources.offered()
+    if st.session_state.get("model") not in names:
+        wanted = st.query_params.get("model")
+        st.session_state["model"] = wanted if wanted in names else names[0]
+    # A model's classes have numbers of their own, so another one starts at its own prediction.
+    model = st.selectbox(
+        "Model", names, format_func=lambda name: REGISTRY[name].title, key="model", on_change=_start_at_prediction, filter_mode=None
     )
-    known = {name: gallery.photograph(name) for name in ENTRIES}
-    if upload:
-        known[UPLOAD] = gallery.uploaded(upload.name, upload.getvalue())
+    _write("model", model)
+    return model
+
+
+# --- photographs --------------------------------------------------------------------------------------------
+
+
+def _photograph() -> tuple[dict[str, Photograph], Photograph]:
+    own: dict[str, Photograph] = st.session_state.setdefault("own", {})
+    known = {name: gallery.photograph(name) for name in ENTRIES} | own
+    first = next(iter(known))
+    if st.session_state.get("photo") not in known:  # also at the start, where the URL then wins
+        st.session_state["photo"] = first
+    chosen = st.pills(
+        "Photograph", list(known), required=True, key="photo", bind="query-params", on_change=_start_at_prediction, width="stretch",
+    ) or first  # fmt: skip
+    # A new key empties the box, so that it stays small: what was dropped in it is in the gallery now.
+    box = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Your own photograph", type=["jpg", "jpeg", "png", "webp"], key="upload", on_change=_uploaded, label_visibility="collapsed",
+        "Your own photographs", type=["jpg", "jpeg", "png", "webp"], key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
+        label_visibility="collapsed",
     )  # fmt: skip
-    _thumbnails([known[name] for name in options])
-    return known[chosen or options[0]]
+    # A place that is always there: where widgets move in the page, the browser loses their parameters.
+    place = st.container()
+    if chosen in own:
+        place.button("Take it out of the gallery", key="remove", on_click=_remove, args=(chosen,), icon=":material/delete:", type="tertiary",
+                  help="Your photographs stay in this tab alone. A link to one of them opens the first of the gallery elsewhere.")  # fmt: skip
+    _thumbnails(list(known.values()))
+    return known, known[chosen]
 
 
 def _thumbnails(photographs: list[Photograph]) -> None:
@@ -100,16 +153,38 @@ def _thumbnails(photographs: list[Photograph]) -> None:
     st.html(f"<style>{' '.join(rules)}</style>")
 
 
-def _new_photograph() -> None:
+def _start_at_prediction() -> None:
     st.session_state["follow"] = True
 
 
-def _uploaded() -> None:
-    st.session_state["photo"] = UPLOAD if st.session_state["upload"] else next(iter(ENTRIES))
-    _new_photograph()
+def _uploaded(box: str) -> None:
+    files = [(file.name, file.getvalue()) for file in st.session_state[box]]
+    st.session_state["own"], last = gallery.with_uploads(st.session_state["own"], files)
+    st.session_state["uploads"] += 1
+    if last:
+        pick_photograph(last)
 
 
-def _class(network: Network, seen: Seen) -> int:
+def _remove(name: str) -> None:
+    st.session_state["own"].pop(name, None)
+    pick_photograph(next(iter(ENTRIES)))
+
+
+# --- class and layer ----------------------------------------------------------------------------------------
+
+
+def _layer(network: Network) -> Layer:
+    names = [layer.name for layer in network.layers]
+    if st.session_state.get("layer") not in names:  # at the start, or another model's
+        st.session_state["layer"] = names[-1]
+    name = st.segmented_control(
+        "Layer", names, required=True, key="layer", bind="query-params", wrap=True,
+        help="From the first layers, which see edges and colours, to the last, which see parts of objects.",
+    )  # fmt: skip
+    return next((layer for layer in network.layers if layer.name == name), network.layers[-1])
+
+
+def _class(network: Network, layer: Layer, seen: Seen) -> int:
     """A new photograph starts at its most probable class; a class that was chosen stays until then."""
     classes = network.classes
     best = seen.best(PREDICTIONS)
@@ -117,23 +192,45 @@ def _class(network: Network, seen: Seen) -> int:
         st.session_state["class"] = _from_url(network, best[0])
     elif st.session_state.pop("follow", False) or st.session_state["class"] >= len(classes):
         st.session_state["class"] = best[0]
+    place = st.container()  # the order is asked for below the list that it orders, but must be known before
+    by = st.segmented_control(
+        "Order of classes", [BY_NAME, BY_LIKENESS], default=BY_NAME, required=True, key="order", bind="query-params", label_visibility="collapsed",
+        help="Similar: classes whose row of W, the importance of the layer’s channels, points the same way as this class’s.",
+    )  # fmt: skip
+    options = _options(network, layer, best, st.session_state["class"], by or BY_NAME)
     evidence = depths.evidence_of(_fitted(network), len(classes))
-    rest = sorted(set(range(len(classes))) - set(best), key=lambda index: classes.labels[index].lower())
 
     def text(index: int) -> str:
         share = f" · {seen.probabilities[index]:.0%}" if index in best else ""
         synset = f" · {classes.synsets[index]}" if classes.synsets else ""
         return classes.labels[index] + share + _MARKS[evidence[index]] + synset
 
-    target = st.selectbox(
-        "Class", [*best, *rest], format_func=text, key="class", filter_mode="contains",
-        help="Type a name or a synset. The photograph’s own predictions come first. "
-        "‘weak W’: learned from little; ‘no W’: not learned at all.",
-    )  # fmt: skip
-    wanted = classes.synsets[target] if classes.synsets else str(target)
-    if st.query_params.get("class") != wanted:
-        st.query_params["class"] = wanted
+    with place:
+        target = st.selectbox(
+            "Class", options, format_func=text, key="class", filter_mode="contains",
+            help="Type a name or a synset. The photograph’s own predictions come first. "
+            "‘weak W’: learned from little; ‘no W’: not learned at all.",
+        )  # fmt: skip
+    _write("class", _class_name(network, target))
     return target
+
+
+def _options(network: Network, layer: Layer, best: list[int], target: int, by: str) -> list[int]:
+    labels = network.classes.labels
+    if by == BY_LIKENESS:
+        try:
+            importance = resources.importance(network.id, layer.name, network)
+        except ChipError:
+            st.caption(f"There is no W at {layer.name} to compare classes by; they are in the order of their names.")
+        else:
+            if importance.evidence(target) != "none":
+                return order.similar(importance, target, labels)
+            st.caption(f"This class has no row of W at {layer.name} to compare others with; they are in the order of their names.")
+    return order.first_ones_first(best, order.alphabetical(labels))
+
+
+def _class_name(network: Network, target: int) -> str:
+    return network.classes.synsets[target] if network.classes.synsets else str(target)
 
 
 def _from_url(network: Network, otherwise: int) -> int:
@@ -154,10 +251,11 @@ def _fitted(network: Network) -> list[Importance]:
 
 
 def _look() -> tuple[str, float, bool]:
-    colour_map = st.selectbox("Colour map", COLOUR_MAPS, key="colours", bind="query-params", filter_mode=None)
-    opacity = st.slider("Opacity", 0.0, 1.0, 0.75, 0.05, key="opacity", bind="query-params")
-    scale = st.segmented_control(
-        "Colour scale", ["each map", "all maps"], default="each map", required=True, key="scale", bind="query-params",
-        help="Each map from 0 to its own maximum, or all of them to the largest.",
-    )  # fmt: skip
+    with st.expander("How maps are drawn"):
+        colour_map = st.selectbox("Colour map", COLOUR_MAPS, key="colours", bind="query-params", filter_mode=None)
+        opacity = st.slider("Opacity", 0.0, 1.0, 0.75, 0.05, key="opacity", bind="query-params")
+        scale = st.segmented_control(
+            "Colour scale", ["each map", "all maps"], default="each map", required=True, key="scale", bind="query-params",
+            help="Each map from 0 to its own maximum, or all of them to the largest.",
+        )  # fmt: skip
     return colour_map, opacity, scale == "all maps"

@@ -85,11 +85,8 @@ def _equation(selection: Selection, found: list[Depth]) -> Depth | None:
     st.subheader("How a map is made", anchor=False)
     st.latex(r"M_c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
     st.caption("Eq. 10: every channel’s importance _w_ for class _c_, times its activation _A_ at a place.")
-    names = [one.layer.name for one in found]
-    name = st.segmented_control(
-        "At the ring in the map of", names, default=names[-1], required=True, key="layer", bind="query-params", wrap=True
-    )
-    depth = next((one for one in found if one.layer.name == name), found[-1])
+    depth = next(one for one in found if one.layer == selection.layer)
+    st.caption(f"Here at the ring in the map of **{plain(depth.layer.name)}**, the layer chosen on the left:")
     if not depth.shown:
         st.caption(f"There is no map at {depth.layer.name}, so there is nothing to add up.")
         return None

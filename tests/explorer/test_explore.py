@@ -168,6 +168,19 @@ def test_the_sum_follows_the_ring(open_app: OpenApp, lite0: Network, fitted: lis
     assert deepest != other
 
 
+def test_similar_classes_come_first_on_request(open_app: OpenApp, lite0: Network, fitted: list[int]) -> None:
+    target = fitted[2]
+    app = open_app(**{"class": str(target), "layer": "head", "order": "similar first"})
+    assert not app.exception
+    W = chipcore.load_importance(lite0, "head").W.double()
+    cosine = (W @ W[target]) / (W.norm(dim=1) * W[target].norm()).clamp(min=1e-12)
+    order = cosine.argsort(descending=True)[:6].tolist()
+    labels = [option.split(" · ")[0] for option in app.selectbox(key="class").options]
+    assert labels[:6] == [lite0.classes.labels[index] for index in order]
+    assert labels[0] == lite0.classes.labels[target]
+    assert len(set(app.selectbox(key="class").options)) == len(lite0.classes)
+
+
 # --- the URL ------------------------------------------------------------------------------------------------
 
 
@@ -283,21 +296,40 @@ def jpeg_file(colour: str = "olive", size: tuple[int, int] = (320, 200)) -> byte
 
 
 def upload(app: AppTest, name: str, data: bytes, kind: str = "image/jpeg") -> AppTest:
-    return app.file_uploader[0].set_value((name, data, kind)).run()
+    return app.file_uploader[0].set_value([(name, data, kind)]).run()
 
 
 def test_upload_is_explained_and_can_be_left_again(open_app: OpenApp, passes: list[int]) -> None:
     app = upload(open_app(), "my *garden*.jpg", jpeg_file())
     assert not app.exception
-    assert app.button_group(key="photo").value == gallery.UPLOAD
+    assert app.button_group(key="photo").value == "my -garden-.jpg"
     assert "my *garden*.jpg" in alternatives(app)[0]
     assert passes == [1, 1]
     app.button_group(key="photo").set_value("cat").run()
     assert "cat" in alternatives(app)[0]
-    app.button_group(key="photo").set_value(gallery.UPLOAD).run()
-    app.file_uploader[0].set_value(None).run()
+    app.button_group(key="photo").set_value("my -garden-.jpg").run()
+    app.button(key="remove").click().run()
     assert app.button_group(key="photo").value == "cat"
+    assert "my -garden-.jpg" not in app.button_group(key="photo").options
     assert passes == [1, 1]
+
+
+def test_several_uploads_stay_in_the_gallery(open_app: OpenApp) -> None:
+    app = open_app()
+    files = [("one.jpg", jpeg_file("olive"), "image/jpeg"), ("one.jpg", jpeg_file("navy"), "image/jpeg")]
+    app.file_uploader[0].set_value(files).run()
+    upload(app, "three.jpg", jpeg_file("red"))
+    upload(app, "again.jpg", jpeg_file("olive"))  # the same photograph under another name
+    assert not app.exception
+    assert app.button_group(key="photo").options[len(gallery.ENTRIES) :] == ["one.jpg", "one.jpg 2", "three.jpg"]
+    assert app.button_group(key="photo").value == "one.jpg"
+    assert "photo" in app.query_params
+
+
+def test_more_uploads_than_are_kept_push_out_the_oldest() -> None:
+    kept, last = gallery.with_uploads({}, [(f"{i}.jpg", bytes([i])) for i in range(gallery.MAX_UPLOADS + 2)])
+    assert list(kept) == [f"{i}.jpg" for i in range(2, gallery.MAX_UPLOADS + 2)]
+    assert last == list(kept)[-1]
 
 
 @pytest.mark.parametrize(
