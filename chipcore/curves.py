@@ -60,6 +60,8 @@ class Watcher:
         loyalty = gathered.training.loyalty
         slots = loyalty.argsort(descending=True, stable=True)[:MOST]
         slots = slots[loyalty[slots] >= max(self.settings.min_evidence, 1e-12)]
+        if not len(slots):
+            return
         kept |= {curve.index: curve for curve in curves(gathered, slots, self.settings)}
         best = sorted(kept.values(), key=lambda curve: -curve.loyalty)[:MOST]
         write(path, best)

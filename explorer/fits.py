@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import chipcore
-from chipcore import ChipError, FitSettings, Importance, Network
+from chipcore import ChipError, FitSettings, Importance, Layer, Network
 from chipcore.curves import Watcher
 from chipcore.datasets.folder import Batch, Photographs, batches
 from chipcore.errors import DataError
@@ -95,7 +95,7 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
 
     Raises ``ChipError`` where the settings or the memory do not allow the fit.
     """
-    tell(0, 4)
+    tell(0, 0)
     network, settings = network.private(), request.fit_settings
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
@@ -107,26 +107,31 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
     decoding = (time.perf_counter() - started) / max(1, len(batch.names))
     if not batch.names:
         raise DataError("none of the first photographs can be read; give others.")
-    with torch.inference_mode():
-        tell(1, 4)
-        _seconds(network, passes, batch, settings, 1)  # cuts the network, and is slower for it
-        tell(2, 4)
-        few = _seconds(network, passes, batch, settings, 1)
-        gates = max(2, min(settings.gates, int(_TRIAL_SECONDS / max(few, 1e-3))))
-        tell(3, 4)
-        more = _seconds(network, passes, batch, settings, gates) if settings.gates > 1 else few
-    a_gate = max(0.0, more - few) / (gates - 1)
-    each = (few + a_gate * (settings.gates - 1)) / len(batch.names) + decoding * len(passes)
-    return Cost(need, each * len(photographs))
-
-
-def _seconds(network: Network, passes: Sequence[Sequence[Share]], batch: Batch, settings: FitSettings, gates: int) -> float:
-    """One batch through every pass, with this many gates."""
-    settings = FitSettings(**{**settings.as_dict(), "gates": gates})
-    started = time.perf_counter()
+    # Passes over the same layers differ by their classes alone: one of them is tried.
+    kinds: dict[tuple[Layer, ...], list[list[Share]]] = {}
     for shares in passes:
-        add_batch(network, [Gathered.empty(share) for share in shares], batch, frozenset(), settings)
-    return time.perf_counter() - started
+        kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
+    seconds = decoding * len(passes)
+    for number, alike in enumerate(kinds.values(), start=1):
+        tell(number, len(kinds) + 1)
+        seconds += len(alike) * _try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds)) / len(batch.names)
+    return Cost(need, seconds * len(photographs))
+
+
+@torch.inference_mode()
+def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> float:
+    """Seconds that one batch takes in one pass, reckoned from as many gates as ``budget`` seconds allow."""
+    gathered = [Gathered.empty(share) for share in shares]
+
+    def timed(gates: int) -> float:
+        started = time.perf_counter()
+        add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
+        return time.perf_counter() - started
+
+    timed(1)  # cuts the network and touches the memory, which is done once only
+    few = timed(1)
+    gates = max(2, min(settings.gates, int(budget / max(few, 1e-3))))
+    return few + max(0.0, timed(gates) - few) / (gates - 1) * (settings.gates - 1)
 
 
 # --- runs -------------------------------------------------------------------------------------------------
@@ -195,7 +200,9 @@ def runs() -> list[Run]:
     for path in _all().glob("*/run.json"):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            asked: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()}
+            asked: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()
+            }
             run = Run(Request(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
         except (OSError, ValueError, TypeError, KeyError):
             continue

@@ -199,4 +199,5 @@ def _load(given: Given, folder: Path) -> Network:
             type(error)(sentence) if type(error) in (ChipError, CheckpointError, DataError, SettingsError) else ChipError(sentence)
         ) from None
     flags = tuple(next((called[role] for role, path in files.items() if str(path) == part), part) for part in found.given)
-    return replace(found, title=given.shown, given=flags if given.uploaded else found.given)
+    variant = hashlib.sha256(repr((found.geometry, found.classes)).encode()).hexdigest()[:12]
+    return replace(found, title=given.shown, given=flags if given.uploaded else found.given, variant=f"-{variant}")

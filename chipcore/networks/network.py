@@ -41,7 +41,8 @@ class Network:
 
     ``model`` is in eval mode and frozen. ``weights_sha256`` identifies the weights by value, whatever file
     they came from. ``layers`` are the named depths, from shallow to deep. ``given`` are the command line's
-    flags, beside ``--network``, that load this network again.
+    flags, beside ``--network``, that load this network again; ``variant`` tells apart networks of equal weights whose
+    input or classes differ.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Network:
     weights_sha256: str
     source: str = ""
     given: tuple[str, ...] = ()
+    variant: str = ""
     _cuts: dict[tuple[str, ...], Cut] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -91,8 +93,8 @@ class Network:
 
     @property
     def id(self) -> str:
-        """Name and the first digits of the weights' sha256; the folder name of its W."""
-        return f"{self.name}-{self.weights_sha256[:12]}"
+        """Name, the first digits of the weights' sha256 and the variant: what anything computed with it is kept under."""
+        return f"{self.name}-{self.weights_sha256[:12]}{self.variant}"
 
     @property
     def flags(self) -> str:
