@@ -7,6 +7,7 @@ and kept as a small file beside the result.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,8 @@ class Curve:
 class Watcher:
     """Keeps the curves of the ``MOST`` classes of every layer that have the most evidence, in ``folder``."""
 
-    def __init__(self, folder: Path, settings: FitSettings) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> None:
+        self.folder, self.settings, self.report = folder, settings, report
 
     def __call__(self, gathered: Gathered) -> None:
         path = self.folder / f"{gathered.share.layer.name.replace('/', '_')}.npz"
@@ -62,17 +63,19 @@ class Watcher:
         slots = slots[loyalty[slots] >= max(self.settings.min_evidence, 1e-12)]
         if not len(slots):
             return
-        kept |= {curve.index: curve for curve in curves(gathered, slots, self.settings)}
+        kept |= {curve.index: curve for curve in curves(gathered, slots, self.settings, self.report)}
         best = sorted(kept.values(), key=lambda curve: -curve.loyalty)[:MOST]
         write(path, best)
 
 
-def curves(gathered: Gathered, slots: Tensor, settings: FitSettings) -> list[Curve]:
+def curves(gathered: Gathered, slots: Tensor, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> list[Curve]:
     """The curves of some classes of a share, given by their places in it."""
     found: list[Curve] = []
     background = gathered.background if settings.background else None
     ratios = sorted({*RATIOS, settings.lambda_ratio} - {0.0}, reverse=True)
-    for some in slots.split(solve_block(gathered.share.layer.channels)):
+    for some in slots.split(min(4, solve_block(gathered.share.layer.channels))):
+        if report is not None:
+            report(len(found), len(slots))
         gram, cross = system(gathered.training, some, background, settings.background)
         lam = admm.lambda_max(cross)
         path = admm.lambda_path(gram, cross, ratios)
@@ -107,14 +110,14 @@ def _residuals(gram: Tensor, cross: Tensor, lam: Tensor) -> np.ndarray:
     return np.array(rows or [(0, 0.0, 0.0)])
 
 
-_FIELDS = ("iterations", "primal", "dual", "ratios", "support", "r2", "r2_held_out")
+FIELDS = ("iterations", "primal", "dual", "ratios", "support", "r2", "r2_held_out")
 
 
 def write(path: Path, found: list[Curve]) -> None:
     """Keep curves in one file, whole or not at all."""
     arrays: dict[str, np.ndarray] = {"classes": np.array([curve.index for curve in found], np.int64)}
     for curve in found:
-        arrays |= {f"{curve.index}/{name}": getattr(curve, name) for name in _FIELDS}
+        arrays |= {f"{curve.index}/{name}": getattr(curve, name) for name in FIELDS}
         arrays[f"{curve.index}/about"] = np.array([curve.loyalty, curve.solved_after])
 
     def save(temporary: Path) -> None:
@@ -131,7 +134,7 @@ def read(path: Path) -> list[Curve]:
             found = []
             for index in file["classes"].tolist():
                 loyalty, solved_after = file[f"{index}/about"].tolist()
-                values = {name: file[f"{index}/{name}"] for name in _FIELDS}
+                values = {name: file[f"{index}/{name}"] for name in FIELDS}
                 found.append(Curve(index=index, loyalty=loyalty, solved_after=int(solved_after), **values))
             return found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import time
@@ -179,8 +180,11 @@ class Run:
 
     def importance(self, network: Network, layer: str) -> Importance:
         """W as this run fitted it; ``ImportanceError`` where it is of another network or damaged."""
-        at = network.layer(layer)
-        return read_importance(file_of(network, at, self.result), network, at)
+        return read_importance(self.file(network, layer), network, network.layer(layer))
+
+    def file(self, network: Network, layer: str) -> Path:
+        """Where that W is."""
+        return file_of(network, network.layer(layer), self.result)
 
 
 def prepare(request: Request, network: Network) -> Run:
@@ -237,25 +241,54 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
         unreadable.extend(at.unreadable)
         report(at.done, at.total, at.stage)
 
+    def tracing(done: int, total: int) -> None:
+        report(done, total, "how W was found")
+
     started = time.monotonic()
     try:
         fitted = chipcore.fit(
             network, request.layers, photographs, settings, classes=request.classes, progress=progress, memory=need.moments,
             checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=SECONDS_BETWEEN_CHECKPOINTS,
-            watch=Watcher(run.folder / "curves", settings),
+            watch=Watcher(run.folder / "curves", settings, tracing),
         )  # fmt: skip
     finally:  # also of a part that was stopped
         run.seconds += time.monotonic() - started
         run.save()
     for importance in fitted.values():
         importance.save(run.result)
-        _with_other_rows(importance, network).save(fitted_importance())
+    put_in_use(run, network)
     run.finished = _now()
     run.unreadable = tuple(Path(sentence).name for sentence in unreadable[:50])
     run.save()
     for old in [one for one in runs() if one.finished][KEPT:]:
         old.forget()
     return run
+
+
+def put_in_use(run: Run, network: Network) -> None:
+    """Put a run's W where the app and the command line look for it."""
+    for layer in run.request.layers:
+        _with_other_rows(run.importance(network, layer), network).save(fitted_importance())
+
+
+def take_out_of_use(run: Run, network: Network) -> None:
+    """Go back to what ships with the app at the layers of a run, or to no W at all; the run keeps its own."""
+    for layer in run.request.layers:
+        file_of(network, network.layer(layer), fitted_importance()).unlink(missing_ok=True)
+
+
+def in_use(run: Run, network: Network) -> bool:
+    """Whether the W that the app and the command line find at a run's layers is the run's own."""
+    try:
+        for layer in run.request.layers:
+            at = network.layer(layer)
+            used, own = read_importance(file_of(network, at, fitted_importance()), network, at), run.importance(network, layer)
+            fitted = own.support > 0
+            if not torch.equal(used.W[fitted], own.W[fitted]):
+                return False
+    except (ChipError, OSError):
+        return False
+    return True
 
 
 def _with_other_rows(importance: Importance, network: Network) -> Importance:
@@ -265,6 +298,14 @@ def _with_other_rows(importance: Importance, network: Network) -> Importance:
         return importance.completed_by(read_importance(file_of(network, at, fitted_importance()), network, at))
     except ChipError:  # nothing there yet, or nothing that can be read
         return importance
+
+
+def most_memory() -> float:
+    """GB that a fit may be given: most of what this machine has."""
+    try:
+        return max(2.0, float(int(0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB)))
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 6.0
 
 
 def _all() -> Path:
