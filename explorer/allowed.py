@@ -34,16 +34,17 @@ def modules() -> list[str]:
 def resolve(text: str) -> Path:
     """A path from the browser, resolved; ``DataError`` unless it is something that exists inside an allowed folder.
 
-    The sentence is the same for what does not exist and for what lies outside, so nobody can ask what is there.
+    A path that does not begin at the root is looked for in the allowed folders, with or without their own name. The sentence is the same for what does not exist and for what lies outside, so nobody can ask what is there.
     """
-    try:
-        path = Path(text.strip()).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):  # not there, not readable, a zero byte, links in a circle
-        path = None
-    if path is None or not _inside(path):
-        listed = ", ".join(str(root) for root in roots()) or "none"
-        raise DataError(f"{text.strip()[:200]!r} is not in the folders that this app may read ({listed}); choose from the list.")
-    return path
+    for start in (Path("/"), *roots(), *(root.parent for root in roots())):
+        try:
+            path = (start / text.strip()).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # not there, not readable, a zero byte, links in a circle
+            continue
+        if text.strip() and _inside(path):
+            return path
+    listed = ", ".join(str(root) for root in roots()) or "none"
+    raise DataError(f"{text.strip()[:200]!r} is not in the folders that this app may read ({listed}); choose from the list.")
 
 
 def _inside(path: Path) -> bool:
@@ -73,8 +74,8 @@ def file(text: str, suffixes: Sequence[str]) -> Path:
 
 def folders() -> list[str]:
     """Folders to choose from, the allowed ones first."""
-    found = [str(parent) for root in roots() for parent, _files in _walk(root)]
-    return list(dict.fromkeys([*map(str, roots()), *found]))[:_LISTED]
+    found = [parent for root in roots() for parent, _files in _walk(root)]
+    return [str(path) for path in dict.fromkeys(sorted(found, key=lambda path: len(path.parts)))][:_LISTED]
 
 
 def files(suffixes: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ UPLOADED = "upload:"
 KEPT = 20  # finished runs; the oldest go first
 SECONDS_BETWEEN_CHECKPOINTS = 10.0  # what a stop or a crash may cost at most, beside a batch
 _TRIED = 8  # photographs of a trial
-_TRIAL_SECONDS = 2.5
+_TRIAL_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,27 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
         kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
     seconds = decoding * len(passes)
     for number, alike in enumerate(kinds.values(), start=1):
-        tell(number, len(kinds) + 1)
-        seconds += len(alike) * _try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds)) / len(batch.names)
+        for step, found in enumerate(_try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds))):
+            tell(3 * number + step - 2, 3 * len(kinds))  # a step is also where it can be stopped
+        seconds += len(alike) * found / len(batch.names)
     return Cost(need, seconds * len(photographs))
 
 
-@torch.inference_mode()
-def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> float:
-    """Seconds that one batch takes in one pass, reckoned from as many gates as ``budget`` seconds allow."""
+def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
+    """Seconds that one batch takes in one pass, better and better known; the last from as many gates as ``budget`` seconds allow."""
     gathered = [Gathered.empty(share) for share in shares]
 
     def timed(gates: int) -> float:
         started = time.perf_counter()
-        add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
+        with torch.inference_mode():
+            add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
         return time.perf_counter() - started
 
-    timed(1)  # cuts the network and touches the memory, which is done once only
+    yield timed(1)  # cuts the network and touches the memory, which is done once only
     few = timed(1)
+    yield few
     gates = max(2, min(settings.gates, int(budget / max(few, 1e-3))))
-    return few + max(0.0, timed(gates) - few) / (gates - 1) * (settings.gates - 1)
+    yield few + max(0.0, timed(gates) - few) / (gates - 1) * (settings.gates - 1)
 
 
 # --- runs -------------------------------------------------------------------------------------------------

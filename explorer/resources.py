@@ -126,6 +126,12 @@ def fits() -> Desk:
 
 
 @st.cache_resource
+def trials() -> Desk:
+    """Where the time of a fit is tried before it is started."""
+    return Desk(workers=1)
+
+
+@st.cache_resource
 def slow_maps() -> Desk:
     """Where the methods run that take longer than a visitor should wait for a page."""
     return Desk(workers=1)

@@ -62,10 +62,12 @@ def path(curve: Curve, used: float) -> go.Figure:
     figure.add_scatter(x=curve.ratios, y=curve.support, name="channels in use", mode="lines+markers", line={"color": GOOD}, row=2, col=1, hovertemplate="λ ratio %{x:.2g}: %{y} channels<extra></extra>")  # fmt: skip
     if used > 0:
         figure.add_vline(x=used, line={"dash": "dot", "width": 2, "color": "#888888"})
-    figure.update_xaxes(type="log", autorange="reversed")
+    figure.update_xaxes(
+        type="log", autorange="reversed", tickvals=[1, 0.1, 0.01, 0.001, 0.0001], ticktext=["1", "0.1", "0.01", "0.001", "0.0001"]
+    )
     figure.update_xaxes(title="λ as a share of the one that gives W = 0", row=2, col=1)
     low = min(0.0, *(float(np.nanmin(v)) for v in (curve.r2, curve.r2_held_out) if not np.isnan(v).all()), 0.0)
-    figure.update_yaxes(title="R²", range=[max(-1.0, low) - 0.05, 1.05], row=1, col=1)
+    figure.update_yaxes(title="R²", range=[max(-0.5, low) - 0.05, 1.05], row=1, col=1)
     figure.update_yaxes(title="channels", rangemode="tozero", row=2, col=1)
     return _layout(figure, 420)
 

@@ -63,7 +63,7 @@ def _photographs() -> tuple[str, int, Photographs | None]:
     source = UPLOAD
     if allowed.roots():
         source = st.segmented_control(
-            "Where they are", [FOLDER, UPLOAD], default=FOLDER, required=True, key="from", bind="query-params"
+            "Where they are", [FOLDER, UPLOAD], default=FOLDER, required=True, key="from", bind="query-params", wrap=True
         ) or FOLDER  # fmt: skip
     where = _folder() if source == FOLDER else _upload()
     per_folder = int(st.number_input(
@@ -132,7 +132,7 @@ def _layers(selection: Selection) -> tuple[list[str], list[int]]:
         st.session_state["layers"] = kept
     chosen = st.pills(
         "Layers", names, selection_mode="multi", default=None if "layers" in st.session_state else [selection.layer.name], key="layers",
-        bind="query-params", help="Several cost little more than the shallowest of them alone takes; deep layers are quick.",
+        bind="query-params", wrap=True, help="Several cost little more than the shallowest of them alone takes; deep layers are quick.",
     )  # fmt: skip
     sizes = {layer.name: f"{layer.name}: {layer.channels:,} channels, {layer.height} × {layer.width}" for layer in selection.network.layers}
     st.caption(plain(" · ".join(sizes[name] for name in chosen)) if chosen else "Choose one layer or several.")
@@ -182,7 +182,7 @@ def _ask(field: Field) -> Any:
 
 def _cost(selection: Selection, request: Request, found: Photographs) -> None:
     """What the fit takes, before it is started; the time is tried in the background."""
-    network, desk, fitting = selection.network, resources.slow_maps(), resources.fits()
+    network, desk, fitting = selection.network, resources.trials(), resources.fits()
     job = desk.start(
         f"trial-{request.key}",
         "Trying a few photographs to see how long it takes",

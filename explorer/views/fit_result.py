@@ -16,7 +16,6 @@ from explorer.sidebar import Selection
 from explorer.words import duration, plain, readable
 
 WANTED = "fit-wanted"  # in the session: the run whose result is to be shown when it is over
-_EVIDENCE = {"good": "good", "weak": "weak: take maps with care", "none": "too little: no row"}
 
 
 def show(selection: Selection) -> None:
@@ -59,7 +58,8 @@ def _result(selection: Selection, run: Run) -> None:
     with left:
         st.markdown("##### How many photographs speak for each class")
         st.plotly_chart(figures.evidence(rows), key="evidence", alt=_bars_in_words(rows), config={"displayModeBar": False})
-        st.caption(f"The sum of the network’s probabilities for the class. Below {MANY:.0f} (dotted) a row is weak. The {min(len(rows), figures.SHOWN)} best founded are shown.")  # fmt: skip
+        shown = f" The first {figures.SHOWN} are shown." if len(rows) > figures.SHOWN else ""
+        st.caption(f"The sum of the network’s probabilities for the class. Below {MANY:.0f} (dotted) a row is weak.{shown}")  # fmt: skip
     with right:
         st.markdown("##### All classes")
         _table(rows)
@@ -111,7 +111,6 @@ def _bars_in_words(rows: list[Row]) -> str:
 
 
 def _table(rows: list[Row]) -> None:
-    most = max((row.worth for row in rows), default=1.0)
     st.dataframe(
         {
             "class": [row.label for row in rows],
@@ -119,11 +118,11 @@ def _table(rows: list[Row]) -> None:
             "photographs": [row.photographs for row in rows],
             "R²": [None if np.isnan(row.r2) else row.r2 for row in rows],
             "channels": [row.support for row in rows],
-            "evidence": [_EVIDENCE[row.evidence] for row in rows],
+            "evidence": [row.evidence for row in rows],
         },
         hide_index=True, height=min(560, 38 * (len(rows) + 1)),
         column_config={
-            "worth": st.column_config.ProgressColumn("worth", min_value=0.0, max_value=most, format="%.1f", help="Photographs’ worth of evidence: the sum of f, the network’s probability of the class."),
+            "worth": st.column_config.NumberColumn(format="%.1f", help="Photographs’ worth of evidence: the sum of f, the network’s probability of the class."),
             "photographs": st.column_config.NumberColumn(help="In how many photographs the network saw something of the class."),
             "R²": st.column_config.NumberColumn(format="%.2f", help="How well the row predicts photographs and gates that it was not learned from: 1 is perfect, 0 no better than a constant."),
             "channels": st.column_config.NumberColumn(help="With a weight that is not zero."),
