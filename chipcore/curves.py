@@ -21,9 +21,9 @@ from chipcore.moments import Moments
 from chipcore.settings import FitSettings
 from chipcore.store import write_whole
 
-RATIOS = tuple(float(f"{ratio:.4g}") for ratio in np.logspace(-0.25, -4, 16))
+RATIOS = tuple(float(f"{ratio:.4g}") for ratio in np.logspace(-0.25, -4, 12))
 ITERATIONS = 400  # of ADMM without its polish, which ends it earlier
-MOST = 24  # classes of a layer, those with the most evidence
+MOST = 16  # classes of a layer, those with the most evidence
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,11 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
         kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
     seconds = decoding * len(passes)
     for number, alike in enumerate(kinds.values(), start=1):
-        for step, found in enumerate(_try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds))):
-            tell(3 * number + step - 2, 3 * len(kinds))  # a step is also where it can be stopped
-        seconds += len(alike) * found / len(batch.names)
+        tries = []
+        for one in _try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds)):
+            tries.append(one)
+            tell(3 * (number - 1) + len(tries), 3 * len(kinds))  # also where it can be stopped
+        seconds += len(alike) * tries[-1] / len(batch.names)
     return Cost(need, seconds * len(photographs))
 
 

@@ -151,11 +151,11 @@ def _members(data: bytes, room: int, groups: dict[str, int]) -> Iterator[tuple[i
             members = [one for one in archive.infolist() if not one.is_dir() and not _hidden(one.filename)]
             if len(members) > _MEMBERS:
                 raise DataError(f"the ZIP holds {len(members):,} files; give at most {_MEMBERS:,}.")
+            if sum(one.file_size for one in members) > room:
+                raise DataError(f"the ZIP holds more than {_TOTAL_BYTES >> 20} MB when unpacked; give fewer photographs.")
             for member in members:
                 if member.flag_bits & 1:
                     raise DataError("the ZIP is locked with a password; give one without.")
-                if member.file_size > room:
-                    raise DataError(f"the ZIP holds more than {_TOTAL_BYTES >> 20} MB when unpacked; give fewer photographs.")
                 # A file may unpack to more than the archive says: never more than the limit is read.
                 with archive.open(member) as stream:
                     content = stream.read(MAX_BYTES + 1)

@@ -73,7 +73,9 @@ def _photographs() -> tuple[str, int, Photographs | None]:
     if not where:
         return where, per_folder, None
     try:
-        found = _found(where).per_folder(per_folder)
+        if source == FOLDER:
+            where = str(allowed.resolve(where))
+        found = _names(where).per_folder(per_folder)
     except ChipError as error:
         st.error(plain(str(error)), icon=":material/folder_off:")
         return where, per_folder, None
@@ -85,12 +87,6 @@ def _photographs() -> tuple[str, int, Photographs | None]:
 @st.cache_data(ttl=30, max_entries=8, show_spinner="Looking for photographs …")
 def _names(where: str) -> Photographs:
     return fits.find(where)
-
-
-def _found(where: str) -> Photographs:
-    if not where.startswith(fits.UPLOADED):
-        allowed.resolve(where)  # what is remembered was allowed then; it must be now
-    return _names(where)
 
 
 def _folder() -> str:
