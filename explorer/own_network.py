@@ -32,6 +32,11 @@ def offer() -> None:
 
 @st.dialog("Your own network", width="large")
 def _dialog() -> None:
+    form()
+
+
+def form() -> None:
+    """What is asked; a network that was added is chosen on the next run of the page."""
     st.markdown(
         "A convolutional network with **any classes**: its architecture, a file of its weights, and the names of its classes. "
         "CHIP looks for its layers by itself; local CHIP explains a photograph at once, and a fit makes W."
@@ -102,13 +107,7 @@ def _file(label: str, key: str, suffixes: tuple[str, ...], megabytes: int, help:
             accept_new_options=True, placeholder="Choose or type a path",
         )  # fmt: skip
     if sent is not None:
-        if sent.size > megabytes << 20:  # the browser's own limit is for the browser
-            raise_too_large = (
-                f"{Path(sent.name).name} has {sent.size >> 20} MB; give at most {megabytes} MB, or a file in an allowed folder."
-            )
-            st.error(plain(raise_too_large))
-            return None
-        return own.Upload(Path(sent.name).name, sent.getvalue())
+        return own.Upload(Path(sent.name).name, sent.getvalue())  # the server and own.add limit its size
     return here
 
 

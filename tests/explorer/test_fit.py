@@ -15,6 +15,19 @@ from chipcore.errors import DataError
 from explorer import allowed, fits, own, resources
 from explorer.own import Given, Upload
 
+ALONE = """
+import streamlit as st
+from explorer import sidebar
+with st.sidebar:
+    selection = sidebar.choose()
+st.header(selection.network.title)
+"""
+FORM = """
+import streamlit as st
+from explorer import own_network
+own_network.form()
+st.header(st.session_state.get(own_network.ADDED, "none"))
+"""
 SCRIPT = """
 import streamlit as st
 from explorer import sidebar
@@ -25,8 +38,15 @@ with st.sidebar:
 """
 
 
+@pytest.fixture(scope="module")
+def slim() -> chipcore.Network:
+    return chipcore.load_network("vgg16_slim")
+
+
 @pytest.fixture
-def open_fit(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+def open_fit(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, slim: chipcore.Network, lite0: chipcore.Network
+) -> Callable[..., AppTest]:
     """Opens the page at a URL; one folder with sixteen zebras and two frogs is allowed."""
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(allowed.FOLDERS, str(tmp_path / "photographs"))
@@ -35,8 +55,15 @@ def open_fit(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         for file in sorted((data / "fourteen" / "val" / name).iterdir())[:count]:
             shutil.copy(file, tmp_path / "photographs" / name)
 
+    loaded, real = {"vgg16_slim": slim, "efficientnet_lite0": lite0}, chipcore.load_network
+
+    def load(name: str, **options: object) -> chipcore.Network:
+        return loaded[name] if name in loaded and "checkpoint" not in options else real(name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chipcore, "load_network", load)
+
     def open_at(view: str = "fit", **query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT.format(view=view), default_timeout=90)
+        app = AppTest.from_string(SCRIPT.format(view=view) if view else ALONE, default_timeout=90)
         for key, value in {"model": "vgg16_slim", **query}.items():
             app.query_params[key] = value
         return app.run()
@@ -73,7 +100,7 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
     app = wait(press(app, "Start the fit"))
     words = said(app)
     assert "What was learned" in words and "1 good row of W" in words and "weak" in words
-    assert app.query_params["run"] == [fits.runs()[0].key]
+    assert app.query_params["run"] == fits.runs()[0].key
     table = app.dataframe[0].value
     assert table["class"][0] == "zebra" and table["evidence"][0] == "good"
     assert "python -m chipcore fit --network vgg16_slim --layers pool5" in app.code[0].value
@@ -189,23 +216,19 @@ def test_an_upload_is_the_visitors_alone_until_they_give_the_link(
     checkpoint = Upload("../my net.pth", (data / "networks" / "squeezenet1_0.pth").read_bytes())
     key, network = own.add(Given("squeezenet1_0", size=160), checkpoint, None)
     assert network.flags == "--network squeezenet1_0 --checkpoint '../my net.pth' --size 160", "no path of the server's"
-    stranger = open_fit("explore")
-    assert key not in stranger.selectbox(key="model").options
-    friend = open_fit("explore", model=key)
-    assert not friend.exception and friend.selectbox(key="model").value == key
-    assert "my net \\(squeezenet1" in said(friend) or "my net" in str(friend.selectbox(key="model").options)
-    assert "not fitted" in said(friend), "and how to fit it is said"
-    assert key not in open_fit("explore").selectbox(key="model").options
+    assert key not in open_fit("").selectbox(key="model").options
+    friend = open_fit("", model=key)
+    assert "my net" in said(friend) and friend.selectbox(key="model").value == key
+    assert key not in open_fit("").selectbox(key="model").options
     other, _network = own.add(Given("squeezenet1_0", size=192), checkpoint, None)
     assert resources.network(other).id != resources.network(key).id, "equal weights, but nothing cached of one serves the other"
 
 
-@pytest.mark.parametrize("key", ["own-", "own-" + "0" * 24, "own-../../etc", "own-" + "g" * 24])
-def test_a_link_to_no_network_opens_the_first(open_fit: Callable[..., AppTest], key: str) -> None:
-    app = open_fit("explore", model=key)
-    assert app.selectbox(key="model").value == "efficientnet_lite0"
-    with pytest.raises(DataError, match="not here any more"):
-        own.network(key)
+def test_a_link_to_no_network_opens_the_first(open_fit: Callable[..., AppTest]) -> None:
+    assert open_fit("", model="own-" + "0" * 24).selectbox(key="model").value == "efficientnet_lite0"
+    for key in ("own-", "own-" + "0" * 24, "own-../../etc", "own-" + "g" * 24):
+        with pytest.raises(DataError, match="not here any more"):
+            own.network(key)
 
 
 def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places: dict[str, Path], tmp_path: Path, data: Path) -> None:
@@ -234,16 +257,17 @@ def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places
     assert not list((tmp_path / "cache" / "networks").iterdir()), "nothing of it is kept"
 
 
-def test_the_form_adds_a_network_and_chooses_it(open_fit: Callable[..., AppTest], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(allowed.FOLDERS, str(data / "networks"))
-    app = open_fit("explore")
-    app = press(app, "Add your own network …")
-    app = press(app, "Add it")
+def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None:
+    app = press(AppTest.from_string(FORM, default_timeout=60).run(), "Add it")
     assert "name the architecture" in said(app)
+    app.text_input(key="own-mean").set_value("0.5 zebra")
+    assert "give one number" in said(press(app, "Add it"))
+    app.text_input(key="own-mean").set_value("0.5")
     app.selectbox(key="own-architecture").set_value("squeezenet1_0")
-    app.selectbox(key="own-checkpoint-path").set_value(str(data / "networks" / "squeezenet1_0.pth"))
+    app.selectbox(key="own-checkpoint-path").set_value(str(places["checkpoint"]))
+    assert "does not fit squeezenet1" in said(press(app, "Add it"))
+    app.selectbox(key="own-checkpoint-path").set_value(str(places["checkpoint"].with_name("squeezenet1_0.pth")))
     app = press(app, "Add it")
-    assert not app.exception
-    app = app.run()
-    assert app.selectbox(key="model").value.startswith("own-")
-    assert app.query_params["model"][0].startswith("own-")
+    key = app.header[0].value
+    assert own.known(key) and own.read(key).mean == (0.5,)
+    assert key in resources._shared_networks(), "a file of an allowed folder: every visitor is offered it"
