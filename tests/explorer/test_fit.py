@@ -90,7 +90,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp_path: Path) -> None:
-    before = open_fit("explore")
+    before = open_fit("explore", **{"class": "zebra"})
     app = wait(open_fit(folder="photographs", gates="4", layers="pool5"))
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["photographs"] == "18" and metrics["predictions with closed channels"] == "72"
@@ -108,11 +108,13 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
     assert len(app.get("plotly_chart")) == 3
     assert "in use in all views" in words
 
-    captions = ["\n".join(element.proto.body for element in page.get("html")) for page in (before, open_fit("explore"))]
+    captions = [
+        "\n".join(element.proto.body for element in page.get("html")) for page in (before, open_fit("explore", **{"class": "zebra"}))
+    ]
     assert captions[0] != captions[1], "the other views use the new W at once"
     app = press(app, "Take it out of use")
     assert "Another W is in use" in said(app)
-    assert "\n".join(element.proto.body for element in open_fit("explore").get("html")) == captions[0]
+    assert "\n".join(element.proto.body for element in open_fit("explore", **{"class": "zebra"}).get("html")) == captions[0]
     # Another visitor, with the link alone.
     assert "1 good row of W" in said(open_fit(run=fits.runs()[0].key))
 
