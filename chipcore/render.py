@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -27,8 +29,17 @@ def overlay(view: Image.Image, picture: Tensor | np.ndarray, *, colour_map: str 
     ``opacity`` is that of the map's strongest pixels. Weak pixels are more transparent, so the photograph
     stays readable everywhere; ``opacity`` 1 and a map of 1 hide it.
     """
-    values = np.abs(np.asarray(picture, dtype=np.float32))[..., None]
-    photograph = np.asarray(view.convert("RGB"), dtype=np.float32)
-    alpha = opacity * (0.35 + 0.65 * values)
-    mixed = photograph * (1 - alpha) + colour(picture, colour_map).astype(np.float32) * alpha
-    return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+    values = np.asarray(picture, dtype=np.float32)
+    signed = colour_map == SIGNED_COLOUR_MAP
+    # In 256 steps, as the colour maps are, so that Pillow can do the rest: a third of the time of the same in floats.
+    steps = Image.fromarray(np.clip(((values + 1) / 2 if signed else values) * 256, 0, 255).astype(np.uint8))
+    strength = np.abs(np.linspace(-1, 1, 256)) if signed else np.linspace(0, 1, 256)
+    alpha = steps.point([round(255 * opacity * (0.35 + 0.65 * float(one))) for one in strength])
+    steps.putpalette(_palette(colour_map))
+    return Image.composite(steps.convert("RGB"), view.convert("RGB"), alpha)
+
+
+@lru_cache(maxsize=16)
+def _palette(colour_map: str) -> bytes:
+    """The 256 colours of a map, red, green and blue in turn."""
+    return bytes((matplotlib.colormaps[colour_map](np.arange(256), bytes=True))[:, :3].tobytes())

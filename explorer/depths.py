@@ -23,24 +23,38 @@ STATES = {
 class Depth:
     """One layer's answer: its raw map (u, v), or the reason why there is none to show.
 
-    ``missing`` is about W (not fitted, damaged, no row for this class), ``blank`` about a map with nothing
-    to see in it. Both are sentences; where both are empty there is a picture.
+    ``row`` is w_c (K,), of W or, where ``local``, fitted on this photograph alone. ``missing`` is about W (not
+    fitted, damaged, no row for this class), ``blank`` about a map with nothing positive to see in it. Both are
+    sentences; where both are empty there is a picture.
     """
 
     layer: Layer
     importance: Importance | None = None
     raw: Tensor | None = None
+    row: Tensor | None = None
     missing: str = ""
     blank: str = ""
+    local: bool = False
 
     @property
     def shown(self) -> bool:
-        return self.raw is not None and not self.blank
+        """Whether there is something positive to see."""
+        return self.drawn()
 
     @property
     def maximum(self) -> float:
         """The largest value that is drawn; 0 where nothing is."""
-        return float(self.raw.max()) if self.raw is not None and self.shown else 0.0
+        return self.top()
+
+    def drawn(self, signed: bool = False) -> bool:
+        """Whether there is a picture, of the positive part or of both signs."""
+        return self.raw is not None and (not self.blank or (signed and self.blank == STATES["no positive part"]))
+
+    def top(self, signed: bool = False) -> float:
+        """The value at the end of the colours: the maximum, for both signs the largest magnitude; 0 where nothing is drawn."""
+        if self.raw is None or not self.drawn(signed):
+            return 0.0
+        return float(self.raw.abs().max() if signed else self.raw.max())
 
 
 def depth(layer: Layer, target: int, features: Tensor, load: Callable[[], Importance]) -> Depth:
@@ -58,9 +72,18 @@ def depth(layer: Layer, target: int, features: Tensor, load: Callable[[], Import
         return Depth(layer, missing=str(error))
     if importance.evidence(target) == "none":
         return Depth(layer, importance, missing="no row of W for this class")
-    raw = maps.chip_map(importance.W[target], features)
+    return _mapped(layer, importance, importance.W[target], features)
+
+
+def local(found: Depth, row: Tensor, features: Tensor) -> Depth:
+    """A depth without W, with a row that was fitted on the photograph itself in its place."""
+    return _mapped(found.layer, found.importance, row, features, local=True)
+
+
+def _mapped(layer: Layer, importance: Importance | None, row: Tensor, features: Tensor, local: bool = False) -> Depth:
+    raw = maps.chip_map(row, features)
     state = maps.state(raw)
-    return Depth(layer, importance, raw, blank="" if state == "ok" else STATES[state])
+    return Depth(layer, importance, raw, row, blank="" if state == "ok" else STATES[state], local=local)
 
 
 @dataclass(frozen=True)
@@ -88,12 +111,12 @@ class Sum:
     total: float
 
 
-def strongest_sum(found: Depth, target: int, features: Tensor, count: int = 3) -> Sum:
+def strongest_sum(found: Depth, features: Tensor, count: int = 3) -> Sum:
     """Eq. 10 with its values filled in, where the map is largest."""
-    if found.raw is None or found.importance is None:
+    if found.raw is None or found.row is None:
         raise ValueError(f"{found.layer.name} has no map")
     row, column = divmod(int(found.raw.argmax()), found.raw.shape[1])
-    weights, activations = found.importance.W[target], features[:, row, column]
+    weights, activations = found.row, features[:, row, column]
     values = weights * activations
     order = [int(k) for k in values.abs().argsort(descending=True)[:count] if values[k] != 0]
     terms = tuple(Term(k, float(weights[k]), float(activations[k])) for k in order)
@@ -115,7 +138,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
     said: list[Note] = []
     rowless = [one for one in found if one.importance is not None and one.missing]
     weak = [one for one in found if one.importance is not None and one.importance.evidence(target) == "weak"]
-    unfitted = [one for one in found if one.importance is None]
+    unfitted = [one for one in found if one.importance is None and not one.local]
     if rowless:
         said.append(
             Note(
@@ -132,7 +155,15 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
             f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "
             f"{worth:.1f} photographs’ worth of evidence. Below {MANY:.0f} a row is called weak: few photographs give a poor W.",
         ))  # fmt: skip
-    said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]
+    if len(unfitted) > 1:  # one sentence for a network that nobody has fitted yet
+        said.append(Note(
+            "unfitted",
+            f"**W is not fitted for {plain(network.title)} at {_names(unfitted, found, 'any depth')}**, so there are no maps. Choose one of these layers "
+            f"on the left and CHIP learns its weights from this photograph alone; or fit W from a folder of photographs: "
+            f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+        ))  # fmt: skip
+    else:
+        said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]
     return said
 
 

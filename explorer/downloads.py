@@ -30,6 +30,7 @@ class Taken:
     - ``table``: the same as CSV, where a table makes sense
     - ``settings``: everything the view was made from: network, weights' sha256, layer, class, photograph's sha256 ...
     - ``command``: the command line that makes it again, where there is one
+    - ``files``: what the command reads, by name; it goes into the bundle
     """
 
     picture: Image.Image
@@ -37,6 +38,7 @@ class Taken:
     table: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False) -> None:
@@ -79,7 +81,7 @@ def arrays_of(taken: Taken) -> bytes:
 
 def bundle(taken: Taken) -> bytes:
     """A ZIP of all there is, with a manifest that names every file's sha256."""
-    files = {"picture.png": figures.png(taken.picture)}
+    files = {"picture.png": figures.png(taken.picture), **taken.files}
     if taken.arrays:
         files["arrays.npz"] = arrays_of(taken)
     if taken.table:

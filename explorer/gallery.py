@@ -113,6 +113,11 @@ def _photograph(name: str, description: str, credit: str, data: bytes) -> Photog
     return Photograph(name, description, credit, data, hashlib.sha256(data).hexdigest())
 
 
+def kind(data: bytes) -> str:
+    """The ending that a photograph's file should have: jpg, png or webp."""
+    return "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpg"
+
+
 def thumbnail(image: Image.Image) -> Image.Image:
     """The middle of a photograph, square."""
     return ImageOps.fit(image, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

@@ -16,13 +16,25 @@ from PIL import Image
 from torch import Tensor
 
 import chipcore
+<<<<<<< HEAD
 from chipcore import Importance, Network
 from chipcore.importance import file_of
 from chipcore.networks import REGISTRY
 from chipcore.store import fitted_importance
 from explorer import figures, gallery, own
+=======
+from chipcore import Importance, Layer, Network
+from chipcore.methods import METHODS
+from chipcore.methods.backpropagation import input_gradient
+from chipcore.methods.base import Request
+from chipcore.methods.local_chip import local_row as fit_local_row
+from chipcore.networks import REGISTRY
+from chipcore.suffix import Activations
+from explorer import closing, figures, gallery
+from explorer.closing import Closed
+>>>>>>> explore
 from explorer.gallery import Photograph
-from explorer.jobs import Desk
+from explorer.jobs import Desk, Job
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ def _importance(network_id: str, layer: str, fitted: int, _network: Network) -> 
     return chipcore.load_importance(_network, layer)
 
 
-@st.cache_resource(max_entries=24, show_spinner="Looking at the photograph …")
+@st.cache_resource(max_entries=40, show_spinner="Looking at the photograph …")
 def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograph) -> Seen:
     """The one pass through the network that a photograph costs; raises ``ImageError`` for a bad file."""
     view = _network.geometry.view(_photograph.open())
@@ -117,6 +129,45 @@ def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograp
         # Cloned, or each map would keep the batch it is a view of, and with it the graph's other values.
         features = {layer.name: activations.features[layer.path][0].cpu().clone() for layer in _network.layers}
     return Seen(view, scores.softmax(0), scores, features)
+
+
+def inputs_of(network: Network, seen: Seen) -> Tensor:
+    """What the network was given, shape (1, 3, size, size)."""
+    return network.geometry.normalise(torch.from_numpy(np.array(seen.view)))[None]
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def activations(network_id: str, sha256: str, _network: Network, _seen: Seen) -> Activations:
+    """One photograph's features with all that crosses the cuts: what a gated suffix starts from. Large, so few are kept."""
+    with torch.inference_mode():
+        return _network.trunk(inputs_of(_network, _seen), _network.layers)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Seen) -> Closed:
+    """What the network says of a photograph with channels of a layer closed."""
+    known = activations(network_id, sha256, _network, _seen)
+    return closing.close(_network, _network.layer(layer), known, channels)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Seen) -> Tensor:
+    """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
+    return input_gradient(_network, inputs_of(_network, _seen), target, "guided").cpu()
+
+
+def local_row(network: Network, sha256: str, layer: Layer, target: int, seen: Seen) -> Job:
+    """The job that fits a row of W on one photograph alone; its result is w_c, shape (K,)."""
+
+    def work(job: Job) -> Tensor:
+        method = METHODS["local_chip"]
+        with torch.no_grad():
+            request = Request(network, inputs_of(network, seen), target, layer, options=method.options, progress=job.report)
+            return fit_local_row(request).cpu()
+
+    label = network.classes.labels[target]
+    key = f"local-{network.id}-{sha256}-{layer.name}-{target}"
+    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work)
 
 
 @st.cache_resource
@@ -145,5 +196,9 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
+<<<<<<< HEAD
     for cached in (network, _importance, _shared_networks, seen, thumbnail):
+=======
+    for cached in (network, importance, seen, activations, closed, guided_gradient, slow_maps, thumbnail):
+>>>>>>> explore
         cached.clear()

@@ -96,7 +96,7 @@ def open_view(name: str, **query: str) -> None:
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query})
 
 
-def _write(key: str, value: str) -> None:
+def write_url(key: str, value: str) -> None:
     """Into the URL, where it is not there yet."""
     if st.query_params.get(key) != value:
         st.query_params[key] = value
@@ -114,9 +114,16 @@ def _model() -> str:
     if st.session_state.get("model") not in names:
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
+<<<<<<< HEAD
     model = st.selectbox("Model", names, format_func=resources.title, key="model", on_change=_start_at_prediction, filter_mode=None)
     _write("model", model)
     own_network.offer()
+=======
+    model = st.selectbox(
+        "Model", names, format_func=lambda name: REGISTRY[name].title, key="model", on_change=_start_at_prediction, filter_mode=None
+    )
+    write_url("model", model)
+>>>>>>> explore
     return model
 
 
@@ -217,7 +224,7 @@ def _class(network: Network, layer: Layer, seen: Seen) -> int:
             help="Type a name or a synset. The photograph’s own predictions come first. "
             "‘weak W’: learned from little; ‘no W’: not learned at all.",
         )  # fmt: skip
-    _write("class", _class_name(network, target))
+    write_url("class", _class_name(network, target))
     return target
 
 

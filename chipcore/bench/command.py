@@ -1,4 +1,4 @@
-"""``python -m chipcore bench fit | solve``: speed as ratios against a plain baseline, on this machine."""
+"""``python -m chipcore bench fit | solve | app``: fit and solve against a plain baseline, and what a visitor of the app waits for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from chipcore.store import write_whole
 
 def add_parser(commands: Any, devices: tuple[str, ...]) -> None:
     """Add ``bench`` to the command line's sub-commands."""
-    bench = commands.add_parser("bench", help="measure speed as ratios against a plain baseline, on this machine")
-    bench.add_argument("what", choices=("fit", "solve"))
+    bench = commands.add_parser(
+        "bench", help="measure speed on this machine: of a fit and its solver against a plain baseline, or of the app in a browser"
+    )
+    bench.add_argument("what", choices=("fit", "solve", "app"))
     bench.add_argument(
         "--data", type=Path, default=None, metavar="DIR", help="real data: the photographs and Grams come from it (default: CHIP_DATA)"
     )
@@ -32,7 +34,7 @@ def add_parser(commands: Any, devices: tuple[str, ...]) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run one benchmark and print its table."""
     from chipcore.__main__ import device_named, keep_freed_memory
-    from chipcore.bench import fit, processes, solve
+    from chipcore.bench import app, fit, processes, solve
 
     keep_freed_memory()
 
@@ -49,6 +51,9 @@ def run(options: argparse.Namespace) -> None:
         elif device.type == "cpu":
             result |= processes.run(data / "classes", progress=say)
             print(processes.table(result))
+    elif options.what == "app":
+        result = app.run(progress=say)
+        print(app.table(result))
     else:
         result = solve.run(data=data, progress=say)
         print(solve.table(result))

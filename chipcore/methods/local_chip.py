@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from chipcore.errors import ChipError
 from chipcore.fit import batch_size, solve_rows
@@ -13,16 +14,27 @@ from chipcore.moments import Moments
 from chipcore.perturbation import perturbed_scores
 from chipcore.settings import FitSettings
 
+PART = 60  # gate samples between two reports
+
 
 @register(
     "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
     Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0}, uses_layer=True, from_features=True,
 )  # fmt: skip
 def local_chip(request: Request) -> Explanation:
-    """Eq. 11 over one photograph and ``gates`` gate samples, then Eq. 10 with the row that comes out.
+    """Eq. 10 with :func:`local_row`."""
+    features = request.known_activations().features[request.layer.path]
+    return Explanation(chip_map(local_row(request), features[0]), passes=1 + request.options["gates"])
+
+
+def local_row(request: Request) -> Tensor:
+    """w_c of Eq. 11 over one photograph and ``gates`` gate samples, shape (K,), on the network's device.
 
     Draw, proximity and lambda are those of :class:`FitSettings`. The row describes this photograph alone: it
     is no general interpretation, and a few hundred gates leave it noisier than W.
+
+    Raises:
+        ChipError: the class's score does not react to the channels of the layer.
     """
     settings = FitSettings(gates=request.options["gates"], seed=request.options["seed"])
     layer, activations = request.layer, request.known_activations()
@@ -30,7 +42,12 @@ def local_chip(request: Request) -> Explanation:
     sigma2 = settings.sigma2 or layer.channels
     drawn, weight = draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, "local"))
     gates = torch.from_numpy(drawn)[None].to(features)
-    scores = perturbed_scores(suffix, features, activations.carried[layer.path], gates, batch_size(suffix.peak, features.device))
+    batch, done, parts = batch_size(suffix.peak, features.device), 0, []
+    for some in gates.split(PART, dim=1):  # in parts, so that it can be watched and stopped
+        request.report(done, settings.gates)
+        parts.append(perturbed_scores(suffix, features, activations.carried[layer.path], some, batch))
+        done += some.shape[1]
+    scores = torch.cat(parts, dim=1)
     z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
     moments = Moments.zeros([request.target], layer.channels, features.device)
     # With one photograph f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
@@ -38,5 +55,4 @@ def local_chip(request: Request) -> Explanation:
     if not float(moments.cross.abs().max()) > 0:
         label = request.network.classes.labels[request.target]
         raise ChipError(f"the score of {label} does not react to the channels of {layer.name} in this photograph; choose another layer.")
-    row = solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings.lambda_ratio)[0]
-    return Explanation(chip_map(row, features[0]), passes=1 + settings.gates)
+    return solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings.lambda_ratio)[0]

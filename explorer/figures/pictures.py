@@ -26,14 +26,16 @@ def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
 
 def chip_picture(
     photograph: Image.Image, raw: Tensor, size: int, *, colour_map: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
+    signed: bool = False,
 ) -> Image.Image:  # fmt: skip
     """A raw map (u, v) on the enlarged view.
 
     The map is first brought to the network's input of ``size`` pixels (the contract of ``maps.picture``),
-    then enlarged like the view, so that the screen shows no more than was computed.
+    then enlarged like the view, so that the screen shows no more than was computed. ``signed`` draws both signs
+    in a diverging colour map of its own.
     """
-    picture = maps.upsample(maps.picture(raw, size, maximum=maximum), photograph.width)
-    return render.overlay(photograph, picture, colour_map=colour_map, opacity=opacity)
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), photograph.width)
+    return render.overlay(photograph, picture, colour_map=render.SIGNED_COLOUR_MAP if signed else colour_map, opacity=opacity)
 
 
 def blank_picture(photograph: Image.Image) -> Image.Image:
@@ -100,6 +102,7 @@ def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
 
 
 def gradient(colour_map: str, steps: int = 12) -> str:
-    """The colour map from 0 to its maximum as a CSS gradient, for the legend."""
-    colours = render.colour(np.linspace(0, 1, steps, dtype=np.float32)[None], colour_map)[0]
+    """The colour map from 0 (the signed one: from the largest value against) to its maximum as a CSS gradient, for the legend."""
+    first = -1 if colour_map == render.SIGNED_COLOUR_MAP else 0
+    colours = render.colour(np.linspace(first, 1, steps, dtype=np.float32)[None], colour_map)[0]
     return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours) + ")"

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from chipcore import Network
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 pytestmark = pytest.mark.browser
 PICTURES = ".st-key-strip img"
@@ -96,26 +102,68 @@ def test_photograph_changes_and_a_synset_finds_a_class(page: Any, server: str, l
 
 
 def test_upload_and_download(page: Any, server: str, tmp_path: Path) -> None:
-    photograph = tmp_path / "mine.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(photograph)
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"mine{number}.png")
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(files[-1])
     visit(page, server)
     before = sources(page)
-    page.locator("input[type=file]").set_input_files(photograph)
+    page.locator("input[type=file]").set_input_files(files)
     page.wait_for_function(
         "old => ![undefined, old].includes(document.querySelector('.st-key-strip img')?.src)", arg=before[0], timeout=20_000
     )
     page.wait_for_selector(IDLE)
-    expect(page.get_by_alt_text("Your photograph mine.png")).to_be_visible()
+    expect(page.get_by_alt_text("Your photograph mine1.png")).to_be_visible()
+    expect(page.get_by_role("radio", name="mine0.png")).to_be_visible()
     page.get_by_role("radio", name="cat").click()
     page.wait_for_function("old => document.querySelector('.st-key-strip img')?.src == old", arg=before[0], timeout=20_000)
     page.wait_for_selector(IDLE)
-    with page.expect_download() as raw:
-        page.get_by_role("button", name="Raw maps as NumPy").click()
-    with np.load(raw.value.path()) as arrays:
-        assert arrays["head"].shape == (7, 7)
+    with page.expect_download() as everything:
+        page.get_by_role("button", name="Everything (ZIP)").click()
+    repeated(everything.value.path(), tmp_path)
+
+
+def repeated(bundle: Path, folder: Path) -> None:
+    """The bundle's command, in the folder it was unpacked to, makes the map that the bundle holds."""
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    about = json.loads((folder / "about.json").read_text())
+    command = next(line for line in about["command"].splitlines() if "--layer head " in line).split()
+    assert command[:3] == ["python", "-m", "chipcore"]
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "arrays.npz") as arrays, Image.open(folder / "picture.png") as strip:
         assert len(arrays.files) == 6
-    with page.expect_download() as picture:
-        page.get_by_role("button", name="Strip as PNG").click()
-    with Image.open(picture.value.path()) as strip:
-        assert strip.format == "PNG"
+        assert np.allclose(np.load(folder / "chip-head.npy"), arrays["chip-head"], atol=1e-4)
         assert strip.width > 7 * 500
+
+
+def test_the_view_stays_on_every_page(page: Any, server: str) -> None:
+    page.goto(f"{server}/compare?model=vgg16_slim&photo=coffee&class=3&layer=pool2&opacity=0.4")
+    page.wait_for_selector(IDLE, timeout=60_000)
+    expect(page.get_by_role("radio", name="coffee")).to_be_checked()
+    page.get_by_role("link", name="Explore").click()
+    expect(page.get_by_role("heading", name="What speaks for church?")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("radio", name="pool2")).to_be_checked()
+    for part in ("model=vgg16_slim", "photo=coffee", "class=3", "layer=pool2", "opacity=0.4"):
+        assert part in page.url
+
+
+def test_values_channels_and_gates(page: Any, server: str) -> None:
+    visit(page, server)
+    page.locator(PICTURES).last.hover()
+    expect(page.locator(".chip-value")).to_contain_text("head (3, 3): ")
+    slider = page.get_by_role("slider", name="Channels added")
+    slider.press("ArrowRight")
+    expect(page.get_by_text("The sum of 6", exact=True)).to_be_visible(timeout=20_000)
+    first = page.locator(".st-key-adds button").first
+    number = first.inner_text().split()[1]
+    first.click()
+    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number, timeout=20_000)
+    page.wait_for_url(f"**channel={number}**")
+    page.reload()
+    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number, timeout=30_000)
+    page.get_by_role("radio", name="Close channels").click()
+    expect(page.get_by_text("With as many random ones closed")).to_be_visible(timeout=20_000)

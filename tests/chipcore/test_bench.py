@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from chipcore.__main__ import main
+from chipcore.bench import app, processes
 from chipcore.bench import fit as bench
-from chipcore.bench import processes
 from chipcore.networks import Network
 from conftest import ROOT
 
@@ -76,3 +76,20 @@ def test_a_benchmark_without_its_data_says_so(tmp_path: Path) -> None:
 def test_a_benchmark_of_no_gates_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "fit", "--gates", "0"]) == 2
     assert "give at least 1" in capsys.readouterr().err
+
+
+def test_bench_app_without_a_browser_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CHIP_CHROMIUM", "/no/such/browser")
+    assert main(["bench", "app"]) == 2
+    assert "needs Chromium or Chrome" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert main(["bench", "app"]) == 2
+    assert "pip install playwright" in capsys.readouterr().err
+
+
+def test_bench_app_says_what_was_met_missed_and_not_measured() -> None:
+    seconds = {"server_up": [3.0], "ready": [2.0], "change": [0.3, 0.9], "heatmap": []}
+    summary = {"ready": 2.0, "change_median": 0.6, "change_95": 0.9, "heatmap": None}
+    text = app.table({"network": "n", "processors": 2, "seconds": seconds, "summary": summary, "targets": app.TARGETS})
+    assert ["meets" in line for line in text.splitlines()[1:4]] == [True, False, True]
+    assert "MISSES 0.5" in text and "not measured" in text

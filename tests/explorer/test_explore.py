@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import chipcore
-from chipcore import Importance, ImportanceNotFitted, Network
+from chipcore import ChipError, Importance, ImportanceNotFitted, Network
 from chipcore.errors import CheckpointError
 from explorer import figures, gallery, resources
+from explorer.words import percent, readable
 
 OpenApp = Callable[..., AppTest]
 ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
@@ -36,19 +38,35 @@ def captions(app: AppTest) -> list[str]:
     return [body for body in html(app) if body.startswith('<div class="chip-caption">')]
 
 
+DEPTHS = 6  # of either bundled network
+
+
+def pictures(app: AppTest) -> list[Any]:
+    """The photograph and the strip; a closer look comes after them."""
+    return [image for element in app.get("image") for image in element.proto.imgs][: 1 + DEPTHS]
+
+
 def alternatives(app: AppTest) -> list[str]:
-    return [image.alt for element in app.get("image") for image in element.proto.imgs]
+    return [image.alt for image in pictures(app)]
 
 
 def maps_of(app: AppTest) -> list[str]:
     """The addresses of the strip's pictures, which Streamlit makes from their bytes."""
-    return [image.url for element in app.get("image") for image in element.proto.imgs][1:]
+    return [image.url for image in pictures(app)][1:]
 
 
 def top(network: Network, photograph: str) -> list[int]:
     """The photograph's five most probable classes, by chipcore alone."""
     probabilities = network.probabilities(network.input(gallery.photograph(photograph).open()))[0]
     return [int(index) for index in probabilities.topk(5).indices]
+
+
+def finished(app: AppTest) -> AppTest:
+    """The page once its background jobs are over."""
+    for job in resources.slow_maps().jobs():
+        assert job.finished.wait(60)
+        assert job.state == "done", job.error
+    return app.run()
 
 
 def choose_class(app: AppTest, index: int) -> AppTest:
@@ -245,8 +263,10 @@ def test_class_without_a_row_says_what_to_do(open_app: OpenApp, change_w: Change
     assert "python -m chipcore fit --network efficientnet_lite0" in app.info[0].value
     assert "no W" in option(app)
     assert len(alternatives(app)) == 1 + len(lite0.layers), "the photograph and a place for every map are still there"
-    assert all("no row of W" in card for card in captions(app))
-    assert not app.get("download_button")
+    assert all("no row of W" in card for card in captions(app)[:-1])
+    finished(app)
+    assert "Local CHIP" in captions(app)[-1], "the chosen layer has a map all the same"
+    assert "from this photograph alone" in text(app)
 
 
 def test_layer_without_w_says_how_to_fit_it(open_app: OpenApp, change_w: ChangeW, fitted: list[int]) -> None:
@@ -274,6 +294,112 @@ def test_blank_map_says_why(open_app: OpenApp, change_w: ChangeW, fitted: list[i
     assert not app.exception
     assert said in captions(app)[-1]
     assert said in alternatives(app)[-1]
+
+
+# --- a closer look ------------------------------------------------------------------------------------------
+
+
+def sections(app: AppTest) -> str:
+    return "\n".join(str(element.value) for kind in ("markdown", "caption") for element in getattr(app, kind)) + "\n".join(html(app))
+
+
+def test_channels_are_added_one_by_one(open_app: OpenApp, lite0: Network) -> None:
+    target = top(lite0, "cat")[0]
+    app = open_app(added="1")
+    row = chipcore.load_importance(lite0, "head").W[target]
+    features = lite0.trunk(lite0.input(gallery.photograph("cat").open())).features[lite0.layer("head").path][0]
+    shares = row * features.mean((1, 2))
+    order = shares.abs().argsort(descending=True)
+    count = int((shares != 0).sum())
+    assert f"Added last: channel {int(order[0])}" in sections(app)
+    assert app.slider(key="added").max == count
+    app.slider(key="added").set_value(3).run()
+    assert not app.exception
+    assert f"Added last: channel {int(order[2])}" in sections(app)
+    assert f"channel {int(order[0])} **" in app.button(key="adds-0").label
+    app.slider(key="added").set_value(count).run()
+    assert "Correlation with the whole map: 1.00" in sections(app)
+
+
+def test_a_channel_is_picked_by_click_and_by_number(open_app: OpenApp, lite0: Network) -> None:
+    app = open_app(layer="stage5")
+    number = int(app.button(key="adds-1").label.split()[1])
+    app.button(key="adds-1").click().run()
+    assert not app.exception
+    assert app.button_group(key="look").value == "One channel"
+    assert app.number_input(key="channel").value == number
+    app.number_input(key="channel").set_value(7).run()
+    assert not app.exception
+    target = top(lite0, "cat")[0]
+    weight = float(chipcore.load_importance(lite0, "stage5").W[target, 7])
+    assert f"its weight _w_ is {readable(weight)}".replace("-", "−") in sections(app)
+    found = [image.alt for element in app.get("image") for image in element.proto.imgs]
+    assert sum(alt.startswith("Channel 7 on the photograph") for alt in found) == len(gallery.ENTRIES)
+
+
+def test_a_link_to_a_channel_opens_it(open_app: OpenApp) -> None:
+    app = open_app(layer="stage5", channel="17")
+    assert app.button_group(key="look").value == "One channel"
+    assert app.number_input(key="channel").value == 17
+    app.button_group(key="look").set_value("Add channels one by one").run()
+    assert app.button_group(key="look").value == "Add channels one by one"
+    assert "channel" not in app.query_params
+    assert not open_app(channel="no number").exception
+
+
+def test_a_channel_of_another_layer_is_not_kept(open_app: OpenApp) -> None:
+    app = open_app(look="One channel", layer="head", channel="1200")
+    assert app.number_input(key="channel").value == 1200
+    app.button_group(key="layer").set_value("stage2").run()
+    assert not app.exception
+    assert app.number_input(key="channel").value < 24
+
+
+def test_closed_channels_move_the_predictions(open_app: OpenApp, lite0: Network) -> None:
+    app = open_app(look="Close channels", layer="head", many="50")
+    target, path = top(lite0, "cat")[0], lite0.layer("head").path
+    row = chipcore.load_importance(lite0, "head").W[target]
+    known = lite0.trunk(lite0.input(gallery.photograph("cat").open()))
+    pooled = known.features[path][0].mean((1, 2))
+    pooled[row.argsort(descending=True)[:50]] = 0
+    *_, last = (module for module in lite0.model.modules() if isinstance(module, torch.nn.Linear))
+    after = float((last.weight @ pooled + last.bias).softmax(0)[target])  # the head is followed by a mean and a linear map
+    assert f"to **{percent(after)}**" in sections(app)
+    assert after < 0.5 * float(known.scores.softmax(1)[0, target])
+    app.select_slider(key="many").set_value(0).run()
+    assert "Nothing is closed yet" in sections(app)
+    app.button_group(key="which").set_value("my own choice").run()
+    app.multiselect(key="closed").set_value([3, 4]).run()
+    assert not app.exception
+    assert "**2** channels" in sections(app)
+
+
+def test_refined_and_guided_rows_and_both_signs(open_app: OpenApp, lite0: Network) -> None:
+    app = open_app(also="Refined CHIP")
+    app.button_group(key="also").set_value(["Refined CHIP", "Guided CHIP"]).run()
+    assert not app.exception
+    found = [image.alt for element in app.get("image") for image in element.proto.imgs]
+    for method in ("Refined CHIP", "Guided CHIP"):
+        assert sum(alt.startswith((f"{method} map of", f"No {method} map of")) for alt in found) == len(lite0.layers)
+    before = maps_of(app)
+    app.toggle(key="signed").set_value(True).run()
+    assert not app.exception
+    assert all(old != new for old, new in zip(before, maps_of(app), strict=True))
+
+
+def test_a_local_map_that_cannot_be_made_says_why(open_app: OpenApp, change_w: ChangeW, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_request: object) -> torch.Tensor:
+        raise ChipError("the score does not react; choose another layer.")
+
+    def missing(_importance: Importance, layer: str) -> Importance:
+        raise ImportanceNotFitted(f"W of {layer} is not fitted.")
+
+    change_w(missing)
+    monkeypatch.setattr(resources, "fit_local_row", refused)
+    app = open_app(look="Close channels")
+    assert not app.exception
+    assert "does not react" in app.error[0].value
+    assert "make your own choice" in sections(app)
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -395,7 +521,9 @@ def test_network_without_any_w_still_shows_what_it_sees(open_app: OpenApp, monke
     monkeypatch.setattr(chipcore, "load_importance", missing)
     app = open_app()
     assert not app.exception
-    assert len(app.info) == len(lite0.layers)
+    assert "W is not fitted for EfficientNet-Lite0" in app.info[0].value
+    finished(app)
+    assert "Local CHIP" in captions(app)[-1]
     assert len(alternatives(app)) == 1 + len(lite0.layers)
 
 

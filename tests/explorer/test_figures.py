@@ -77,7 +77,7 @@ def test_sum_is_eq_10_at_the_strongest_place() -> None:
     found = depths.depth(LAYER, 0, features, lambda: w([[2.0, -1.0, 0.5]]))
     assert found.raw is not None
     assert found.raw.tolist() == [[1.0, 3.0], [1.5, 5.5]]
-    total = depths.strongest_sum(found, 0, features, count=2)
+    total = depths.strongest_sum(found, features, count=2)
     assert (total.row, total.column, total.total) == (1, 1, 5.5)
     assert [(term.channel, term.value) for term in total.terms] == [(0, 6.0), (1, -1.0)]
     assert (total.others, total.rest) == (1, 0.5)

@@ -1,0 +1,64 @@
+"""The sum of Eq. 10 as it forms: one channel after another, the largest contribution first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+from torch import Tensor
+
+from explorer import figures, terms
+from explorer.sidebar import Selection
+from explorer.views.explore import buttons
+from explorer.views.explore.pictures import image, of_raw
+from explorer.words import plain, readable
+
+LISTED = 9  # channels in the list of contributions
+
+
+def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
+    """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
+    layer, features = selection.layer, selection.seen.features[selection.layer.name]
+    shares = terms.contributions(row, features)
+    count = _count(len(order))
+    last, label = order[count - 1], plain(selection.label)
+    whole = terms.partial_map(row, features, order)
+    so_far = terms.partial_map(row, features, order[:count])
+    own = terms.partial_map(row, features, [last])
+    top = float(whole.max())
+    photograph = figures.enlarged(selection.seen.view)
+    columns = st.columns([1, 1, 1, 0.95], gap="medium")
+    with columns[0]:
+        st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
+        image(of_raw(selection, photograph, so_far, top), f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
+        alike = terms.likeness(so_far, whole)
+        st.caption(f"Correlation with the whole map: {alike:.2f}" if alike == alike else "The same value everywhere")
+    with columns[1]:
+        st.markdown(f"**Added last: channel {last}**")
+        image(of_raw(selection, photograph, own, signed=True), f"What channel {last} adds to the map of {selection.label}")
+        st.caption(f"_w_ = {_number(float(row[last]))}, times its activation. Red adds, blue takes away.")
+    with columns[2]:
+        st.markdown(f"**The whole map: {len(order):,}**")
+        image(of_raw(selection, photograph, whole, top), f"CHIP map of {selection.label} at {layer.name}")
+        st.caption(f"All {len(order):,} channels with a weight for {label}; same colours as the sum on the left.")
+    with columns[3]:
+        st.markdown("**What each adds**")
+        first = max(0, min(count - LISTED + 2, len(order) - LISTED))
+        listed = order[first : first + LISTED]
+        buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)
+        st.caption("On average over the photograph: _w_ times the mean of _A_. Click one to look at it.")
+
+
+def _count(most: int) -> int:
+    if most < 2:
+        return most
+    if not 1 <= st.session_state.get("added", 1) <= most:
+        st.session_state["added"] = most
+    return int(st.slider(
+        "Channels added, the largest contribution first", 1, most, min(5, most), key="added", bind="query-params",
+        help="The sum of Eq. 10, from its largest terms to its smallest. Use the arrow keys for single steps.",
+    ))  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return readable(value).replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,102 @@
+"""One channel: where it fires, for which classes it matters, and which photographs drive it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+from torch import Tensor
+
+from chipcore import ChipError
+from explorer import figures, resources, sidebar, terms
+from explorer.depths import Depth
+from explorer.figures import bars
+from explorer.sidebar import Selection
+from explorer.views.explore import buttons
+from explorer.views.explore.pictures import image, of_raw
+from explorer.words import plain, readable
+
+LISTED, CLASSES, PHOTOGRAPHS = 8, 7, 6
+
+
+def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[int], None]) -> None:
+    """Its number, then four answers. ``order`` are the layer's channels, the largest contribution first."""
+    layer, features = here.layer, selection.seen.features[here.layer.name]
+    if "channel" not in st.session_state:
+        wanted = st.query_params.get("channel", "")
+        st.session_state["channel"] = int(wanted) if wanted.isdecimal() else -1
+    if not 0 <= st.session_state["channel"] < layer.channels:  # at the start, or another layer's
+        st.session_state["channel"] = order[0] if order else 0
+    number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
+    with number:
+        k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
+        sidebar.write_url("channel", str(k))
+        if here.row is not None and order:
+            st.caption(f"These add most to the map of {plain(selection.label)}:")
+            buttons.channels("most", order[:LISTED], terms.contributions(here.row, features), pick, chosen=k)
+    with fires:
+        _fires(selection, here, features[k], k)
+    with classes:
+        _classes(selection, here, k)
+    _photographs(selection, here, k)
+
+
+def _fires(selection: Selection, here: Depth, activation: Tensor, k: int) -> None:
+    st.markdown("**Where it fires**")
+    signed = bool(activation.min() < 0)
+    image(
+        of_raw(selection, figures.enlarged(selection.seen.view), activation, signed=signed),
+        f"Feature map of channel {k} at {here.layer.name} on the photograph",
+    )
+    said = [
+        f"Its feature map _A_, {here.layer.height} × {here.layer.width}: mean {_number(float(activation.mean()))}, maximum {_number(float(activation.max()))}."
+    ]
+    if not activation.any():
+        said = ["It is silent on this photograph: its feature map is 0 everywhere."]
+    if here.row is not None:
+        weight = float(here.row[k])
+        said.append(f"For {plain(selection.label)} its weight _w_ is {_number(weight)}" + ("." if weight else ": it plays no part."))
+    st.caption(" ".join(said))
+
+
+def _classes(selection: Selection, here: Depth, k: int) -> None:
+    st.markdown("**For which classes it matters**")
+    if here.importance is None:
+        st.caption("That takes W: fit it, and this is the column of this channel.")
+        return
+    found = terms.weights_of(here.importance, k, selection.target, CLASSES)
+    top = max((abs(one.weight) for one in found), default=0.0) or 1.0
+    labels = selection.network.classes.labels
+    st.html(bars.bars(
+        ["class", "weight w", "place"],
+        [
+            bars.Line(labels[one.index], (bars.Cell(one.weight / top, _number(one.weight)), bars.Cell(0, f"{one.place:,}.")), one.index == selection.target)
+            for one in found
+        ],
+    ))  # fmt: skip
+    fitted = int((here.importance.support > 0).sum())
+    st.caption(f"Its largest weights among {fitted:,} classes with a row of W, and its place among them for {plain(selection.label)}.")
+
+
+def _photographs(selection: Selection, here: Depth, k: int) -> None:
+    st.markdown("**The photographs of the gallery that drive it most**")
+    found = []
+    for name, photograph in selection.gallery.items():
+        try:
+            seen = resources.seen(selection.network.id, photograph.sha256, selection.network, photograph)
+        except ChipError:
+            continue  # an upload that is no photograph
+        found.append((float(seen.features[here.layer.name][k].mean()), name, seen))
+    found.sort(key=lambda one: -one[0])
+    top = max(float(seen.features[here.layer.name][k].max()) for _mean, _name, seen in found)
+    for place, (mean, name, seen) in zip(st.columns(PHOTOGRAPHS), found, strict=False):
+        with place:
+            activation = seen.features[here.layer.name][k]
+            picture = of_raw(selection, figures.enlarged(seen.view, 256), activation, top if top > 0 else None)
+            image(picture, f"Channel {k} on the photograph {name}, mean activation {readable(mean)}")
+            st.caption(f"{plain(name)}: {_number(mean)}")
+    st.caption("By the mean of the feature map; colours on one scale.")
+
+
+def _number(value: float) -> str:
+    return readable(value).replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,51 @@
+"""Below the strip: a closer look at the chosen layer. Only the part that is open is computed, and only it is drawn again."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from explorer import terms
+from explorer.depths import Depth
+from explorer.sidebar import Selection
+from explorer.views.explore import adding, channel, gating
+from explorer.words import plain
+
+ADDING, CHANNEL, GATING = "Add channels one by one", "One channel", "Close channels"
+
+
+def show(selection: Selection, here: Depth) -> None:
+    """The heading, the choice of parts, and the open one."""
+    st.subheader(f"A closer look at {plain(here.layer.name)}", anchor=False)
+    _show(selection, here)
+
+
+@st.fragment
+def _show(selection: Selection, here: Depth) -> None:
+    if "channel" in st.query_params and "look" not in st.query_params:  # a link to a channel, from another page
+        st.session_state["look"] = CHANNEL
+    part = st.segmented_control(
+        "Part", [ADDING, CHANNEL, GATING], default=ADDING, required=True, key="look", bind="query-params", on_change=_turned,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if part == GATING:
+        gating.show(selection, here)
+        return
+    features = selection.seen.features[here.layer.name]
+    order = [] if here.row is None else terms.largest_first(terms.contributions(here.row, features))
+    if part == CHANNEL:
+        channel.show(selection, here, order, pick)
+    elif here.row is None or not order:
+        st.caption(f"At {plain(here.layer.name)} no channel adds anything to a map of {plain(selection.label)}; choose another layer.")
+    else:
+        adding.show(selection, here.row, order, pick)
+
+
+def _turned() -> None:
+    if "channel" in st.query_params:  # it is there while a channel is looked at, and would open it again
+        del st.query_params["channel"]
+
+
+def pick(number: int) -> None:
+    """Look at one channel; for callbacks."""
+    st.session_state["channel"] = number
+    st.session_state["look"] = CHANNEL

@@ -1,0 +1,87 @@
+"""Close channels and watch the predictions move: the method, tested by its own mechanism."""
+
+from __future__ import annotations
+
+import streamlit as st
+import torch
+
+from explorer import closing, resources, terms
+from explorer.closing import Closed
+from explorer.depths import Depth
+from explorer.figures import bars
+from explorer.sidebar import PREDICTIONS, Selection
+from explorer.words import percent, plain
+
+WEIGHT, SHARE, OWN = "largest weight", "adding most here", "my own choice"
+
+
+def show(selection: Selection, here: Depth) -> None:
+    """Which channels are closed on the left, what the network then says on the right."""
+    choice, answer = st.columns([1, 2.2], gap="large")
+    with choice:
+        channels = _channels(selection, here)
+    closed = resources.closed(
+        selection.network.id, selection.photograph.sha256, here.layer.name, tuple(channels), selection.network, selection.seen
+    )
+    with answer:
+        _answer(selection, closed, len(channels))
+
+
+def _channels(selection: Selection, here: Depth) -> list[int]:
+    layer, label = here.layer, plain(selection.label)
+    way = st.segmented_control(
+        "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params",
+        help="A closed channel’s feature map is set to 0 for the rest of the network (Eq. 1). **Largest weight:** by W alone, whatever the "
+        "photograph. **Adding most here:** by weight times mean activation on this photograph.",
+    )  # fmt: skip
+    if way == OWN:
+        options = list(range(layer.channels))
+        if not set(st.session_state.get("closed", [])) <= set(options):  # another layer's
+            st.session_state["closed"] = [k for k in st.session_state["closed"] if k in options]
+        return list(st.multiselect(
+            "Their numbers", options, key="closed", bind="query-params", placeholder="Type a number",
+            help="‘One channel’ shows what each of them looks for.",
+        ))  # fmt: skip
+    if here.row is None:
+        st.caption(f"Without a row of W for {label} nobody knows which matter; make your own choice.")
+        return []
+    steps = closing.steps(layer.channels)
+    if st.session_state.get("many") not in (None, *steps):
+        st.session_state["many"] = steps[-1]
+    count = st.select_slider("How many of them", steps, value=10 if 10 in steps else steps[1], key="many", bind="query-params")
+    by = here.row if way == WEIGHT else terms.contributions(here.row, selection.seen.features[layer.name])
+    what = f"with the largest weight for {label}" if way == WEIGHT else f"that add most to the map of {label}"
+    st.caption(f"The {count:,} channels of {plain(layer.name)} {what}, and beside them as many random ones.")
+    return torch.argsort(by, descending=True, stable=True)[: int(count)].tolist()
+
+
+def _answer(selection: Selection, closed: Closed, count: int) -> None:
+    before, target = selection.seen.probabilities, selection.target
+    after, random = closed.chosen, closed.random.mean(0)
+    st.markdown(_sentence(selection, closed, count))
+    shown = list(dict.fromkeys([*selection.seen.best(PREDICTIONS), target, int(after.argmax()), int(random.argmax())]))
+    labels = selection.network.classes.labels
+    st.html(bars.bars(
+        ["class", "all open", f"these {count:,} closed", f"{count:,} random ones closed"],
+        [
+            bars.Line(labels[i], tuple(bars.Cell(float(p[i]), percent(float(p[i]))) for p in (before, after, random)), i == target)
+            for i in shown
+        ],
+    ))  # fmt: skip
+    st.caption(
+        f"The photograph’s first {PREDICTIONS} predictions, your class, and what the network says instead. "
+        f"Random: the mean of {len(closed.random)} draws."
+    )
+
+
+def _sentence(selection: Selection, closed: Closed, count: int) -> str:
+    label, target = plain(selection.label), selection.target
+    before, after = float(selection.seen.probabilities[target]), float(closed.chosen[target])
+    if not count:
+        return "Nothing is closed yet: all three columns are the network as it is."
+    low, high = float(closed.random[:, target].min()), float(closed.random[:, target].max())
+    channels = "channel" if count == 1 else "channels"
+    return (
+        f"Close {'this' if count == 1 else 'these'} **{count:,}** {channels}, and {label} goes from **{percent(before)}** to **{percent(after)}**. "
+        f"With as many random ones closed it lies between {percent(low)} and {percent(high)}."
+    )

@@ -1,0 +1,185 @@
+"""The strip: the maps of one class at every depth, in one row a method."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from explorer import downloads, figures, gallery, hover, resources, rows
+from explorer.depths import Depth
+from explorer.downloads import Taken
+from explorer.sidebar import Selection
+from explorer.views.explore.pictures import alone, image, legend, of_map, place
+from explorer.words import plain, readable
+
+REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
+MEANING = {
+    REFINED: "The first layer’s map times each deeper one’s: fine detail, kept where the deep layer sees the class.",
+    GUIDED: "CHIP’s map times Guided Backprop, which traces the class’s score back to single pixels; the brightest of every 200 is drawn full.",
+}
+METHOD = {"CHIP": "chip", REFINED: "refined_chip", GUIDED: "guided_chip"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's maps from the first layer to the last, with their pictures, on one scale where ``maximum`` is given."""
+
+    title: str
+    found: list[Depth]
+    pictures: list[Image.Image]
+    maximum: float | None
+
+
+def show(selection: Selection, found: list[Depth], here: Depth) -> None:
+    """CHIP's row, and on request those of Refined and Guided CHIP; a ring marks the place that the sum is about."""
+    st.subheader(f"CHIP maps of {plain(selection.label)}, from the first layers to the last", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="strip-controls"):
+        also = st.pills(
+            "Show also", [REFINED, GUIDED], selection_mode="multi", key="also", bind="query-params", label_visibility="collapsed",
+            help=" ".join(f"**{name}:** {meaning}" for name, meaning in MEANING.items()),
+        )  # fmt: skip
+        signed = st.toggle(
+            "Evidence against, too", key="signed", bind="query-params",
+            help="Both signs in a diverging colour map: red speaks for the class, blue against it.",
+        )  # fmt: skip
+        place_of_legend = st.container(width="stretch")
+    photograph = figures.enlarged(selection.seen.view)
+    drawn = [_row(selection, photograph, "CHIP", found, signed)]
+    if REFINED in also:
+        drawn.append(_row(selection, photograph, REFINED, rows.refined(found), signed))
+    if GUIDED in also:
+        gradient = resources.guided_gradient(
+            selection.network.id, selection.photograph.sha256, selection.target, selection.network, selection.seen
+        )
+        drawn.append(_guided(selection, photograph, rows.guided(found, gradient)))
+    some = any(one.drawn(signed) for one in found)
+    if some:
+        place_of_legend.html(legend(selection, drawn[0].maximum, signed))
+    _draw(selection, drawn[0], "strip", here, signed)
+    for number, row in enumerate(drawn[1:], start=1):
+        st.markdown(f"**{row.title}.** {MEANING[row.title]}")
+        _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED)
+    hover.values({
+        f"cell-{METHOD[row.title]}-{number}": (one.layer.name, one.raw)
+        for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.drawn(signed)
+    })  # fmt: skip
+    if some:
+        stem = f"chip-{selection.network.name}-{selection.label}-{selection.photograph.name}"
+        downloads.offer("strip", stem, lambda: _taken(selection, drawn, signed), table=True)
+
+
+def _row(selection: Selection, photograph: Image.Image, title: str, found: list[Depth], signed: bool) -> Row:
+    maximum = max((one.top(signed) for one in found), default=0.0) if selection.one_scale else None
+    return Row(title, found, [of_map(selection, photograph, one, maximum, signed) for one in found], maximum)
+
+
+def _guided(selection: Selection, photograph: Image.Image, found: list[Depth]) -> Row:
+    """Each on a scale of its own: a few pixels hold most of such a map."""
+    pictures = [figures.blank_picture(photograph) if one.raw is None or not one.shown else alone(selection, one.raw) for one in found]
+    return Row(GUIDED, found, pictures, None)
+
+
+def _draw(selection: Selection, row: Row, key: str, ringed: Depth | None, signed: bool) -> None:
+    with st.container(key=key):
+        for number, (one, picture) in enumerate(zip(row.found, row.pictures, strict=True)):
+            with st.container(key=f"cell-{METHOD[row.title]}-{number}", gap=None):
+                if one is ringed and one.raw is not None and one.shown:
+                    height, width = one.raw.shape
+                    picture = figures.ringed(picture, *divmod(int(one.raw.argmax()), width), (height, width))
+                image(picture, _alternative(selection, row.title, one, signed))
+                st.html(_caption(selection, row.title, one, signed))
+
+
+def _alternative(selection: Selection, title: str, one: Depth, signed: bool) -> str:
+    if one.raw is None or not one.drawn(signed):
+        return f"No {title} map of {selection.label} at {one.layer.name}: {one.missing or one.blank}"
+    height, width = one.raw.shape
+    where = place(height, width, *divmod(int(one.raw.argmax()), width))
+    return f"{title} map of {selection.label} at {one.layer.name}, strongest at the {where} of the photograph"
+
+
+def _caption(selection: Selection, title: str, one: Depth, signed: bool) -> str:
+    lines = []
+    if title == "CHIP":
+        lines.append(f"{one.layer.channels:,} channels, {one.layer.height} × {one.layer.width}")
+        if not one.missing:
+            lines.append(_quality(one, selection.target))
+        elif one.importance is None:
+            lines.append("W is not fitted here")
+    if one.missing and (title != "CHIP" or one.importance is not None):
+        lines.append(one.missing)
+    elif not one.missing:
+        lines.append(one.blank if not one.drawn(signed) else f"maximum {readable(one.top(signed))}")
+    body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return f'<div class="chip-caption"><h4>{html.escape(one.layer.name)}</h4>{body}</div>'
+
+
+def _quality(one: Depth, target: int) -> str:
+    """The row's own figures: how many channels it uses, and how well it predicted what it was not fitted on."""
+    if one.local:
+        used = 0 if one.row is None else int((one.row != 0).sum())
+        return f"Local CHIP, {used:,} in use"
+    assert one.importance is not None
+    r2 = float(one.importance.r2[target])
+    told = "R² not measured" if math.isnan(r2) else f"held-out R² {r2:.2f}"
+    return f"{int(one.importance.support[target]):,} in use, {told}"
+
+
+# --- what can be taken home ---------------------------------------------------------------------------------
+
+
+def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
+    network, photograph = selection.network, selection.photograph
+    file = f"photograph.{gallery.kind(photograph.data)}"
+    commands, table = [], ["method,layer,channels,height,width,minimum,maximum,state"]
+    arrays: dict[str, np.ndarray] = {}
+    for row in drawn:
+        for one in row.found:
+            table.append(_csv_line(row.title, one))
+            if one.raw is None:
+                continue
+            method = "local_chip" if one.local and row.title == "CHIP" else METHOD[row.title]
+            name = f"{method}-{one.layer.name}"
+            arrays[name] = one.raw.numpy()
+            if not one.local or row.title == "CHIP":  # products with a local map have no command of their own
+                commands.append(
+                    f"python -m chipcore explain {file} --network {network.name} --layer {one.layer.name} --class {selection.class_name} "
+                    f"--method {method} --colour-map {selection.colour_map} --opacity {selection.opacity:g} --out {name}.png --raw {name}.npy"
+                )
+    settings = {
+        "view": "explore", "network": network.name, "weights_sha256": network.weights_sha256, "class": selection.class_name,
+        "label": selection.label, "photograph": photograph.name, "photograph_sha256": photograph.sha256, "layer": selection.layer.name,
+        "colour_map": selection.colour_map, "opacity": selection.opacity, "one_scale": selection.one_scale, "signed": signed,
+        "W": {one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
+    }  # fmt: skip
+    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(commands), {file: photograph.data})
+
+
+def _csv_line(title: str, one: Depth) -> str:
+    size = [one.layer.name, str(one.layer.channels)]
+    if one.raw is None:
+        return ",".join([title, *size, "", "", "", "", f'"{one.missing or one.blank}"'])
+    numbers = [str(one.raw.shape[0]), str(one.raw.shape[1]), f"{float(one.raw.min()):.6g}", f"{float(one.raw.max()):.6g}"]
+    return ",".join([title, *size, *numbers, f'"{one.blank or ("local" if one.local else "ok")}"'])
+
+
+def _sheet(selection: Selection, drawn: list[Row]) -> Image.Image:
+    """Every row as a printed strip, one below the other; the photograph stands before each."""
+    first = figures.Panel(figures.enlarged(selection.seen.view), "photograph", selection.network.title)
+    strips = []
+    for row in drawn:
+        lines = [
+            _quality(one, selection.target) if one.shown and not one.missing and row.title == "CHIP" else one.missing or one.blank
+            for one in row.found
+        ]
+        panels = [figures.Panel(picture, one.layer.name, line) for picture, one, line in zip(row.pictures, row.found, lines, strict=True)]
+        strips.append(figures.strip([first, *panels], f"{row.title}: {selection.label}"))
+    sheet = Image.new("RGB", (strips[0].width, sum(one.height for one in strips)))
+    for number, one in enumerate(strips):
+        sheet.paste(one, (0, sum(before.height for before in strips[:number])))
+    return sheet

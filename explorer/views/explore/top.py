@@ -1,0 +1,89 @@
+"""The upper part of Explore: the photograph, what the network says of it, and how a map is made."""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from explorer import depths, figures, sidebar
+from explorer.depths import Depth
+from explorer.sidebar import Selection
+from explorer.views.explore.pictures import image
+from explorer.words import percent, plain, readable
+
+
+def show(selection: Selection, here: Depth) -> None:
+    """Three columns; ``here`` is the depth of the chosen layer, whose sum is filled in."""
+    photograph, predictions, equation = st.columns([0.9, 1.2, 1.6], gap="medium")
+    with photograph:
+        _photograph(selection)
+    with predictions:
+        _predictions(selection)
+    with equation, st.container(key="equation", gap="xsmall"):
+        _equation(selection, here)
+
+
+def _photograph(selection: Selection) -> None:
+    geometry = selection.network.geometry
+    st.subheader("The photograph", anchor=False)
+    with st.container(key="view"):
+        image(figures.enlarged(selection.seen.view), f"{selection.photograph.description}, as {selection.network.title} sees it")
+    fitted = "squeezed" if geometry.fit == "squash" else "cropped"
+    credit = f" {plain(selection.photograph.credit)}." if selection.photograph.credit else ""
+    st.caption(f"As the network sees it: {fitted} to {geometry.size} × {geometry.size} pixels.{credit}")
+
+
+def _predictions(selection: Selection) -> None:
+    """A bar chart whose bars are buttons: each asks for the evidence of its class."""
+    st.subheader("What the network says", anchor=False)
+    best = selection.seen.best(sidebar.PREDICTIONS)
+    rules = []
+    with st.container(key="predictions", gap=None):
+        for rank, index in enumerate(best):
+            share = float(selection.seen.probabilities[index])
+            st.button(
+                f"{plain(selection.network.classes.labels[index])} **{percent(share)}**", key=f"prediction-{rank}", width="stretch",
+                type="primary" if index == selection.target else "secondary", on_click=sidebar.pick_class, args=(index,),
+            )  # fmt: skip
+            rules.append(f".st-key-prediction-{rank} {{ --share: {share:.1%}; }}")
+    st.html(f"<style>{' '.join(rules)}</style>")
+    if selection.target in best:
+        st.caption("Click a prediction to see what speaks for it.")
+    else:
+        share = float(selection.seen.probabilities[selection.target])
+        st.caption(f"{plain(selection.label)}, which you asked for, has {percent(share)}. Click a prediction to see what speaks for it.")
+
+
+def _equation(selection: Selection, here: Depth) -> None:
+    """Eq. 10 next to the pictures it makes, with its values at the brightest place of the chosen layer's map."""
+    st.subheader("How a map is made", anchor=False)
+    st.latex(r"M_c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
+    st.caption("Eq. 10: every channel’s importance _w_ for class _c_, times its activation _A_ at a place.")
+    name = plain(here.layer.name)
+    if not here.shown:
+        st.caption(f"There is no map at {name}, so there is nothing to add up. Choose another layer on the left.")
+        return
+    st.caption(f"Here at the ring in the map of **{name}**, the layer that is chosen on the left:")
+    st.html(_filled(depths.strongest_sum(here, selection.seen.features[here.layer.name])))
+
+
+def _filled(at: depths.Sum) -> str:
+    """The sum as a table: one line a term, so that every number can be followed."""
+    place = f"({at.column}, {at.row})"
+    lines = [_row(f"channel {term.channel}", _number(term.weight), _number(term.activation), _number(term.value)) for term in at.terms]
+    if at.others:
+        lines.append(_row(f"{at.others:,} other{'s' if at.others > 1 else ''}", "", "", _number(at.rest)))
+    return (
+        f'<table class="chip-sum"><thead><tr><th>channel <i>k</i></th><th><i>w</i></th><th><i>A</i>{place}</th>'
+        f"<th><i>w</i> · <i>A</i></th></tr></thead><tbody>{''.join(lines)}</tbody>"
+        f"<tfoot>{_row(f'their sum, <i>M</i>{place}', '', '', _number(at.total))}</tfoot></table>"
+    )
+
+
+def _row(*cells: str) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _number(value: float) -> str:
+    return html.escape(readable(value).replace("-", "\N{MINUS SIGN}"))
