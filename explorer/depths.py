@@ -160,7 +160,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
             "unfitted",
             f"**W is not fitted for {plain(network.title)} at {_names(unfitted, found, 'any depth')}**, so there are no maps. Choose one of these layers "
             f"on the left and CHIP learns its weights from this photograph alone; or fit W from a folder of photographs: "
-            f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+            f"`python -m chipcore fit {network.flags} --layers all --images FOLDER`",
         ))  # fmt: skip
     else:
         said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]

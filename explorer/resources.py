@@ -16,23 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 import chipcore
-<<<<<<< HEAD
-from chipcore import Importance, Network
-from chipcore.importance import file_of
-from chipcore.networks import REGISTRY
-from chipcore.store import fitted_importance
-from explorer import figures, gallery, own
-=======
 from chipcore import Importance, Layer, Network
+from chipcore.importance import file_of
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
 from chipcore.methods.local_chip import local_row as fit_local_row
 from chipcore.networks import REGISTRY
+from chipcore.store import fitted_importance
 from chipcore.suffix import Activations
-from explorer import closing, figures, gallery
+from explorer import closing, figures, gallery, own
 from explorer.closing import Closed
->>>>>>> explore
 from explorer.gallery import Photograph
 from explorer.jobs import Desk, Job
 
@@ -196,9 +190,5 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
-<<<<<<< HEAD
-    for cached in (network, _importance, _shared_networks, seen, thumbnail):
-=======
-    for cached in (network, importance, seen, activations, closed, guided_gradient, slow_maps, thumbnail):
->>>>>>> explore
+    for cached in (network, _importance, _shared_networks, seen, activations, closed, guided_gradient, slow_maps, trials, thumbnail):
         cached.clear()

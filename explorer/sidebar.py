@@ -114,16 +114,9 @@ def _model() -> str:
     if st.session_state.get("model") not in names:
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
-<<<<<<< HEAD
     model = st.selectbox("Model", names, format_func=resources.title, key="model", on_change=_start_at_prediction, filter_mode=None)
-    _write("model", model)
-    own_network.offer()
-=======
-    model = st.selectbox(
-        "Model", names, format_func=lambda name: REGISTRY[name].title, key="model", on_change=_start_at_prediction, filter_mode=None
-    )
     write_url("model", model)
->>>>>>> explore
+    own_network.offer()
     return model
 
 
