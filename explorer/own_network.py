@@ -75,7 +75,7 @@ def form() -> None:
         title = st.text_input("What to call it", key="own-title", max_chars=60, placeholder="The file’s name")
         asked = st.form_submit_button("Add it", type="primary", icon=":material/add:")
     if not allowed.roots():
-        st.caption(plain(allowed.HOW))
+        st.caption(allowed.HOW)
     if asked:
         try:
             given = own.Given(

@@ -102,7 +102,7 @@ def _upload() -> str:
         help="A ZIP may hold class folders. Names of files play no part; photographs stay on the machine that the app runs on.",
     )  # fmt: skip
     if not allowed.roots():
-        st.caption(plain(allowed.HOW))
+        st.caption(allowed.HOW)
     if not files:
         return ""
     ids = tuple(file.file_id for file in files)

@@ -32,7 +32,7 @@ def test_photographs_become_w(page: Any, server: str, photographs: Path) -> None
     page.get_by_role("button", name="Start the fit").click()
     expect(page.get_by_role("heading", name="What was learned")).to_be_visible(timeout=90_000)
     expect(page.get_by_text("1 good row of W")).to_be_visible()
-    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible(timeout=30_000)
     page.wait_for_url("**run=**")
     page.wait_for_selector(IDLE)
     with page.expect_download() as table:
@@ -58,4 +58,4 @@ def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server
     dialog.locator("input[type=file]").first.set_input_files(tmp_path / "w.pth")
     expect(dialog.get_by_text("w.pth")).to_be_visible()
     dialog.get_by_role("button", name="Add it").click()
-    expect(dialog.get_by_text("is not a checkpoint we can read")).to_be_visible(timeout=30_000)
+    expect(dialog.get_by_text("w.pth holds pickled code")).to_be_visible(timeout=30_000)
