@@ -43,6 +43,10 @@ _FACTOR_BYTES = 2**21  # of factors a CPU thread keeps at hand: about a core's s
 _DEVICE_BYTES = 2**30  # of Grams an accelerator takes in one block
 
 
+# Told iterations so far, the positions of the classes in their block, and their primal and dual residuals, each (n',).
+Trace = Callable[[int, Tensor, Tensor, Tensor], None]
+
+
 @dataclass(frozen=True)
 class ADMMSettings:
     """How long and how exactly to iterate.
@@ -140,6 +144,7 @@ def solve(
     warm: Tensor | None = None,
     settings: ADMMSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    trace: Trace | None = None,
 ) -> Solution:
     """Minimise Eq. 11 for every class.
 
@@ -150,6 +155,7 @@ def solve(
         lam: (C,), each at least 0, in the units of ``cross``.
         warm: (C, K) weights to start from, say of a neighbouring lambda.
         progress: called with (classes done, classes) from the calling thread.
+        trace: called at every check of the residuals, from the threads that solve.
 
     Returns:
         The solution, in float64.
@@ -167,7 +173,7 @@ def solve(
     def one(rows: slice) -> Solution:
         start = None if warm is None else warm[rows].to(device, torch.float64)
         values = [value[rows].to(device, torch.float64) for value in (cross, lam)]
-        return _solve_block(Problem(gram[rows].to(device), values[0], values[1], rows.start), start, settings)
+        return _solve_block(Problem(gram[rows].to(device), values[0], values[1], rows.start), start, settings, trace)
 
     size = _block_size(channels, device)
     blocks = [slice(first, min(first + size, classes)) for first in range(0, classes, size)]
@@ -221,7 +227,7 @@ def _run(one: Callable[[slice], Solution], blocks: list[slice], device: torch.de
             future.cancel()
 
 
-def _solve_block(problem: Problem, warm: Tensor | None, settings: ADMMSettings) -> Solution:
+def _solve_block(problem: Problem, warm: Tensor | None, settings: ADMMSettings, trace: Trace | None = None) -> Solution:
     best = Best(problem, settings.kkt_tolerance)
     everyone = torch.arange(len(problem.lam), device=problem.lam.device)
     live = everyone[~best.solved(everyone)]  # not those that zero solves
@@ -234,14 +240,14 @@ def _solve_block(problem: Problem, warm: Tensor | None, settings: ADMMSettings) 
             polish(problem, best, live, start[live], correlation, _ATTEMPTS)
         live = everyone[~best.solved(everyone)]
     if len(live):
-        _iterate(problem, best, live, start[live], settings)
+        _iterate(problem, best, live, start[live], settings, trace)
     w = best.v / problem.scale
     cross, gram_w = problem.cross * problem.scale, (problem.cross - best.correlation) * problem.scale
     objective = (w * (gram_w / 2 - cross)).sum(dim=1) + problem.lam * w.abs().sum(dim=1)
     return Solution(w, best.iterations, best.primal, best.dual, best.kkt, objective, best.solved(everyone))
 
 
-def _iterate(problem: Problem, best: Best, live: Tensor, m: Tensor, settings: ADMMSettings) -> None:
+def _iterate(problem: Problem, best: Best, live: Tensor, m: Tensor, settings: ADMMSettings, trace: Trace | None = None) -> None:
     """Eq. 17-20 on growing working sets until the classes ``live`` (n',) are solved, from ``m`` (n', K)."""
     members = m != 0
     index = indices(members)
@@ -266,6 +272,8 @@ def _iterate(problem: Problem, best: Best, live: Tensor, m: Tensor, settings: AD
         p = torch.where(members, p.scatter(1, index, p_set), _multiplier(correlation, problem.threshold[live]))
         kkt = problem.kkt(live, m, correlation)
         best.iterations[live], best.primal[live], best.dual[live] = iterations, primal, dual
+        if trace is not None:
+            trace(iterations, live, primal, dual)
         best.put_better(live, m, correlation, kkt)
         small = (primal <= settings.relative_tolerance) & (dual <= settings.relative_tolerance)
         done = small & (kkt <= best.tolerance[live])

@@ -76,7 +76,7 @@ def fit(
     network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
     checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
-    team: Team = ALONE,
+    team: Team = ALONE, watch: Callable[[Gathered], None] | None = None,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the photographs where memory allows.
 
@@ -92,6 +92,7 @@ def fit(
         keep_checkpoints: leave them where they are at the end, for a caller who removes them once W is on disk.
         resume: go on from ``checkpoints`` where there is something; refuses where anything that W depends on changed.
         team: this process among those of a distributed run, see :mod:`chipcore.distributed`.
+        watch: shown the moments of every share once they are whole; they are gone afterwards.
 
     Returns:
         :class:`Importance` by layer name; in a team, whole only on the process of rank 0.
@@ -164,6 +165,8 @@ def fit(
         if team.rank == 0:
             for done in gathered:
                 solved[done.share.layer.name].solve(done, settings, progress)
+                if watch is not None:
+                    watch(done)
     if saving is not None and not keep_checkpoints:
         saving.remove()
     return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
@@ -353,15 +356,19 @@ def solve_rows(
     blocks = []
     for start in range(0, len(slots), size):
         some = slots[start : start + size]
-        if background is not None:
-            gram, cross = background.mixed_into(moments, some, share)
-        else:
-            weight = moments.weight[some]
-            gram, cross = moments.gram[some] / weight[:, None, None], moments.cross[some] / weight[:, None]
+        gram, cross = system(moments, some, background, share)
         blocks.append(admm.solve(gram, cross, lambda_ratio * admm.lambda_max(cross)).W)
         if report:
             report(min(start + size, len(slots)), len(slots))
     return torch.cat(blocks)
+
+
+def system(moments: Moments, slots: Tensor, background: Background | None = None, share: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Gram (S, K, K) and cross (S, K) of some classes as the solver gets them."""
+    if background is not None:
+        return background.mixed_into(moments, slots, share)
+    weight = moments.weight[slots]
+    return moments.gram[slots] / weight[:, None, None], moments.cross[slots] / weight[:, None]
 
 
 def solve_block(channels: int) -> int:

@@ -92,6 +92,11 @@ def _path(folder: Path, network: str, weights_sha256: str, layer: str) -> Path:
     return folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', network)}-{weights_sha256[:12]}" / f"{layer.replace('/', '_')}.safetensors"
 
 
+def file_of(network: Network, layer: Layer, folder: Path) -> Path:
+    """The file that W of a layer has, or would have, below ``folder``."""
+    return _path(folder, network.name, network.weights_sha256, layer.name)
+
+
 def describe(network: Network, layer: Layer, **learned_from: Any) -> dict[str, Any]:
     """The metadata of W that ties it to its network and layer."""
     from datetime import UTC, datetime
@@ -167,5 +172,5 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(
         f"W of {network.name} at {at.name} is not fitted for these weights; use the method local_chip, or fit it with: "
-        f"python -m chipcore fit --network {network.name} --layers {at.name} --images FOLDER"
+        f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
     )

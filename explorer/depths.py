@@ -145,7 +145,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
                 "none",
                 f"**There is no map of {label} at {_names(rowless, found, 'any depth')}.** The photographs that W was fitted on held too "
                 "little of it, so its row of W is empty. Fit W on a folder that also holds photographs of it: "
-                f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+                f"`python -m chipcore fit {network.flags} --layers all --images FOLDER`",
             )
         )
     if weak:
@@ -160,7 +160,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
             "unfitted",
             f"**W is not fitted for {plain(network.title)} at {_names(unfitted, found, 'any depth')}**, so there are no maps. Choose one of these layers "
             f"on the left and CHIP learns its weights from this photograph alone; or fit W from a folder of photographs: "
-            f"`python -m chipcore fit --network {network.name} --layers all --images FOLDER`",
+            f"`python -m chipcore fit {network.flags} --layers all --images FOLDER`",
         ))  # fmt: skip
     else:
         said += [Note("unfitted", f"**No maps at {one.layer.name}:** {plain(one.missing)}") for one in unfitted]

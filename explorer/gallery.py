@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from chipcore.errors import ImageError
 from chipcore.images import open_image
 
-MAX_BYTES = 8 * 2**20  # as maxUploadSize of .streamlit/config.toml, which only the browser and the server's default page obey
+MAX_BYTES = 8 * 2**20  # of one photograph; the server takes larger files, for checkpoints and ZIPs
 THUMBNAIL = 120  # pixels; shown at half of that, for screens with two pixels a point
 
 

@@ -39,6 +39,7 @@ class Job:
     total: int = 0
     result: Any = None
     error: str = ""
+    since: tuple[float, int] = (0.0, 0)  # when the stage was first reported, and how far it was: a fit goes on in its middle
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
     ended: float | None = None
@@ -47,6 +48,8 @@ class Job:
 
     def report(self, done: int, total: int, stage: str = "") -> None:
         """Tell how far the work has come; raises :class:`Stopped` where it is to end."""
+        if stage != self.stage or total != self.total:
+            self.since = time.monotonic(), done
         self.done, self.total, self.stage = done, total, stage
         if self.stopping.is_set():
             raise Stopped
@@ -58,6 +61,18 @@ class Job:
     @property
     def share(self) -> float:
         return min(1.0, self.done / self.total) if self.total else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Steps a second in this stage; 0 until it can be told."""
+        began, first = self.since
+        return (self.done - first) / max(1e-3, time.monotonic() - began) if self.done > first else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until this stage is over, once it has run for two."""
+        told = self.rate > 0 and time.monotonic() - self.since[0] > 2
+        return (self.total - self.done) / self.rate if told else None
 
     @property
     def seconds(self) -> float:

@@ -18,13 +18,15 @@ from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Layer, Network
+from chipcore.importance import file_of
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
 from chipcore.methods.local_chip import local_row as fit_local_row
 from chipcore.networks import REGISTRY
+from chipcore.store import fitted_importance
 from chipcore.suffix import Activations
-from explorer import closing, figures, gallery, grid_game
+from explorer import closing, figures, gallery, grid_game, own
 from explorer.answers import Answers
 from explorer.closing import Closed
 from explorer.gallery import Photograph
@@ -63,21 +65,67 @@ def settle() -> None:
 
 
 def offered() -> list[str]:
-    """The networks whose weights are on this machine, the bundled one first: a visitor can't fetch any."""
-    return [name for name, entry in REGISTRY.items() if entry.here] or list(REGISTRY)[:1]
+    """The networks whose weights are on this machine, the bundled one first: a visitor can't fetch any.
+
+    Then those of people's own: from allowed folders everybody's, of those uploaded only this visitor's.
+    """
+    known = [name for name, entry in REGISTRY.items() if entry.here] or list(REGISTRY)[:1]
+    return list(dict.fromkeys([*known, *_shared_networks(), *st.session_state.get("own-networks", [])]))
+
+
+def adopt(key: str) -> bool:
+    """Offer a network of one's own to this visitor, and to all where it was not uploaded; False where there is none.
+
+    A key is a hash of all that was given, so only who was given it, in a link say, can know it.
+    """
+    if not own.known(key):
+        return False
+    networks = st.session_state.setdefault("own-networks", []) if own.read(key).uploaded else _shared_networks()
+    if key not in networks:
+        networks.append(key)
+    return True
+
+
+def title(name: str) -> str:
+    """A network's name for people."""
+    if name in REGISTRY:
+        return REGISTRY[name].title
+    try:
+        return own.read(name).shown
+    except chipcore.ChipError:
+        return "a network that is gone"
+
+
+@st.cache_resource
+def _shared_networks() -> list[str]:
+    """Keys of networks of people's own that every visitor of this server is offered."""
+    return []
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the network …")
 def network(name: str) -> Network:
-    """A network of the registry; raises ``ChipError`` where its weights are not on this machine."""
-    loaded = chipcore.load_network(name, download=False)  # a visitor must not make the server fetch things
+    """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
+    # A visitor must not make the server fetch things.
+    loaded = chipcore.load_network(name, download=False) if name in REGISTRY else own.network(name)
     settle()
     return loaded
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
 def importance(network_id: str, layer: str, _network: Network) -> Importance:
-    """W of one layer; raises ``ImportanceNotFitted`` or ``ImportanceError``."""
+    """W of one layer; raises ``ImportanceNotFitted`` or ``ImportanceError``. A new fit, whoever did it, is seen at once."""
+    return _importance(network_id, layer, fitted_at(_network, layer), _network)
+
+
+def fitted_at(network: Network, layer: str) -> int:
+    """When W of a layer was last fitted here, 0 where it never was: part of the key of whatever is computed from W."""
+    try:
+        return file_of(network, network.layer(layer), fitted_importance()).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _importance(network_id: str, layer: str, fitted: int, _network: Network) -> Importance:
     return chipcore.load_importance(_network, layer)
 
 
@@ -139,6 +187,12 @@ def fits() -> Desk:
 
 
 @st.cache_resource
+def trials() -> Desk:
+    """Where the time of a fit is tried before it is started."""
+    return Desk(workers=1)
+
+
+@st.cache_resource
 def slow_maps() -> Desk:
     """Where the methods run that take longer than a visitor should wait for a page."""
     return Desk(workers=1)
@@ -164,5 +218,7 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
-    for cached in (network, importance, seen, activations, closed, guided_gradient, slow_maps, thumbnail, answers, board):
+    for cached in (
+        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, slow_maps, trials, thumbnail, answers, board,
+    ):  # fmt: skip
         cached.clear()

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
-from chipcore.networks.registry import REGISTRY
 from chipcore.render import COLOUR_MAPS
-from explorer import depths, gallery, order, resources
+from explorer import depths, gallery, order, own_network, resources
 from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 
@@ -26,7 +25,8 @@ _MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
 class Selection:
     """What the visitor chose, and what the network makes of it.
 
-    ``gallery`` are all photographs that can be chosen, by name: the free ones, then the visitor's own.
+    ``gallery`` are all photographs that can be chosen, by name: the free ones, then the visitor's own. ``model`` is
+    what the app calls the network: its name in the registry, or the key of one's own.
     """
 
     network: Network
@@ -38,6 +38,7 @@ class Selection:
     opacity: float
     one_scale: bool
     gallery: dict[str, Photograph]
+    model: str = ""
 
     @property
     def label(self) -> str:
@@ -66,7 +67,7 @@ def choose() -> Selection:
     seen = resources.seen(network.id, photograph.sha256, network, photograph)
     with class_place:
         target = _class(network, layer, seen)
-    return Selection(network, photograph, seen, target, layer, colour_map, opacity, one_scale, known)
+    return Selection(network, photograph, seen, target, layer, colour_map, opacity, one_scale, known, model)
 
 
 def pick_class(index: int) -> None:
@@ -102,15 +103,20 @@ def write_url(key: str, value: str) -> None:
 
 
 def _model() -> str:
+    wanted = st.query_params.get("model", "")
+    if wanted not in resources.offered():
+        resources.adopt(wanted)  # a link to a network of somebody's own
     names = resources.offered()
+    added = st.session_state.pop(own_network.ADDED, None)
+    if added in names:
+        st.session_state["model"] = added
+        _start_at_prediction()
     if st.session_state.get("model") not in names:
-        wanted = st.query_params.get("model")
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
-    model = st.selectbox(
-        "Model", names, format_func=lambda name: REGISTRY[name].title, key="model", on_change=_start_at_prediction, filter_mode=None
-    )
+    model = st.selectbox("Model", names, format_func=resources.title, key="model", on_change=_start_at_prediction, filter_mode=None)
     write_url("model", model)
+    own_network.offer()
     return model
 
 
@@ -130,7 +136,7 @@ def _photograph() -> tuple[dict[str, Photograph], Photograph]:
     box = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
         "Your own photographs", type=["jpg", "jpeg", "png", "webp"], key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
-        label_visibility="collapsed",
+        max_upload_size=gallery.MAX_BYTES >> 20, label_visibility="collapsed",
     )  # fmt: skip
     # A place that is always there: where widgets move in the page, the browser loses their parameters.
     place = st.container()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from explorer.jobs import Desk, Job
-from explorer.words import plain
+from explorer.words import duration, plain
 
 EVERY = 0.5  # seconds between looks at a running job
 
@@ -44,5 +44,5 @@ def _line(desk: Desk, job: Job) -> str:
     if not job.total:
         return f"{title} …"
     stage = f" ({plain(job.stage)})" if job.stage else ""
-    left = f", about {job.seconds * (job.total - job.done) / job.done:.0f} s left" if job.done and job.seconds > 2 else ""
+    left = f", about {duration(job.left)} left" if job.left is not None else ""
     return f"{title}: {job.done:,} of {job.total:,}{stage}{left}"

@@ -22,3 +22,12 @@ def percent(share: float) -> str:
 def plain(text: str) -> str:
     """Text that Markdown must not read: a file may be called ``*_*.jpg``."""
     return "".join("\\" + letter if letter in "\\`*_{}[]<>()#+!|$~:" else letter for letter in text)
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, no more exact than it is known."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,9 @@ class Network:
     """A pretrained classifier as CHIP sees it. Make one with :func:`chipcore.load_network`.
 
     ``model`` is in eval mode and frozen. ``weights_sha256`` identifies the weights by value, whatever file
-    they came from. ``layers`` are the named depths, from shallow to deep.
+    they came from. ``layers`` are the named depths, from shallow to deep. ``given`` are the command line's
+    flags, beside ``--network``, that load this network again; ``variant`` tells apart networks of equal weights whose
+    input or classes differ.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Network:
     layers: tuple[Layer, ...]
     weights_sha256: str
     source: str = ""
+    given: tuple[str, ...] = ()
+    variant: str = ""
     _cuts: dict[tuple[str, ...], Cut] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -88,8 +93,17 @@ class Network:
 
     @property
     def id(self) -> str:
-        """Name and the first digits of the weights' sha256; the folder name of its W."""
-        return f"{self.name}-{self.weights_sha256[:12]}"
+        """Name, the first digits of the weights' sha256 and the variant: what anything computed with it is kept under."""
+        return f"{self.name}-{self.weights_sha256[:12]}{self.variant}"
+
+    @property
+    def flags(self) -> str:
+        """What the command line is told to load this network, for a command that a person can copy."""
+        return shlex.join(("--network", self.name, *self.given))
+
+    def private(self) -> Network:
+        """The same network with room of its own for what it is cut into, which goes when it does."""
+        return replace(self, _cuts={}, _lock=threading.Lock())
 
     @property
     def device(self) -> torch.device:

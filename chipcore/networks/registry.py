@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -93,4 +94,14 @@ def load_network(
         classes = classes or (own if len(own) == outputs else numbered(outputs))
     at = said.layers or tuple((depth.name, depth.path) for depth in named.depths) or discover(model.eval(), geometry.size, named.name)
     network = Network.wrap(model, name=named.name, title=named.title, layers=at, geometry=geometry, classes=classes, source=source)
-    return network.to(device)
+    given = _flags(file, labels, size, mean, std, fit)
+    return replace(network, given=given).to(device)
+
+
+def _flags(file: Path | None, labels: str | Path | Classes | None, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None, fit: str | None) -> tuple[str, ...]:  # fmt: skip
+    """The command line's flags for these arguments; the sheet beside the checkpoint is read again by itself."""
+    said: dict[str, list[object]] = {
+        "--checkpoint": [file] if file is not None else [], "--labels": [] if labels is None or isinstance(labels, Classes) else [labels],
+        "--size": [] if size is None else [size], "--mean": list(mean or ()), "--std": list(std or ()), "--fit": [fit] if fit else [],
+    }  # fmt: skip
+    return tuple(str(part) for flag, values in said.items() if values for part in (flag, *values))

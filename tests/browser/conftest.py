@@ -55,7 +55,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # Into a file: nobody reads a pipe here, and a full one would stop the server.
     with log.open("w") as stream:
         command = [sys.executable, "-m", "streamlit", "run", "explorer/app.py", f"--server.port={port}"]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        # A cache of its own: W that a test fits must not meet another test, or the user.
+        environment = {**os.environ, "CHIP_CACHE": str(log.parent / "cache")}
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=environment)
     try:
         deadline = time.monotonic() + 60
         while not _healthy(port):
