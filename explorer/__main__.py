@@ -44,7 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m explorer", description="The CHIP explorer, in your browser.")
     parser.add_argument("--port", type=int, default=None, metavar="N", help=f"default: {PORT}, or a free one where that is taken")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument(
+        "--allow", nargs="+", type=Path, default=[], metavar="DIR", help="folders whose photographs and checkpoints visitors may name"
+    )
     options = parser.parse_args(arguments)
+    for folder in options.allow:
+        if not folder.is_dir():
+            print(f"explorer: --allow {folder} is not a folder; give folders that exist.", file=sys.stderr)
+            return 2
+    if options.allow:  # resolved here, where the paths are relative to
+        os.environ["CHIP_FOLDERS"] = os.pathsep.join(str(folder.resolve()) for folder in options.allow)
     try:
         port = choose_port(options.port)
     except (OSError, OverflowError):

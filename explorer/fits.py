@@ -252,7 +252,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     try:
         fitted = chipcore.fit(
             network, request.layers, photographs, settings, classes=request.classes, progress=progress, memory=need.moments,
-            checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=SECONDS_BETWEEN_CHECKPOINTS,
+            checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=SECONDS_BETWEEN_CHECKPOINTS, keep_checkpoints=True,
             watch=Watcher(run.folder / "curves", settings, tracing),
         )  # fmt: skip
     finally:  # also of a part that was stopped
@@ -260,6 +260,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
         run.save()
     for importance in fitted.values():
         importance.save(run.result)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # only now: had the disk been full, they would be all there is
     put_in_use(run, network)
     run.finished = _now()
     run.unreadable = tuple(Path(sentence).name for sentence in unreadable[:50])
