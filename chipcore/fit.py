@@ -162,14 +162,21 @@ def fit(
             )
         if saving is not None:
             saving.forget(number - 1)
-        if team.rank == 0:
-            for done in gathered:
-                solved[done.share.layer.name].solve(done, settings, progress)
-                if watch is not None:
-                    watch(done)
+        # Taken out one by one: a name that still held the last of them would keep its moments all through the next pass.
+        while gathered:
+            _finish(gathered.pop(0), team, solved, settings, progress, watch)
     if saving is not None and not keep_checkpoints:
         saving.remove()
     return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
+
+
+def _finish(
+    done: Gathered, team: Team, solved: dict[str, _Rows], settings: FitSettings, progress: Report | None, watch: Callable[[Gathered], None] | None
+) -> None:  # fmt: skip
+    if team.rank == 0:
+        solved[done.share.layer.name].solve(done, settings, progress)
+        if watch is not None:
+            watch(done)
 
 
 def _device_of_moments(device: torch.device) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,21 @@ def test_layers_together_classes_in_blocks_and_alone_agree(tiny: Network, folder
     assert not some.W[[0, 2]].any()
 
 
+def test_the_moments_of_a_pass_are_gone_in_the_next(tiny: Network, folder: Path) -> None:
+    before: list[weakref.ref[Moments]] = []
+    alive: list[int] = []
+
+    def watch(gathered: Gathered) -> None:
+        before.append(weakref.ref(gathered.training))
+
+    def progress(_at: Progress) -> None:
+        if _at.stage == "photographs":
+            alive.append(sum(one() is not None for one in before))
+
+    chipcore.fit(tiny, ["late"], folder, SETTINGS, memory=2 * Moments.bytes_per_class(5), watch=watch, progress=progress)
+    assert len(before) == 3 and len(alive) > 3 and not any(alive)
+
+
 def test_passes_hold_the_memory_budget(tiny: Network) -> None:
     each = 2 * Moments.bytes_per_class(5)
     passes = plan([tiny.layer("early"), tiny.layer("late")], range(3), 4 * each)
@@ -224,7 +240,7 @@ def test_squeezenet_on_real_photographs(squeezenet: Network, data: Path) -> None
 def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W is the same whether all scores are computed or only those above the cut-off; and photographs without any are not perturbed."""
     photographs = find_photographs(data / "classes").per_folder(2, ("n02391049", "n02129604", "n07753592"))
-    settings = FitSettings(gates=8, held_out=0.0, min_evidence=0.1)
+    settings = FitSettings(gates=8, held_out=0.0, min_evidence=0.1, background=0.0)
     targets = [squeezenet.classes.index(one) for one in ("n02391049", "n02129604")]
     perturbed: list[tuple[int, ...]] = []
     original = chipcore.fit.__wrapped__.__globals__["perturbed_scores"]
