@@ -60,7 +60,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
     """By the name of the result: the folder of its W, and the rest of the command line."""
     boxes, unseen = ["--data", str(work / "ilsvrc")], str(work / "unseen")
     grid = ["pointing", "--data", unseen, "--grid", "2", "--mosaics", "100", "--confidence", "0.9"]
-    lime = ["--limit", "100", "--lime-samples", "100"]
+    lime = ["--limit", "50", "--lime-samples", "100"]
     found: dict[str, tuple[str, list[str]]] = {}
     for name, network, last, depths in (
         ("squeezenet", SQUEEZENET, "features.12", ["pool1", "fire4", "fire8"]),
