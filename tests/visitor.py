@@ -1,7 +1,6 @@
 """A visitor without a browser: the server's own protocol, spoken as Streamlit's script in the browser speaks it.
 
-Everything that the server sends is kept, so that a test can ask what a visitor was shown, and what not. A page
-that draws itself again on a timer is not asked for again: :meth:`Visitor.again` does that.
+A page that draws itself again on a timer is not asked for again: :meth:`Visitor.again` does that.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ _INLINE = re.compile(rb"data:image/\w+;base64,([A-Za-z0-9+/=]+)")
 
 
 class Visitor:
-    """One session of the app at ``address``, such as ``http://127.0.0.1:8501``."""
+    """One session of the app at ``address``, such as ``http://127.0.0.1:8501``. ``heard`` is given all that the server sends."""
 
-    def __init__(self, address: str, timeout: float = 120) -> None:
+    def __init__(self, address: str, timeout: float = 120, heard: Callable[[bytes], None] | None = None) -> None:
         from websockets.sync.client import connect
 
         self.address, self.timeout = address, timeout
@@ -45,8 +44,8 @@ class Visitor:
         self.session = self.page = self.query = ""
         self.pages: dict[str, str] = {}
         self.elements: dict[tuple[int, ...], Any] = {}  # what is on the page: the messages of its elements, by place
-        self.received: list[bytes] = []  # everything the server ever sent
-        self.runs = 0
+        self._heard = heard
+        self._values: dict[str, Any] = {}  # of widgets that the visitor set, by id: the browser sends them every time
         self._socket = connect(
             f"ws://{self.host}/_stcore/stream", subprotocols=["streamlit", self.token or "none"],  # type: ignore[list-item]
             additional_headers={"Cookie": f"_streamlit_xsrf={self.token}"}, origin=address, max_size=None, open_timeout=timeout,  # type: ignore[arg-type]
@@ -186,6 +185,10 @@ class Visitor:
         state = asked.rerun_script
         state.query_string, state.page_script_hash, state.page_name = self.query, self.page, page_name
         state.context_info.timezone, state.context_info.locale, state.context_info.url = "UTC", "en", f"{self.address}/"
+        here = {value.id: value for _kind, value, _fragment in self._all() if getattr(value, "id", "")}
+        for name, kept in self._values.items():
+            if name in here and not getattr(here[name], "set_value", False):  # else the app has set another since
+                state.widget_states.widgets.append(kept)
         for key, value in values.items():
             element, kind, fragment = self._find(key)
             state.fragment_id = fragment
@@ -207,6 +210,8 @@ class Visitor:
                 given.bool_value = value
             else:
                 given.string_value = value
+            if kind != "button":
+                self._values[element.id] = given
         self._socket.send(asked.SerializeToString())
         while self._until("script_finished").script_finished == _EARLY:
             pass
@@ -222,7 +227,8 @@ class Visitor:
             except TimeoutError:
                 raise TimeoutError(f"no {wanted} within {self.timeout:.0f} s") from None
             assert isinstance(raw, bytes)
-            self.received.append(raw)
+            if self._heard is not None:
+                self._heard(raw)
             message = ForwardMsg.FromString(raw)
             kind = message.WhichOneof("type")
             if kind == "new_session":
@@ -242,7 +248,6 @@ class Visitor:
                 return message
 
     def _begin(self, started: Any, fragments: set[str]) -> None:
-        self.runs += 1
         self.session = started.initialize.session_id or self.session
         self.elements = {place: delta for place, delta in self.elements.items() if fragments and delta.fragment_id not in fragments}
 
