@@ -38,6 +38,7 @@ from tests.visitor import Visitor, serving
 NETWORKS = ("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places")
 SLOW = {0: "local_chip", 1: "lime", 2: "occlusion", 3: "deepdraw"}  # by session: what waits for a click
 VIEWS = ("explore", "channels", "localize", "learn", "fit")
+SUBMIT = "FormSubmitter:own-form-Add it"
 _SECRET = re.compile(rb"(?:mine|secret)-(\d+)-x")
 _INLINE = re.compile(rb"data:image/\w+;base64,[A-Za-z0-9+/=]+")
 
@@ -121,7 +122,7 @@ class Session:
             sent = visitor.send("w.pth", (self.data / "networks/squeezenet1_0.pth").read_bytes())
             visitor.set(
                 {"own-architecture": "squeezenet1_0", "own-checkpoint-upload": [sent], "own-title": f"secret-{self.number}-x"},
-                click="own-form-Add it",
+                click=SUBMIT,
             )
         else:
             visitor.set(
@@ -129,7 +130,7 @@ class Session:
                     "own-architecture": "tests.somebody.places_squeezenet:build", "own-checkpoint-path": "squeezenet_places365.pth",
                     "own-labels-path": "categories_places365.txt", "own-fit": "squash: the whole photograph, its sides made equal",
                 },
-                click="own-form-Add it",
+                click=SUBMIT,
             )  # fmt: skip
         if "own-" not in visitor.query:
             self._fails(f"the network was not added: {visitor.texts()[-3:]}")
