@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -33,10 +34,11 @@ with st.sidebar:
     selection = sidebar.choose()
 {view}.show(selection)
 """
-EVIL = "<img src=x onerror=alert(1)> **bold** [x](javascript:alert(1)) :material/x: $x$ `c` &copy;"
+EVIL = '<img src=x onerror=alert(1)> **bold** [x](javascript:alert(1)) :material/x: $x$ `c` &copy; " onload=alert(2)'
 FILE = "<img src=x onerror=alert(1)> **bold** [x](javascript:alert(1)) :material-x: $x$.png"
 # What Markdown or HTML would make something of; escaped, none of it is there.
 RAW = re.compile(r"(?<!\\)<img src=x|\*\*bold\*\*|\]\(javascript|:material/x:|\$x\$|(?<!\\)`c|(?<![\\&])&copy;")
+RAW_HTML = re.compile(r'<img src=x|" onload|(?<!amp;)copy;')  # HTML does not read Markdown
 PLAIN_ELEMENTS = {"code", "plotly_chart", "arrow_data_frame", "bidi_component", "file_uploader"}  # show what they are given as text
 PLAIN_FIELDS = {"id", "alt", "raw_value", "url", "placeholder", "element_id", "options", "default", "form_id", "user_key", "format"}
 VIEWS = [
@@ -78,8 +80,8 @@ def test_names_from_files_and_labels_are_escaped_in_every_view(
     assert not app.exception
     assert RAW.search(FILE) and app.session_state["photo"] not in gallery.ENTRIES
     shown = list(strings(app))
-    assert any("onerror" in text for _place, text in shown), "the names are on the page"
-    assert not [(place, text[:300]) for place, text in shown if RAW.search(text)]
+    assert any("onerror" in text for _place, text in shown) or view == "fit", "the names are on the page"
+    assert not [(place, text[:300]) for place, text in shown if (RAW_HTML if place.startswith("html") else RAW).search(text)]
 
 
 def strings(app: AppTest) -> Iterator[tuple[str, str]]:
