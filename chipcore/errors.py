@@ -43,6 +43,10 @@ class ImportanceError(ChipError):
     """A file of W that is damaged or belongs to another network or layer."""
 
 
+class OtherInput(ImportanceError):
+    """W of these weights for another size or normalisation of the input."""
+
+
 class ImportanceNotFitted(ChipError):
     """There is no W for this network and layer yet; the sentence says how to fit one."""
 

@@ -129,6 +129,8 @@ def fit(
         position, saved_rows, stored = saving.read(first)
         for name, one in solved.items():
             one.restore(saved_rows, name)
+        if progress and position.unreadable:  # said by the run that was broken off; this one does not meet them again
+            progress(Progress("photographs", first * len(names), len(passes) * len(names), tuple(position.unreadable)))
     for number in range(max(first, 0), len(passes)):
         gathered = [Gathered.empty(share, _device_of_moments(network.device)) for share in passes[number]]
         if stored is not None:
@@ -139,7 +141,7 @@ def fit(
                     value.copy_(torch.from_numpy(saved_rows[name]))
             stored = None
         else:
-            position = Position(number)
+            position = Position(number, unreadable=position.unreadable)
 
         def after_batch(position: Position, unreadable: tuple[str, ...], gathered: list[Gathered] = gathered) -> None:
             if progress:
@@ -233,6 +235,7 @@ def gather(
                 add_batch(network, gathered, batch, held, settings)
             position.batches += 1
             position.readable += len(batch.names)
+            position.unreadable += [one for one in batch.unreadable if one not in position.unreadable]
             if after_batch:
                 after_batch(position, batch.unreadable)
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from chipcore.errors import ImportanceError, ImportanceNotFitted
+from chipcore.errors import ImportanceError, ImportanceNotFitted, OtherInput
 from chipcore.networks.network import Layer, Network
 from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
@@ -141,7 +141,7 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
     for key in ("size", "mean", "std"):  # what the features depend on
         value = json.loads(json.dumps(getattr(network.geometry, key)))
         if isinstance(geometry, dict) and geometry.get(key) != value:
-            raise ImportanceError(
+            raise OtherInput(
                 f"{path} was fitted with an input {key} of {geometry.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
             )
     C, K = len(network.classes), layer.channels
@@ -167,7 +167,14 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     at = network.layer(layer)
     folders = [Path(folder)] if folder is not None else [fitted_importance(), BUNDLED_IMPORTANCE]
     paths = [_path(place, network.name, network.weights_sha256, at.name) for place in folders]
-    found = [read_importance(path, network, at) for path in paths if is_file(path)]
+    found, other = [], None
+    for path in filter(is_file, paths):
+        try:
+            found.append(read_importance(path, network, at))
+        except OtherInput as error:  # of these weights at another --size: no reason to do without what is bundled
+            other = error
+    if not found and other is not None:
+        raise other
     if found:
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
     raise ImportanceNotFitted(

@@ -5,8 +5,6 @@ Nothing in here knows Streamlit: slow maps are made in threads of their own. ``e
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,12 +15,13 @@ from chipcore import Importance, Layer, Network, Saliency
 from chipcore.methods import METHODS, explain_view
 from chipcore.methods.graphs import graph_of
 from explorer.depths import STATES
+from explorer.shelf import Shelf, weight
 
 # Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one photograph takes a
 # tenth of a second there and several at the first depth. All others take less than 0.3 s.
 SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
 SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest colour
-KEPT = 128  # maps; one of a pixel method has 0.9 MB with its colour picture
+KEPT = 128  # MB of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
 
 
 @dataclass(frozen=True)
@@ -51,30 +50,16 @@ class Question:
         return self.method in SLOW
 
 
-class Answers:
+class Answers(Shelf[Saliency]):
     """The maps that were asked for last, by question. Safe to use from any thread."""
 
-    def __init__(self, most: int = KEPT) -> None:
-        self._kept: OrderedDict[Question, Saliency] = OrderedDict()
-        self._lock = threading.Lock()
-        self._most = most
+    def __init__(self, megabytes: float = KEPT) -> None:
+        super().__init__(megabytes, weigh)
 
-    def get(self, question: Question) -> Saliency | None:
-        with self._lock:
-            if question in self._kept:
-                self._kept.move_to_end(question)
-            return self._kept.get(question)
 
-    def put(self, question: Question, saliency: Saliency) -> None:
-        with self._lock:
-            self._kept[question] = saliency
-            self._kept.move_to_end(question)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
+def weigh(saliency: Saliency) -> int:
+    """Bytes of a map, with the picture that it makes of itself once it is shown."""
+    return weight(saliency) + 4 * saliency.view.width**2
 
 
 def answer(

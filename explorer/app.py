@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,16 @@ def page_of(name: str) -> Callable[[], None]:
     return show
 
 
+def wrong(error: Exception) -> None:
+    """A mistake of ours: one sentence for the visitor, the rest for whoever runs the app."""
+    logging.getLogger("explorer").error("a page failed", exc_info=error)
+    st.error(
+        f"**Something went wrong in the program** ({type(error).__name__}). Choose something else, or reload the page; "
+        "the server’s log says more.",
+        icon=":material/error:",
+    )
+
+
 pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
 st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
 page = st.navigation(list(pages.values()), position="top")
@@ -55,5 +66,10 @@ try:
 except ChipError as error:  # a mistake that the visitor can mend: say so in place of the page
     st.header("Nothing to explain yet", anchor=False)
     st.warning(f"**Why:** {plain(str(error))}", icon=":material/info:")
+except Exception as error:
+    wrong(error)
 else:
-    page.run()
+    try:
+        page.run()
+    except Exception as error:
+        wrong(error)

@@ -18,11 +18,12 @@ from explorer import learn, resources
 from explorer.gallery import Photograph
 from explorer.jobs import Job
 from explorer.learn import Experiment, First, Fitted
+from explorer.shelf import kept
 
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@kept(64)
 def activations(network_id: str, sha256: str, layer: str, _network: Network, _layer: Layer, _photograph: Photograph) -> Activations:
     """Features of one layer and the values that cross the cut there, for one photograph."""
     with torch.inference_mode():

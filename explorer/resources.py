@@ -3,17 +3,21 @@
 Streamlit hashes arguments, and large arrays only by sample. So every cache here is keyed by short strings
 (a network's id, a layer's name, the sha256 of a photograph), and what is heavy is passed as ``_argument``,
 which takes no part in the key. Errors are not cached: what was missing is looked for again next time.
+
+What is heavy is bounded by its bytes (``explorer/shelf.py``), for a crowd brings many photographs and networks of any size.
 """
 
 from __future__ import annotations
 
 import gc
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 import torch
 from PIL import Image
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 from torch import Tensor
 
 import chipcore
@@ -31,6 +35,7 @@ from explorer.answers import Answers
 from explorer.closing import Closed
 from explorer.gallery import Photograph
 from explorer.jobs import Desk, Job
+from explorer.shelf import kept
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Seen:
     def best(self, count: int) -> list[int]:
         """The ``count`` most probable classes, the most probable first."""
         return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
+
+
+def _saying(words: str) -> AbstractContextManager[None]:
+    """A line on the page while something is made; nothing outside a visitor's page, where there is none."""
+    return st.spinner(words) if get_script_run_ctx(suppress_warning=True) is not None else nullcontext()
 
 
 def settle() -> None:
@@ -102,7 +112,7 @@ def _shared_networks() -> list[str]:
     return []
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the network …")
+@kept(1600, meanwhile=lambda: _saying("Loading the network …"))  # one of the largest, or dozens as they usually are
 def network(name: str) -> Network:
     """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
     # A visitor must not make the server fetch things.
@@ -124,12 +134,12 @@ def fitted_at(network: Network, layer: str) -> int:
         return 0
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@kept(256)
 def _importance(network_id: str, layer: str, fitted: int, _network: Network) -> Importance:
     return chipcore.load_importance(_network, layer)
 
 
-@st.cache_resource(max_entries=40, show_spinner="Looking at the photograph …")
+@kept(256, meanwhile=lambda: _saying("Looking at the photograph …"))
 def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograph) -> Seen:
     """The one pass through the network that a photograph costs; raises ``ImageError`` for a bad file."""
     view = _network.geometry.view(_photograph.open())
@@ -146,21 +156,21 @@ def inputs_of(network: Network, seen: Seen) -> Tensor:
     return network.geometry.normalise(torch.from_numpy(np.array(seen.view)))[None]
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
+@kept(64)
 def activations(network_id: str, sha256: str, _network: Network, _seen: Seen) -> Activations:
-    """One photograph's features with all that crosses the cuts: what a gated suffix starts from. Large, so few are kept."""
+    """One photograph's features with all that crosses the cuts: what a gated suffix starts from."""
     with torch.inference_mode():
         return _network.trunk(inputs_of(_network, _seen), _network.layers)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@kept(8)
 def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Seen) -> Closed:
     """What the network says of a photograph with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
     return closing.close(_network, _network.layer(layer), known, channels)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@kept(32)
 def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Seen) -> Tensor:
     """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
     return input_gradient(_network, inputs_of(_network, _seen), target, "guided").cpu()
@@ -204,7 +214,7 @@ def answers() -> Answers:
     return Answers()
 
 
-@st.cache_resource(max_entries=2, show_spinner="Making room for four photographs …")
+@kept(800, meanwhile=lambda: _saying("Making room for four photographs …"))
 def board(network_id: str, layer_name: str, _network: Network, _layer: Layer) -> tuple[Network, Layer, bool]:
     """The network as it sees a mosaic of four, the layer there, and whether it takes four times the pixels."""
     return grid_game.board(_network, _layer)

@@ -15,6 +15,7 @@ from chipcore.render import COLOUR_MAPS
 from explorer import depths, gallery, order, own_network, resources
 from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
+from explorer.words import plain
 
 PREDICTIONS = 5
 BY_NAME, BY_LIKENESS = "by name", "similar first"
@@ -227,11 +228,11 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
         try:
             importance = resources.importance(network.id, layer.name, network)
         except ChipError:
-            st.caption(f"There is no W at {layer.name} to compare classes by; they are in the order of their names.")
+            st.caption(f"There is no W at {plain(layer.name)} to compare classes by; they are in the order of their names.")
         else:
             if importance.evidence(target) != "none":
                 return order.similar(importance, target, labels)
-            st.caption(f"This class has no row of W at {layer.name} to compare others with; they are in the order of their names.")
+            st.caption(f"This class has no row of W at {plain(layer.name)} to compare others with; they are in the order of their names.")
     return order.first_ones_first(best, order.alphabetical(labels))
 
 

@@ -20,8 +20,8 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown must not read: a file may be called ``*_*.jpg``."""
-    return "".join("\\" + letter if letter in "\\`*_{}[]<>()#+!|$~:" else letter for letter in text)
+    """Text that Markdown must not read, on one line: a file may be called ``*_*.jpg``, a class ``a`` and then ``# b``."""
+    return "".join("\\" + letter if letter in "\\`*_{}[]<>()#+!|$~:&" else letter for letter in " ".join(text.splitlines()))
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -40,12 +41,12 @@ def evidence(rows: Sequence[Row]) -> go.Figure:
         at = [row for row in some if row.evidence == kind]
         if at:
             figure.add_bar(
-                x=[row.worth for row in at], y=[row.label for row in at], orientation="h", name=_WORDS[kind], marker_color=_COLOURS[kind],
+                x=[row.worth for row in at], y=[html.escape(row.label) for row in at], orientation="h", name=_WORDS[kind], marker_color=_COLOURS[kind],
                 customdata=[[row.photographs, row.support, "not measured" if np.isnan(row.r2) else f"{row.r2:.2f}"] for row in at],
                 hovertemplate="%{y}: worth %{x:.1f} photographs, seen in %{customdata[0]}<br>%{customdata[1]} channels in use, held-out R² %{customdata[2]}<extra></extra>",
             )  # fmt: skip
     figure.add_vline(x=MANY, line={"dash": "dot", "width": 2, "color": "#888888"})
-    figure.update_yaxes(categoryorder="array", categoryarray=[row.label for row in some], automargin=True)
+    figure.update_yaxes(categoryorder="array", categoryarray=[html.escape(row.label) for row in some], automargin=True)
     figure.update_xaxes(title="photographs’ worth of evidence", rangemode="tozero")
     return _layout(figure, 130 + 24 * len(some), bargap=0.25)
 

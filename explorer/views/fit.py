@@ -254,9 +254,14 @@ def _key(run: Run) -> str:
 
 
 def _under_way(selection: Selection) -> None:
-    """Fits that run or wait, whoever started them, and those of this network that were interrupted."""
-    desk = resources.fits()
+    """Fits that run or wait, whoever started them, and those of this network that were interrupted.
+
+    Not those of a network that somebody else has uploaded: what it is called is nobody's business.
+    """
+    desk, known = resources.fits(), resources.offered()
     for run in fits.runs():
+        if run.request.network not in known:
+            continue
         job = desk.get(_key(run))
         ours = run.request.network == selection.model
         if job is not None and not job.over:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import numpy as np
 import streamlit as st
@@ -132,7 +133,7 @@ def fit(selection: Selection) -> Take | None:
     table = "lambda_ratio,lambda,channels,r2,held_out_r2\n" + "".join(
         f"{step.ratio},{step.lam:.6g},{step.support},{step.r2:.4f},{step.held_out:.4f}\n" for step in path
     )
-    command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {selection.class_name} --method local_chip --out local.png"
+    command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {shlex.quote(selection.class_name)} --method local_chip --out local.png"
     return lambda: Taken(
         Image.fromarray(_pixels(_path(key, chosen, dark, path))), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command
     )

@@ -16,6 +16,7 @@ from explorer.cells import Cell
 from explorer.components import overlays
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
+from explorer.shelf import kept
 from explorer.sidebar import Selection
 from explorer.truth import Truth
 from explorer.views import grid_game
@@ -130,7 +131,7 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
     downloads.offer("take-boxes", f"boxes-{selection.network.name}-{selection.label}-{selection.photograph.name}", take, table=True)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(64)
 def _shares(key: str, size: int, _cell: Cell) -> np.ndarray:
     assert _cell.saliency is not None
     return localize.relative(_cell.saliency.raw, size)

@@ -7,6 +7,7 @@ app does, and shared by all sessions. Each session is a thread that asks for one
 method, depth, photograph and class. Beside them one thread fits W over and over, which works in the solver's
 threads, and one loads networks anew, which traces graphs. Counted: maps that differ by a bit from the one that was
 computed alone before, exceptions, hooks before and after, memory at the start, after a minute and at the end.
+Then as many visitors come to the running app, for as long again: see ``crowds_app.py``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import chipcore
 from chipcore import ChipError, Importance, Network
 from chipcore.methods import METHODS
 from chipcore.settings import FitSettings
+from tests.benchmarks import crowds_app
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
@@ -224,6 +226,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--questions", type=int, default=300, help="different maps that are asked for (default: %(default)s)")
     parser.add_argument("--json", type=Path, default=Path("assets/results/crowds.json"))
+    parser.add_argument("--app", action=argparse.BooleanOptionalAction, default=True, help="visitors of the app as well, for as long again")
     options = parser.parse_args()
     place = Place.open(("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places"), list(METHODS), most=options.questions)
     hooks = place.hooks()
@@ -238,10 +241,13 @@ def main() -> None:
         "memory_gb": dict(zip(("start", "minute", "end"), memory, strict=True)), "threads_of_torch": torch.get_num_threads(),
         "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__,
     }  # fmt: skip
+    if options.app:  # the same again with visitors of the running app, in a process of its own
+        del place, crowd
+        result["app"] = crowds_app.run(options.sessions, 60 * options.minutes, DATA)
     print(json.dumps(result, indent=1))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if crowd.wrong or crowd.failed or result["hooks_after"] != hooks:
+    if result["different"] or result["exceptions"] or result["hooks_after"] != hooks or (options.app and crowds_app.bad(result["app"])):
         raise SystemExit(1)
 
 

@@ -20,7 +20,7 @@ import chipcore
 from chipcore.__main__ import main
 from chipcore.errors import ImportanceError
 from chipcore.importance import Importance, load_importance, read_importance
-from chipcore.store import BUNDLED_IMPORTANCE
+from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +122,17 @@ def test_w_of_something_else(saved: Path, network: chipcore.Network, capsys: pyt
 
 def test_another_input_size_asks_for_its_own_w(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "input size of 160, but here it is 128" in said(explaining(saved, "--size", "128"), capsys)
+
+
+def test_a_fit_at_another_size_does_not_stand_before_what_is_bundled(
+    saved: Path, network: chipcore.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
+    bundled = load_importance(network, "pool5")
+    replace(bundled, W=bundled.W + 1, metadata={**bundled.metadata, "geometry": {**bundled.metadata["geometry"], "size": 96}}).save(
+        fitted_importance()
+    )
+    assert torch.equal(load_importance(network, "pool5").W, bundled.W)
 
 
 def test_headers_that_are_no_headers(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,3 +220,20 @@ def test_two_processes_give_the_w_of_one(folder: Path, unbroken: torch.Tensor, t
     assert run.returncode == 0, told[-2000:]
     together = torch.load(tmp_path / "w.pt", weights_only=True)
     torch.testing.assert_close(together, unbroken, rtol=0, atol=1e-6 * float(unbroken.abs().max()))
+
+
+def test_a_resumed_run_names_what_was_unreadable_before(folder: Path, tmp_path: Path) -> None:
+    spoilt = shutil.copytree(folder, tmp_path / "photographs")
+    (spoilt / "001.png").write_bytes(b"no photograph")
+    (spoilt / "129.png").write_bytes(b"no photograph")
+    named: list[str] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.done > 40:
+            raise Stop
+
+    given = {"checkpoints": tmp_path / "c", "checkpoint_seconds": 0.0}
+    with pytest.raises(Stop):
+        chipcore.fit(tiny_network(), ["late"], spoilt, SETTINGS, progress=stop, **given)
+    chipcore.fit(tiny_network(), ["late"], spoilt, SETTINGS, resume=True, progress=lambda at: named.extend(at.unreadable), **given)
+    assert ["001.png" in named[0], "129.png" in named[1]] == [True, True] and len(named) == 2

@@ -21,7 +21,7 @@ def saliency(raw: torch.Tensor, method: str = "gradcam") -> Saliency:
 
 
 def test_the_oldest_unused_map_goes_first() -> None:
-    kept = Answers(most=2)
+    kept = Answers(2.5 * answers.weigh(saliency(torch.ones(2, 2))) / 2**20)
     first, second, third = (Question("net", "photo", "chip", "last", target) for target in range(3))
     one = saliency(torch.ones(2, 2))
     kept.put(first, one)

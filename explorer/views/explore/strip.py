@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,7 +149,7 @@ def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
             arrays[name] = one.raw.numpy()
             if not one.local or row.title == "CHIP":  # products with a local map have no command of their own
                 commands.append(
-                    f"python -m chipcore explain {file} {network.flags} --layer {one.layer.name} --class {selection.class_name} "
+                    f"python -m chipcore explain {file} {network.flags} --layer {one.layer.name} --class {shlex.quote(selection.class_name)} "
                     f"--method {method} --colour-map {selection.colour_map} --opacity {selection.opacity:g} --out {name}.png --raw {name}.npy"
                 )
     settings = {
