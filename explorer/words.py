@@ -6,12 +6,14 @@ import math
 
 
 def readable(value: float) -> str:
-    """A number with three significant digits, and no exponent where it can be helped."""
+    """A number with three significant digits, a true minus sign, and no exponent where it can be helped."""
+    if math.isnan(value):
+        return "not defined"
     if value == 0:
         return "0"
-    if not 1e-4 <= abs(value) < 1e5:
-        return f"{value:.1e}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{digits}f}" if 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def percent(share: float) -> str:

@@ -132,7 +132,7 @@ def _layers(selection: Selection) -> tuple[list[str], list[int]]:
     )  # fmt: skip
     sizes = {layer.name: f"{layer.name}: {layer.channels:,} channels, {layer.height} × {layer.width}" for layer in selection.network.layers}
     st.caption(plain(" · ".join(sizes[name] for name in chosen)) if chosen else "Choose one layer or several.")
-    which = st.segmented_control("Classes", [ALL, SOME], default=ALL, required=True, key="classes", bind="query-params")
+    which = st.segmented_control("Classes", [ALL, SOME], default=ALL, required=True, key="which-classes", bind="query-params")
     if which != SOME:
         return chosen, []
     labels = selection.network.classes.labels
