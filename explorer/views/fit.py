@@ -23,7 +23,7 @@ WHAT = (
     "**W** says how much each channel of a layer matters for each class. It is learned by closing random channels many times and watching the "
     "predictions change. No labels are needed: the network’s own probabilities say which photograph counts for which class."
 )
-FOLDER, UPLOAD = "a folder of this machine", "upload"
+FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
 _KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 
@@ -41,7 +41,9 @@ def show(selection: Selection) -> None:
             chosen, classes = _layers(selection)
         with settings:
             values, memory = _settings()
-    if found is not None and chosen:
+    if found is None or not chosen:
+        st.info("Choose photographs and at least one layer: what the fit costs is told here before it starts.", icon=":material/info:")
+    else:
         try:
             entered = fit_settings.settings(values)
         except ChipError as error:
@@ -67,8 +69,8 @@ def _photographs() -> tuple[str, int, Photographs | None]:
         ) or FOLDER  # fmt: skip
     where = _folder() if source == FOLDER else _upload()
     per_folder = int(st.number_input(
-        "At most so many of each class folder", 0, 100_000, 0, 10, key="per-folder", bind="query-params",
-        help="0: all. Class folders are not needed, but keep the classes even: about 40 of each are a good start.",
+        "At most, per class folder", 0, 100_000, 0, 10, key="per-folder", bind="query-params",
+        help="Photographs from each; 0: all. Class folders are not needed, but keep the classes even: about 40 of each are a good start.",
     ))  # fmt: skip
     if not where:
         return where, per_folder, None

@@ -120,7 +120,7 @@ def _table(rows: list[Row]) -> None:
             "channels": [row.support for row in rows],
             "evidence": [row.evidence for row in rows],
         },
-        hide_index=True, height=min(560, 38 * (len(rows) + 1)),
+        hide_index=True, height=min(560, 38 * (len(rows) + 1)), placeholder="not measured",
         column_config={
             "worth": st.column_config.NumberColumn(format="%.1f", help="Photographs’ worth of evidence: the sum of f, the network’s probability of the class."),
             "photographs": st.column_config.NumberColumn(help="In how many photographs the network saw something of the class."),

@@ -25,7 +25,7 @@ from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
 
 Take = Callable[[], Taken]  # the lesson to take home, made when it is asked for
-COLUMNS = (1, 1.5)  # the words, and what there is to do
+COLUMNS = (1, 1.35)  # the words, and what there is to do
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
 SHARES = ("1/10", "1/4", "1/2", "1", "2", "4")  # sigma^2 as a share of K

@@ -64,7 +64,7 @@ def top(network: Network, photograph: str) -> list[int]:
 def finished(app: AppTest) -> AppTest:
     """The page once its background jobs are over."""
     for job in resources.slow_maps().jobs():
-        assert job.finished.wait(60)
+        assert job.finished.wait(240)
         assert job.state == "done", job.error
     return app.run()
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import ChipError, Importance, ImportanceNotFitted
@@ -22,16 +21,8 @@ SLIM = {"model": "vgg16_slim", "layer": "pool5"}
 
 
 @pytest.fixture
-def open_page(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch) -> OpenApp:
-    real = AppTest.from_file
-
-    def from_file(*given: Any, **options: Any) -> AppTest:
-        app = real(*given, **options)
-        app._page_hash = calc_hash("learn")
-        return app
-
-    monkeypatch.setattr(AppTest, "from_file", from_file)
-    return open_app
+def open_page(open_app: OpenApp) -> OpenApp:
+    return partial(open_app, "learn")
 
 
 def body(app: AppTest) -> str:

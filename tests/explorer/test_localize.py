@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Network, maps
@@ -33,14 +33,7 @@ XML = b"<annotation><size><width>451</width><height>300</height></size><object><
 
 @pytest.fixture
 def open_page(open_app: OpenApp) -> OpenApp:
-    def open_at(**query: str) -> AppTest:
-        app = open_app(**query)
-        app._page_hash = calc_hash("localize")
-        for key, value in query.items():
-            app.query_params[key] = value
-        return app.run()
-
-    return open_at
+    return partial(open_app, "localize")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +41,7 @@ def quiet_desk() -> Iterator[None]:
     yield
     for job in resources.slow_maps().jobs():
         job.stop()
-        job.finished.wait(60)
+        job.finished.wait(240)
     resources.slow_maps.clear()
 
 
