@@ -12,7 +12,7 @@ def readable(value: float) -> str:
     if value == 0:
         return "0"
     digits = max(0, 2 - int(f"{value:.2e}"[-3:]))  # of the rounded number: 0.9997 is 1.00
-    text = f"{value:.{digits}f}" if 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
+    text = f"{value:,.{digits}f}" if 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

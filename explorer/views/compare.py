@@ -317,7 +317,7 @@ def _every_depth(selection: Selection, photograph: Image.Image) -> None:
     for upper, lower in zip(*rows, strict=True):
         if upper.shown and lower.shown and upper.saliency is not None and lower.saliency is not None:
             value = float(compare.likeness([upper.saliency.raw, lower.saliency.raw], selection.network.geometry.size).pearson[0, 1])
-            alike.append(f"{upper.layer.name} **{readable(value)}**")
+            alike.append(f"{upper.layer.name} **{value:.2f}**".replace("-", "\N{MINUS SIGN}"))
     if alike:
         st.markdown("How alike the two are at each depth (correlation; 1 is the same picture): " + " · ".join(alike))
     _scale(selection, "row")

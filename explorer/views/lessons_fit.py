@@ -113,19 +113,16 @@ def fit(selection: Selection) -> Take | None:
                 "Three steps, over and over: fit the scores (17), shrink every weight by _λ_/_ρ_ and set the small ones to zero (19), "
                 "and push the two together (20). **G** sums _f h_ **z zᵀ** and **b** sums _f h g_ **z**: no photograph is needed any more."
             )
-    with doing:
-        left, right = st.columns(2)
-        with left:
-            st.image(
-                _path(key, chosen, dark, path), width="stretch", output_format="PNG",
-                alt=f"From strict to loose lambda {path[0].support} to {path[-1].support} channels are in use, and R² of held-out gates goes "
-                f"from {readable(path[0].held_out)} to {readable(path[-1].held_out)}",
-            )  # fmt: skip
-        with right:
-            st.image(
-                _scatter(key, chosen, dark, one.row, measured, target), width="stretch", output_format="PNG",
-                alt=f"Predicted against measured scores of {len(measured.z)} gated networks; held-out R² {readable(one.held_out)}",
-            )  # fmt: skip
+    with doing, st.container(key="lesson-charts"):
+        st.image(
+            _path(key, chosen, dark, path), width="stretch", output_format="PNG",
+            alt=f"From strict to loose lambda {path[0].support} to {path[-1].support} channels are in use, and R² of held-out gates goes "
+            f"from {readable(path[0].held_out)} to {readable(path[-1].held_out)}",
+        )  # fmt: skip
+        st.image(
+            _scatter(key, chosen, dark, one.row, measured, target), width="stretch", output_format="PNG",
+            alt=f"Predicted against measured scores of {len(measured.z)} gated networks; held-out R² {readable(one.held_out)}",
+        )  # fmt: skip
     arrays = {
         "ratios": np.array(RATIOS), "rows": torch.stack([step.row for step in path]).numpy(), "z": measured.z.numpy(),
         "closed": measured.closed.numpy(), "scores": measured.scores[:, target].numpy(),
@@ -218,7 +215,7 @@ def add_up(selection: Selection) -> Take | None:
         st.caption(f"Eq. 10. The weights are {source}.")
     single = features[last] * row[last]
     panels = [
-        (f"channel {last}: {'for' if row[last] > 0 else 'against'}", _overlay(selection, single.abs())),
+        (f"channel {last} alone{'' if row[last] > 0 else ', against'}", _overlay(selection, single.abs())),
         (f"the sum of {added}", _overlay(selection, part)),
         (f"the sum of all {most:,}", _overlay(selection, whole)),
     ]

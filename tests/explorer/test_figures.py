@@ -116,7 +116,7 @@ def test_notes_name_the_depths_they_are_about(tiny: Network) -> None:
 def test_words() -> None:
     assert [readable(value) for value in (0, 1234.5, 12.345, 0.9997, 0.01234, -1.5, 2e-7, 3e9)] == [
         "0",
-        "1234",
+        "1,234",
         "12.3",
         "1.00",
         "0.0123",
