@@ -31,5 +31,5 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(1, seconds):.0f} s"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} minutes"
+        return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

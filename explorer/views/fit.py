@@ -196,16 +196,16 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
         folders = len({name.rpartition("/")[0] for name in found.names})
         cells[0].metric("photographs", f"{len(found):,}", help=f"in {folders:,} folder{'s' if folders > 1 else ''}")
         cells[1].metric(
-            "predictions with closed channels",
+            "gated predictions",
             f"{len(found) * request.settings['gates'] * len(request.layers):,}",
-            help="photographs × gates × layers",
+            help="photographs × gates × layers: how often the network is asked with some of its channels closed",
         )
         cost = job.result if job.state == "done" else None
         cells[2].metric(
             "memory, at most", f"{cost.memory.total / GB:.1f} GB" if cost else "…", help=_memory_in_words(cost) if cost else None
         )
         cells[3].metric(
-            "time", f"about {duration(cost.seconds)}" if cost else "…",
+            "time, about", duration(cost.seconds) if cost else "…",
             help="Reckoned from a trial of a few photographs on this machine as busy as it was then; solving for W at the end is not in it.",
         )  # fmt: skip
         started = fitting.get(f"fit-{request.key}")

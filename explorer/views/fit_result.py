@@ -42,7 +42,8 @@ def show(selection: Selection) -> None:
 
 
 def _said(run: Run) -> str:
-    return f"{run.title} · {run.request.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
+    asked = run.request
+    return f"{', '.join(asked.layers)} · {asked.count:,} photographs · {asked.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
 
 
 def _result(selection: Selection, run: Run) -> None:
@@ -54,7 +55,7 @@ def _result(selection: Selection, run: Run) -> None:
     rows = fits.evidence(importance, selection.network.classes.labels)
     _verdict(run, rows)
     _in_use(selection, run)
-    left, right = st.columns([1.1, 1.2], gap="large")
+    left, right = st.columns([1, 1.3], gap="medium")
     with left:
         st.markdown("##### How many photographs speak for each class")
         st.plotly_chart(figures.evidence(rows), key="evidence", alt=_bars_in_words(rows), config={"displayModeBar": False})

@@ -31,7 +31,7 @@ README = (
     ("compare", 1280, 1720, "light", "/compare?photo=motorcycle"),
     ("channels", 1280, 1460, "light", "/channels?photo=cat"),
     ("localize", 1280, 1190, "light", "/localize?photo=motorcycle"),
-    ("fit", 1280, 1750, "light", f"/fit?model=vgg16_slim&layers=pool5&gates=20&per-folder=12&folder={PHOTOGRAPHS}"),
+    ("fit", 1280, 1750, "light", f"/fit?model=vgg16_slim&layers=pool5&gates=10&per-folder=12&folder={PHOTOGRAPHS.name}"),
     ("learn", 1280, 1060, "light", "/learn?photo=cat&step=2"),
 )
 OTHERS = (
@@ -84,6 +84,7 @@ def _settled(page: Any) -> None:
     with contextlib.suppress(TooLong):
         page.wait_for_function("!document.querySelector('[class*=\"st-key-stop-\"]')", timeout=300_000)
     page.wait_for_selector(IDLE, timeout=300_000)
+    page.wait_for_function("!document.querySelector('[data-testid=stMain] [data-testid=stSkeleton]')", timeout=300_000)
     page.wait_for_function("[...document.images].every(image => image.complete)", timeout=60_000)
     page.wait_for_timeout(1500)
 
