@@ -43,7 +43,9 @@ def show(selection: Selection) -> None:
 
 def _said(run: Run) -> str:
     asked = run.request
-    return f"{', '.join(asked.layers)} · {asked.count:,} photographs · {asked.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
+    return (
+        f"{', '.join(asked.layers)} · {asked.count:,} photographs · {asked.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
+    )
 
 
 def _result(selection: Selection, run: Run) -> None:
