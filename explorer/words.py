@@ -6,12 +6,14 @@ import math
 
 
 def readable(value: float) -> str:
-    """A number with three significant digits, and no exponent where it can be helped."""
+    """A number with three significant digits, a true minus sign, and no exponent where it can be helped."""
+    if math.isnan(value):
+        return "not defined"
     if value == 0:
         return "0"
-    if not 1e-4 <= abs(value) < 1e5:
-        return f"{value:.1e}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    digits = max(0, 2 - int(f"{value:.2e}"[-3:]))  # of the rounded number: 0.9997 is 1.00
+    text = f"{value:,.{digits}f}" if 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def percent(share: float) -> str:
@@ -29,5 +31,5 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(1, seconds):.0f} s"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} minutes"
+        return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

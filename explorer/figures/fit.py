@@ -27,8 +27,8 @@ SHOWN = 20  # classes in the chart; the table has all
 
 def _layout(figure: go.Figure, height: int, **more: Any) -> go.Figure:
     figure.update_layout(
-        height=height, margin={"l": 10, "r": 10, "t": 30, "b": 10}, hoverlabel={"namelength": -1},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, font={"size": 14}, **more,
+        height=height, margin={"l": 10, "r": 10, "t": 64, "b": 10}, hoverlabel={"namelength": -1},
+        legend={"orientation": "h", "y": 1.04, "yanchor": "bottom", "x": 0}, font={"size": 14}, **more,
     )  # fmt: skip
     return figure
 

@@ -77,7 +77,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
     """IoU against the threshold, a line a method, its best threshold marked."""
     figure = go.Figure()
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1.5, "color": "rgba(128, 128, 128, 0.8)"})
-    figure.add_annotation(x=1, y=0.5, text="0.5 counts as found", showarrow=False, xanchor="right", yanchor="bottom", font={"size": 13})
+    figure.add_annotation(x=1, y=0.5, text="found above", showarrow=False, xanchor="right", yanchor="bottom", font={"size": 13})
     colour = colours(list(of))
     for name, values in of.items():
         title = METHODS[name].title
@@ -88,7 +88,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
         threshold, height = localize.best(values)
         if height > 0:
             figure.add_scatter(
-                x=[threshold], y=[height], mode="markers", showlegend=False, marker={"color": colour[name], "size": 13, "line": {"width": 2, "color": "white"}},
+                x=[threshold], y=[height], mode="markers", showlegend=False, cliponaxis=False, marker={"color": colour[name], "size": 13, "line": {"width": 2, "color": "white"}},
                 hovertemplate=f"{title} is best here<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(

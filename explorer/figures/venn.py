@@ -54,14 +54,18 @@ def _wrapped(label: str, width: int = 16) -> str:
 
 def tree_picture(linked: np.ndarray, labels: Sequence[str], chosen: str, style: Look) -> Image.Image:
     """A dendrogram of classes, from ``explorer.channels.tree``: the further left two branches meet, the less alike."""
-    drawn = figure(680, 110 + 26 * len(labels))
+    drawn = figure(520, 110 + 26 * len(labels))  # about as wide as its column on a laptop, so that names can be read
     ax = axes(drawn, style, across="1 − cosine of their rows of W, where branches meet")
     shown = dendrogram(linked, labels=list(labels), orientation="left", ax=ax, color_threshold=0, above_threshold_color=style.colours[0])
-    ax.set_yticklabels([label.replace("$", r"\$") for label in shown["ivl"]], fontsize=12)
+    ax.set_yticklabels([_cut(label).replace("$", r"\$") for label in shown["ivl"]], fontsize=12)
     for text, label in zip(ax.get_yticklabels(), shown["ivl"], strict=True):
         text.set(color=style.colours[0] if label == chosen else style.ink, fontweight="bold" if label == chosen else "normal")
     ax.spines["right"].set_visible(False)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    drawn.subplots_adjust(left=0.03, right=0.66, top=0.98, bottom=70 / drawn.bbox.height)
+    drawn.subplots_adjust(left=0.03, right=0.6, top=0.98, bottom=70 / drawn.bbox.height)
     return drawing(drawn, style)
+
+
+def _cut(label: str, most: int = 21) -> str:
+    return label if len(label) <= most else label[: most - 1].rstrip() + "…"

@@ -316,7 +316,7 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
             "evidence": [one.loyalty for one in told],
             "row": [one.evidence for one in told],
         },
-        hide_index=True, height=min(420, 38 * (len(told) + 1)),
+        hide_index=True, height=min(420, 38 * (len(told) + 1)), placeholder="not measured",
         column_config={
             "non-zero": st.column_config.ProgressColumn(min_value=0, max_value=importance.W.shape[1], format="%d"),
             "for": st.column_config.NumberColumn(help="Positive weights: an open channel raises the score."),

@@ -187,7 +187,9 @@ def _care(selection: Selection, cell: Cell) -> list[str]:
 
 def _cost(saliency: Saliency) -> str:
     passes = "1 pass" if saliency.passes == 1 else f"{saliency.passes:,} passes"
-    return f"{readable(saliency.seconds) if saliency.seconds >= 0.01 else 'under 0.01'} s, {passes}"
+    seconds = saliency.seconds
+    told = "under 0.01" if seconds < 0.01 else f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return f"{told} s, {passes}"
 
 
 def _alternative(selection: Selection, cell: Cell) -> str:
@@ -222,15 +224,12 @@ def _agreement(selection: Selection, photograph: Image.Image, shown: Sequence[Ce
     left, right = st.columns([1, 1.4], gap="medium")
     with left:
         st.subheader("Wipe between two maps", anchor=False)
-        first, second = st.columns(2)
         options = list(range(len(maps)))
         for key, default in zip(WIPED, (0, 1), strict=True):
             if st.session_state.get(key, default) not in options:
                 del st.session_state[key]
-        one = first.selectbox("Left", options, index=0, format_func=names.__getitem__, key=WIPED[0], bind="query-params", filter_mode=None)
-        other = second.selectbox(
-            "Right", options, index=1, format_func=names.__getitem__, key=WIPED[1], bind="query-params", filter_mode=None
-        )
+        one = st.selectbox("Left", options, index=0, format_func=names.__getitem__, key=WIPED[0], bind="query-params", filter_mode=None)
+        other = st.selectbox("Right", options, index=1, format_func=names.__getitem__, key=WIPED[1], bind="query-params", filter_mode=None)
         sides = [
             (names[i], drawing.uri(_picture(selection, photograph, maps[i].saliency, tops.get(maps[i].question.method)))) for i in (one, other)
         ]  # fmt: skip
@@ -318,7 +317,7 @@ def _every_depth(selection: Selection, photograph: Image.Image) -> None:
     for upper, lower in zip(*rows, strict=True):
         if upper.shown and lower.shown and upper.saliency is not None and lower.saliency is not None:
             value = float(compare.likeness([upper.saliency.raw, lower.saliency.raw], selection.network.geometry.size).pearson[0, 1])
-            alike.append(f"{upper.layer.name} **{readable(value)}**".replace("-", "\N{MINUS SIGN}"))
+            alike.append(f"{upper.layer.name} **{value:.2f}**".replace("-", "\N{MINUS SIGN}"))
     if alike:
         st.markdown("How alike the two are at each depth (correlation; 1 is the same picture): " + " · ".join(alike))
     _scale(selection, "row")

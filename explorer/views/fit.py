@@ -23,7 +23,7 @@ WHAT = (
     "**W** says how much each channel of a layer matters for each class. It is learned by closing random channels many times and watching the "
     "predictions change. No labels are needed: the network’s own probabilities say which photograph counts for which class."
 )
-FOLDER, UPLOAD = "a folder of this machine", "upload"
+FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
 _KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 
@@ -41,7 +41,9 @@ def show(selection: Selection) -> None:
             chosen, classes = _layers(selection)
         with settings:
             values, memory = _settings()
-    if found is not None and chosen:
+    if found is None or not chosen:
+        st.info("Choose photographs and at least one layer: what the fit costs is told here before it starts.", icon=":material/info:")
+    else:
         try:
             entered = fit_settings.settings(values)
         except ChipError as error:
@@ -67,8 +69,8 @@ def _photographs() -> tuple[str, int, Photographs | None]:
         ) or FOLDER  # fmt: skip
     where = _folder() if source == FOLDER else _upload()
     per_folder = int(st.number_input(
-        "At most so many of each class folder", 0, 100_000, 0, 10, key="per-folder", bind="query-params",
-        help="0: all. Class folders are not needed, but keep the classes even: about 40 of each are a good start.",
+        "At most, per class folder", 0, 100_000, 0, 10, key="per-folder", bind="query-params",
+        help="Photographs from each; 0: all. Class folders are not needed, but keep the classes even: about 40 of each are a good start.",
     ))  # fmt: skip
     if not where:
         return where, per_folder, None
@@ -132,7 +134,7 @@ def _layers(selection: Selection) -> tuple[list[str], list[int]]:
     )  # fmt: skip
     sizes = {layer.name: f"{layer.name}: {layer.channels:,} channels, {layer.height} × {layer.width}" for layer in selection.network.layers}
     st.caption(plain(" · ".join(sizes[name] for name in chosen)) if chosen else "Choose one layer or several.")
-    which = st.segmented_control("Classes", [ALL, SOME], default=ALL, required=True, key="classes", bind="query-params")
+    which = st.segmented_control("Classes", [ALL, SOME], default=ALL, required=True, key="which-classes", bind="query-params")
     if which != SOME:
         return chosen, []
     labels = selection.network.classes.labels
@@ -194,16 +196,16 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
         folders = len({name.rpartition("/")[0] for name in found.names})
         cells[0].metric("photographs", f"{len(found):,}", help=f"in {folders:,} folder{'s' if folders > 1 else ''}")
         cells[1].metric(
-            "predictions with closed channels",
+            "gated predictions",
             f"{len(found) * request.settings['gates'] * len(request.layers):,}",
-            help="photographs × gates × layers",
+            help="photographs × gates × layers: how often the network is asked with some of its channels closed",
         )
         cost = job.result if job.state == "done" else None
         cells[2].metric(
             "memory, at most", f"{cost.memory.total / GB:.1f} GB" if cost else "…", help=_memory_in_words(cost) if cost else None
         )
         cells[3].metric(
-            "time", f"about {duration(cost.seconds)}" if cost else "…",
+            "time, about", duration(cost.seconds) if cost else "…",
             help="Reckoned from a trial of a few photographs on this machine as busy as it was then; solving for W at the end is not in it.",
         )  # fmt: skip
         started = fitting.get(f"fit-{request.key}")

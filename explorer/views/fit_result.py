@@ -42,7 +42,10 @@ def show(selection: Selection) -> None:
 
 
 def _said(run: Run) -> str:
-    return f"{run.title} · {run.request.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
+    asked = run.request
+    return (
+        f"{', '.join(asked.layers)} · {asked.count:,} photographs · {asked.settings['gates']} gates · {run.finished[:16].replace('T', ' ')}"
+    )
 
 
 def _result(selection: Selection, run: Run) -> None:
@@ -54,7 +57,7 @@ def _result(selection: Selection, run: Run) -> None:
     rows = fits.evidence(importance, selection.network.classes.labels)
     _verdict(run, rows)
     _in_use(selection, run)
-    left, right = st.columns([1.1, 1.2], gap="large")
+    left, right = st.columns([1, 1.3], gap="medium")
     with left:
         st.markdown("##### How many photographs speak for each class")
         st.plotly_chart(figures.evidence(rows), key="evidence", alt=_bars_in_words(rows), config={"displayModeBar": False})
@@ -120,7 +123,7 @@ def _table(rows: list[Row]) -> None:
             "channels": [row.support for row in rows],
             "evidence": [row.evidence for row in rows],
         },
-        hide_index=True, height=min(560, 38 * (len(rows) + 1)),
+        hide_index=True, height=min(560, 38 * (len(rows) + 1)), placeholder="not measured",
         column_config={
             "worth": st.column_config.NumberColumn(format="%.1f", help="Photographs’ worth of evidence: the sum of f, the network’s probability of the class."),
             "photographs": st.column_config.NumberColumn(help="In how many photographs the network saw something of the class."),

@@ -24,7 +24,8 @@ FIRST = ("cat", "coffee", "camera", "motorcycle")
 
 def show(selection: Selection, methods: Sequence[str]) -> None:
     """Choose four, play, see the maps and the scores."""
-    st.header("The grid game", anchor=False)
+    st.divider()
+    st.subheader("The grid game", anchor=False)
     st.markdown(
         "Four photographs in one picture. Asked for the class of one of them, how much of a map lies **on the right one**? "
         f"A map that knows nothing scores {percent(grid_game.CHANCE)}."

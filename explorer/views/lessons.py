@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,7 +25,7 @@ from explorer.sidebar import Selection
 from explorer.words import percent, plain, readable
 
 Take = Callable[[], Taken]  # the lesson to take home, made when it is asked for
-COLUMNS = (1, 1.5)  # the words, and what there is to do
+COLUMNS = (1, 1.35)  # the words, and what there is to do
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
 SHARES = ("1/10", "1/4", "1/2", "1", "2", "4")  # sigma^2 as a share of K
@@ -57,10 +56,6 @@ def symbols(rows: Sequence[tuple[str, str, str]]) -> None:
         f"<tr><td>{symbol}</td><td>{html.escape(words)}</td><td>{html.escape(value)}</td></tr>" for symbol, words, value in rows
     )
     st.html(f'<table class="chip-symbols"><tbody>{lines}</tbody></table>')
-
-
-def number(value: float) -> str:
-    return "not defined" if math.isnan(value) else readable(value).replace("-", "\N{MINUS SIGN}")
 
 
 def image(picture: Image.Image, alternative: str) -> None:
@@ -152,8 +147,8 @@ def gate(selection: Selection) -> Take:
             ("<i>u</i> × <i>v</i>", "pixels of a channel", f"{layer.height} × {layer.width}"),
             ("<b>d</b>", "switches that are open", f"{chosen.number_open:,} of {layer.channels:,}"),
             (f"<i>d</i><sub>{k}</sub>", f"switch of channel {k}, the strongest", str(d)),
-            (f"<i>A</i><sub>{k}</sub>", "its mean over all pixels", number(a)),
-            (f"<i>z</i><sub>{k}</sub>", "what is left behind the switch", f"{d} · {number(a)} = {number(d * a)}"),
+            (f"<i>A</i><sub>{k}</sub>", "its mean over all pixels", readable(a)),
+            (f"<i>z</i><sub>{k}</sub>", "what is left behind the switch", f"{d} · {readable(a)} = {readable(d * a)}"),
         ])  # fmt: skip
         st.caption("Eq. 1 and 2. The mean of every channel behind its switch is all that CHIP will remember of this gate.")
     with doing:
@@ -202,9 +197,9 @@ def predict(selection: Selection) -> Take:
         st.latex(r"g(X, \mathbf d) = [g^1 \cdots g^C]")
         symbols([
             ("<i>f</i><sup> c</sup>", f"probability of {selection.label}, all open", percent(float(before[target]))),
-            ("", "its score before softmax", number(float(selection.seen.scores[target]))),
+            ("", "its score before softmax", readable(float(selection.seen.scores[target]))),
             ("<b>d</b>", "switches open", f"{chosen.number_open:,} of {selection.layer.channels:,}"),
-            ("<i>g</i><sup> c</sup>", "its score with this gate", number(float(scores[target]))),
+            ("<i>g</i><sup> c</sup>", "its score with this gate", readable(float(scores[target]))),
             ("", "its probability with this gate", percent(float(after[target]))),
         ])  # fmt: skip
         st.caption("Eq. 3 and 4. CHIP fits the score; the probability says how much the photograph counts (next step).")
@@ -266,14 +261,14 @@ def weigh(selection: Selection) -> Take:
         st.latex(r"\pi_c(X)^2 = f^c(X)")
         symbols([
             ("‖<b>d</b> − <b>1</b>‖²", "switches closed", f"{closed:,}"),
-            ("<i>σ</i>²", f"{share} × {channels:,}", number(sigma2)),
-            ("<i>h</i>(<b>d</b>)", f"exp(−{closed:,} / {number(sigma2)})", number(h)),
-            ("<i>f</i><sup> c</sup>", f"probability of {selection.label}", number(loyalty)),
-            ("<i>f</i><sup> c</sup> · <i>h</i>", "the weight of this answer", number(loyalty * h)),
+            ("<i>σ</i>²", f"{share} × {channels:,}", readable(sigma2)),
+            ("<i>h</i>(<b>d</b>)", f"exp(−{closed:,} / {readable(sigma2)})", readable(h)),
+            ("<i>f</i><sup> c</sup>", f"probability of {selection.label}", readable(loyalty)),
+            ("<i>f</i><sup> c</sup> · <i>h</i>", "the weight of this answer", readable(loyalty * h)),
         ])  # fmt: skip
         st.caption("Eq. 7 and 8. Choose a class in the sidebar that is not in the photograph: its weight is close to nothing.")
     with doing:
         curve = pictures.proximity_curve(channels, sigma2, closed, style())
-        image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {number(h)}")
+        image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {readable(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
     return lambda: Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)

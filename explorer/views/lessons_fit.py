@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shlex
 
@@ -21,9 +22,9 @@ from explorer.figures import paper
 from explorer.gallery import Photograph
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, number, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, style, symbols, try_this
 from explorer.waiting import until_done
-from explorer.words import plain
+from explorer.words import plain, readable
 
 _QUICK = 0.4  # seconds that a page waits for a fit before it shows its progress
 
@@ -93,11 +94,11 @@ def fit(selection: Selection) -> Take | None:
         top = int(one.row.argmax())
         symbols([
             ("<i>N</i>", "gates: to learn from, to test with", f"{measured.fitted} and {len(measured.z) - measured.fitted}"),
-            ("<i>λ</i>", f"{ratio:g} × the largest that keeps anything", number(one.lam)),
+            ("<i>λ</i>", f"{ratio:g} × the largest that keeps anything", readable(one.lam)),
             ("‖<b>w</b><sub>c</sub>‖<sub>0</sub>", "channels in use", f"{one.support:,} of {layer.channels:,}"),
-            (f"<i>w</i><sup>{top}</sup>", f"the largest weight, channel {top}", number(float(one.row[top]))),
-            ("<i>R</i>²", "of the gates it learned from", number(one.r2)),
-            ("<i>R</i>²", "of the gates it never saw", number(one.held_out)),
+            (f"<i>w</i><sup>{top}</sup>", f"the largest weight, channel {top}", readable(float(one.row[top]))),
+            ("<i>R</i>²", "of the gates it learned from", readable(one.r2)),
+            ("<i>R</i>²", "of the gates it never saw", readable(one.held_out)),
         ])  # fmt: skip
         st.caption(
             "Eq. 11; 1 is a perfect prediction. With one photograph _f_ is one factor of the whole and changes nothing. "
@@ -113,19 +114,16 @@ def fit(selection: Selection) -> Take | None:
                 "Three steps, over and over: fit the scores (17), shrink every weight by _λ_/_ρ_ and set the small ones to zero (19), "
                 "and push the two together (20). **G** sums _f h_ **z zᵀ** and **b** sums _f h g_ **z**: no photograph is needed any more."
             )
-    with doing:
-        left, right = st.columns(2)
-        with left:
-            st.image(
-                _path(key, chosen, dark, path), width="stretch", output_format="PNG",
-                alt=f"From strict to loose lambda {path[0].support} to {path[-1].support} channels are in use, and R² of held-out gates goes "
-                f"from {number(path[0].held_out)} to {number(path[-1].held_out)}",
-            )  # fmt: skip
-        with right:
-            st.image(
-                _scatter(key, chosen, dark, one.row, measured, target), width="stretch", output_format="PNG",
-                alt=f"Predicted against measured scores of {len(measured.z)} gated networks; held-out R² {number(one.held_out)}",
-            )  # fmt: skip
+    with doing, st.container(key="lesson-charts"):
+        st.image(
+            _path(key, chosen, dark, path), width="stretch", output_format="PNG",
+            alt=f"From strict to loose lambda {path[0].support} to {path[-1].support} channels are in use, and R² of held-out gates goes "
+            f"from {readable(path[0].held_out)} to {readable(path[-1].held_out)}",
+        )  # fmt: skip
+        st.image(
+            _scatter(key, chosen, dark, one.row, measured, target), width="stretch", output_format="PNG",
+            alt=f"Predicted against measured scores of {len(measured.z)} gated networks; held-out R² {readable(one.held_out)}",
+        )  # fmt: skip
     arrays = {
         "ratios": np.array(RATIOS), "rows": torch.stack([step.row for step in path]).numpy(), "z": measured.z.numpy(),
         "closed": measured.closed.numpy(), "scores": measured.scores[:, target].numpy(),
@@ -140,8 +138,6 @@ def fit(selection: Selection) -> Take | None:
 
 
 def _pixels(data: bytes) -> np.ndarray:
-    import io
-
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -191,9 +187,11 @@ def add_up(selection: Selection) -> Take | None:
     with doing, st.container(border=True):
         try_this("add channels one by one. How many does the map need before it looks like the whole?")
         most = len(order)
-        keep("added", 3)
-        st.session_state["added"] = max(1, min(int(st.session_state["added"]), most))
-        added = kept("added", st.slider("Channels added, those that move the map most first", 1, max(2, most), key="added"))
+        keep("sum-of", 3)
+        st.session_state["sum-of"] = max(1, min(int(st.session_state["sum-of"]), most))
+        added = kept("sum-of", st.slider(
+            "Channels added, those that move the map most first", 1, max(2, most), key="sum-of", bind="query-params",
+        ))  # fmt: skip
         added = min(added, most)
     whole, part = learn.partial_map(row, features, order), learn.partial_map(row, features, order[:added])
     last = order[added - 1]
@@ -208,17 +206,17 @@ def add_up(selection: Selection) -> Take | None:
         st.latex(r"\tilde A^c = \sum_k w_c^k A_k")
         symbols([
             ("<i>k</i>", f"the channel added last, number {added} of {most:,}", str(last)),
-            ("<i>w</i><sub>c</sub><sup>k</sup>", "its weight", number(float(row[last]))),
-            ("<i>A</i><sub>k</sub>", f"its value at the map’s brightest place ({x}, {y})", number(float(features[last, y, x]))),
-            ("<i>w A</i>", "what it adds there", number(term)),
-            ("<i>Ã</i><sup>c</sup>", f"there, with {added} channel{'s' if added > 1 else ''}", number(float(part[y, x]))),
-            ("", "there, with all of them", number(float(whole[y, x]))),
-            ("", "correlation of the two maps", number(alike)),
+            ("<i>w</i><sub>c</sub><sup>k</sup>", "its weight", readable(float(row[last]))),
+            ("<i>A</i><sub>k</sub>", f"its value at the map’s brightest place ({x}, {y})", readable(float(features[last, y, x]))),
+            ("<i>w A</i>", "what it adds there", readable(term)),
+            ("<i>Ã</i><sup>c</sup>", f"there, with {added} channel{'s' if added > 1 else ''}", readable(float(part[y, x]))),
+            ("", "there, with all of them", readable(float(whole[y, x]))),
+            ("", "correlation of the two maps", readable(alike)),
         ])  # fmt: skip
         st.caption(f"Eq. 10. The weights are {source}.")
     single = features[last] * row[last]
     panels = [
-        (f"channel {last}: {'for' if row[last] > 0 else 'against'}", _overlay(selection, single.abs())),
+        (f"channel {last} alone{'' if row[last] > 0 else ', against'}", _overlay(selection, single.abs())),
         (f"the sum of {added}", _overlay(selection, part)),
         (f"the sum of all {most:,}", _overlay(selection, whole)),
     ]
@@ -279,7 +277,7 @@ def compare(selection: Selection) -> Take:
             ("Grad-CAM and local CHIP", grad, own),
         ):
             if first is not None and second is not None:
-                rows.append(("<i>r</i>", name, number(learn.correlation(first, second))))
+                rows.append(("<i>r</i>", name, readable(learn.correlation(first, second))))
         symbols([("", "layer", f"{layer.name}, {layer.height} × {layer.width}"), *rows])
         st.caption(
             f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16."
@@ -305,5 +303,5 @@ def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: s
     picture = figures.blank_picture(figures.enlarged(selection.seen.view)) if raw is None or missing else _overlay(selection, raw)
     with place:
         _photographic(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
-        line = missing or f"{words}, maximum {number(float(raw.max()) if raw is not None else math.nan)}"
+        line = missing or f"{words}, maximum {readable(float(raw.max()) if raw is not None else math.nan)}"
         st.caption(f"**{name}** · {plain(line)}")

@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = Path(os.environ.get("CHIP_CHROMIUM") or "/usr/bin/chromium")
+PATIENCE = 180_000  # ms; a machine may be busy, and what is right does not get wrong by being late
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage",
@@ -34,11 +35,12 @@ def _missing(what: str) -> None:
 def chromium() -> Iterator[Any]:
     """One browser for all tests."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ImportError:
         _missing("Playwright for Python is not installed")
     if not CHROMIUM.exists():
         _missing(f"there is no {CHROMIUM} (apt-get install chromium, or set CHIP_CHROMIUM)")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser
@@ -59,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         environment = {**os.environ, "CHIP_CACHE": str(log.parent / "cache")}
         process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=environment)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the server did not start:\n{log.read_text()}")
@@ -70,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -94,6 +96,7 @@ def _is_complaint(message: Any) -> bool:
 def page(chromium: Any) -> Iterator[Any]:
     """A fresh visitor. Afterwards: nothing on the console, nothing asked of anyone but our server."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1600})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if _is_complaint(message) else None)

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.browser
 def visit(page: Any, address: str) -> Any:
     """Open the page and wait until the heat map is painted; gives its canvas."""
     page.goto(address)
-    page.wait_for_selector(PAINTED, timeout=60_000)
-    page.wait_for_selector(IDLE, timeout=60_000)
+    page.wait_for_selector(PAINTED)
+    page.wait_for_selector(IDLE)
     return page.locator(PAINTED)
 
 
@@ -43,13 +43,13 @@ def test_cell_tells_its_weight_and_opens_the_channel_in_explore(page: Any, serve
     expect(page.locator(".chip-heatmap-said")).to_contain_text("channel 0:")
     expect(page.locator(".chip-heatmap-said")).to_contain_text(lite0.classes.labels[32])
     page.keyboard.press("Enter")
-    page.wait_for_url(lambda address: "channel=0" in address and "/channels" not in address, timeout=20_000)
+    page.wait_for_url(lambda address: "channel=0" in address and "/channels" not in address)
     page.wait_for_selector(IDLE)
     assert f"class={synsets[1]}" in page.url
     assert "layer=stage4" in page.url
     expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[32]}?")).to_be_visible()
     page.go_back()
-    page.wait_for_selector(PAINTED, timeout=20_000)
+    page.wait_for_selector(PAINTED)
 
 
 def test_slider_counts_again_and_a_region_opens_its_channel(page: Any, server: str, lite0: Network) -> None:
@@ -59,7 +59,7 @@ def test_slider_counts_again_and_a_region_opens_its_channel(page: Any, server: s
     tops = [set(importance.top_channels(index, 11)) for index in (30, 31)]
     handle = page.get_by_role("slider", name="The most important channels of each class")
     handle.press("ArrowRight")
-    expect(page.get_by_alt_text(re.compile(rf"both: {len(tops[0] & tops[1])}\.")).first).to_be_visible(timeout=20_000)
+    expect(page.get_by_alt_text(re.compile(rf"both: {len(tops[0] & tops[1])}\.")).first).to_be_visible()
     page.wait_for_url("**topk=11**")
     page.wait_for_selector(IDLE)
     with page.expect_download() as table:
@@ -70,7 +70,7 @@ def test_slider_counts_again_and_a_region_opens_its_channel(page: Any, server: s
     region = page.locator(".st-key-topk-region-10 button").first
     number = region.inner_text()
     region.click()
-    page.wait_for_url(lambda address: f"channel={number}" in address and "/channels" not in address, timeout=20_000)
+    page.wait_for_url(lambda address: f"channel={number}" in address and "/channels" not in address)
 
 
 def test_everything_scrolls_and_is_painted(page: Any, server: str) -> None:

@@ -23,9 +23,9 @@ def visit(page: Any, address: str, pictures: int) -> None:
 def painted(page: Any, pictures: int) -> None:
     page.wait_for_function(
         f"count => [...document.querySelectorAll(\"{PICTURES}\")].filter(e => e.complete && e.naturalWidth > 0).length == count",
-        arg=pictures, timeout=90_000,
+        arg=pictures,
     )  # fmt: skip
-    page.wait_for_selector(IDLE, timeout=90_000)
+    page.wait_for_selector(IDLE)
 
 
 def test_choose_wipe_and_take_home(page: Any, server: str) -> None:
@@ -55,15 +55,15 @@ def test_a_slow_map_goes_on_when_the_page_is_left(page: Any, server: str) -> Non
     address = f"{server}/compare?photo=coffee&model=vgg16_slim&layer=pool3&methods=CHIP+fitted+on+this+photograph&with="
     visit(page, address, 1)
     page.get_by_role("button", name="Compute CHIP fitted on this photograph").click()
-    expect(page.locator("[class*='st-key-stop-']")).to_have_count(1, timeout=20_000)
+    expect(page.locator("[class*='st-key-stop-']")).to_have_count(1)
     page.goto("about:blank")
     page.goto(address)
-    expect(page.get_by_text("301 passes")).to_be_visible(timeout=90_000)
+    expect(page.get_by_text("301 passes")).to_be_visible()
 
 
 def test_fig_9_in_one_click(page: Any, server: str) -> None:
     visit(page, f"{server}/compare?photo=cat&methods=CHIP", 2)
     page.get_by_role("radio", name="At every depth").click()
-    expect(page.locator("[class*='st-key-depths-'] img")).to_have_count(12, timeout=60_000)
-    page.wait_for_selector(IDLE, timeout=60_000)
+    expect(page.locator("[class*='st-key-depths-'] img")).to_have_count(12)
+    page.wait_for_selector(IDLE)
     assert "compare=At" in page.url

@@ -30,8 +30,8 @@ LOADED = f"[...document.querySelectorAll('{PICTURES}')].filter(e => e.complete &
 def visit(page: Any, address: str) -> None:
     """Open the app and wait until the strip is painted."""
     page.goto(address)
-    page.wait_for_selector(IDLE, timeout=60_000)
-    page.wait_for_function(LOADED, timeout=60_000)
+    page.wait_for_selector(IDLE)
+    page.wait_for_function(LOADED)
 
 
 def pixels(page: Any) -> list[bytes]:
@@ -48,7 +48,7 @@ def changed(page: Any, before: list[str]) -> None:
     page.wait_for_function(
         f"old => {{ const now = [...document.querySelectorAll('{PICTURES}')];"
         "return now.length == old.length && now.every((e, i) => e.src != old[i] && e.complete && e.naturalWidth > 0) }",
-        arg=before, timeout=20_000,
+        arg=before,
     )  # fmt: skip
 
 
@@ -109,14 +109,12 @@ def test_upload_and_download(page: Any, server: str, tmp_path: Path) -> None:
     visit(page, server)
     before = sources(page)
     page.locator("input[type=file]").set_input_files(files)
-    page.wait_for_function(
-        "old => ![undefined, old].includes(document.querySelector('.st-key-strip img')?.src)", arg=before[0], timeout=20_000
-    )
+    page.wait_for_function("old => ![undefined, old].includes(document.querySelector('.st-key-strip img')?.src)", arg=before[0])
     page.wait_for_selector(IDLE)
     expect(page.get_by_alt_text("Your photograph mine1.png")).to_be_visible()
     expect(page.get_by_role("radio", name="mine0.png")).to_be_visible()
     page.get_by_role("radio", name="cat").click()
-    page.wait_for_function("old => document.querySelector('.st-key-strip img')?.src == old", arg=before[0], timeout=20_000)
+    page.wait_for_function("old => document.querySelector('.st-key-strip img')?.src == old", arg=before[0])
     page.wait_for_selector(IDLE)
     with page.expect_download() as everything:
         page.get_by_role("button", name="Everything (ZIP)").click()
@@ -142,10 +140,10 @@ def repeated(bundle: Path, folder: Path) -> None:
 
 def test_the_view_stays_on_every_page(page: Any, server: str) -> None:
     page.goto(f"{server}/compare?model=vgg16_slim&photo=coffee&class=3&layer=pool2&opacity=0.4")
-    page.wait_for_selector(IDLE, timeout=60_000)
+    page.wait_for_selector(IDLE)
     expect(page.get_by_role("radio", name="coffee")).to_be_checked()
     page.get_by_role("link", name="Explore").click()
-    expect(page.get_by_role("heading", name="What speaks for church?")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="What speaks for church?")).to_be_visible()
     expect(page.get_by_role("radio", name="pool2")).to_be_checked()
     for part in ("model=vgg16_slim", "photo=coffee", "class=3", "layer=pool2", "opacity=0.4"):
         assert part in page.url
@@ -157,13 +155,13 @@ def test_values_channels_and_gates(page: Any, server: str) -> None:
     expect(page.locator(".chip-value")).to_contain_text("head (3, 3): ")
     slider = page.get_by_role("slider", name="Channels added")
     slider.press("ArrowRight")
-    expect(page.get_by_text("The sum of 6", exact=True)).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("The sum of 6", exact=True)).to_be_visible()
     first = page.locator(".st-key-adds button").first
     number = first.inner_text().split()[1]
     first.click()
-    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number, timeout=20_000)
+    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number)
     page.wait_for_url(f"**channel={number}**")
     page.reload()
-    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number, timeout=30_000)
+    expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number)
     page.get_by_role("radio", name="Close channels").click()
-    expect(page.get_by_text("With as many random ones closed")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("With as many random ones closed")).to_be_visible()

@@ -25,21 +25,21 @@ def photographs(data: Path, tmp_path: Path) -> Path:
 
 def test_photographs_become_w(page: Any, server: str, photographs: Path) -> None:
     page.goto(f"{server}/fit?model=vgg16_slim&layers=pool5&gates=4")
-    page.wait_for_selector(IDLE, timeout=60_000)
+    page.wait_for_selector(IDLE)
     page.locator(".st-key-fit-upload input[type=file]").set_input_files(photographs)
-    expect(page.locator(".st-key-fit-cost")).to_contain_text("about", timeout=60_000)  # a trial has told the time
+    expect(page.locator(".st-key-fit-cost")).not_to_contain_text("…")  # a trial has told the time
     expect(page.locator(".st-key-fit-cost")).to_contain_text("64")
     page.get_by_role("button", name="Start the fit").click()
-    expect(page.get_by_role("heading", name="What was learned")).to_be_visible(timeout=90_000)
+    expect(page.get_by_role("heading", name="What was learned")).to_be_visible()
     expect(page.get_by_text("1 good row of W")).to_be_visible()
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     page.wait_for_url("**run=**")
     page.wait_for_selector(IDLE)
     with page.expect_download() as table:
         page.get_by_role("button", name="Table (CSV)").click()
     assert ',"zebra",' in Path(table.value.path()).read_text().splitlines()[1]
     page.goto(page.url)
-    expect(page.get_by_text("1 good row of W")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("1 good row of W")).to_be_visible()
     page.wait_for_selector(IDLE)
     page.get_by_role("button", name="Take it out of use").click()
     expect(page.get_by_text("Another W is in use at these layers.")).to_be_visible()
@@ -48,7 +48,7 @@ def test_photographs_become_w(page: Any, server: str, photographs: Path) -> None
 def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server: str, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"no weights")
     page.goto(f"{server}/fit?model=vgg16_slim")
-    page.wait_for_selector(IDLE, timeout=60_000)
+    page.wait_for_selector(IDLE)
     page.get_by_role("button", name="Add your own network").click()
     dialog = page.get_by_role("dialog")
     box = dialog.get_by_role("combobox", name="Architecture")
@@ -58,4 +58,4 @@ def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server
     dialog.locator("input[type=file]").first.set_input_files(tmp_path / "w.pth")
     expect(dialog.get_by_text("w.pth")).to_be_visible()
     dialog.get_by_role("button", name="Add it").click()
-    expect(dialog.get_by_text("w.pth holds pickled code")).to_be_visible(timeout=30_000)
+    expect(dialog.get_by_text("w.pth holds pickled code")).to_be_visible()

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.browser
 
 def settled(page: Any) -> None:
     """Wait until all is there: a picture that is replaced while it loads is a 404 on the console."""
-    page.wait_for_selector(IDLE, timeout=60_000)
-    page.wait_for_function(LOADED, timeout=60_000)
+    page.wait_for_selector(IDLE)
+    page.wait_for_function(LOADED)
 
 
 def test_six_steps_one_thing_tried_and_the_link(page: Any, server: str) -> None:
@@ -24,21 +24,21 @@ def test_six_steps_one_thing_tried_and_the_link(page: Any, server: str) -> None:
     settled(page)
     expect(page.get_by_role("heading", name="1. Put a switch behind every channel")).to_be_visible()
     page.get_by_role("slider", name="How many channels are open").press("ArrowLeft")  # 50% to 45%: 58 of 128
-    expect(page.get_by_alt_text("58 of 128 switches are open")).to_be_visible(timeout=20_000)
+    expect(page.get_by_alt_text("58 of 128 switches are open")).to_be_visible()
     for step, name in enumerate(("predict", "weigh", "fit", "sum", "compare"), start=2):
         button = page.get_by_role("button", name=f"Next: {name}")
         settled(page)
         button.focus()
         page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", name=f"{step}. ")).to_be_visible(timeout=20_000)
+        expect(page.get_by_role("heading", name=f"{step}. ")).to_be_visible()
         page.wait_for_url(f"**step={step}**")
-    expect(page.get_by_alt_text("local CHIP of cat at pool5")).to_be_visible(timeout=60_000)
+    expect(page.get_by_alt_text("local CHIP of cat at pool5")).to_be_visible()
     settled(page)
     page.get_by_role("button", name="pool3").click()
     page.wait_for_url("**layer=pool3**")
-    expect(page.get_by_alt_text("CHIP of cat at pool3", exact=True)).to_be_visible(timeout=20_000)
+    expect(page.get_by_alt_text("CHIP of cat at pool3", exact=True)).to_be_visible()
     settled(page)
     page.goto(page.url)
-    expect(page.get_by_role("heading", name="6. Compare the maps")).to_be_visible(timeout=60_000)
-    expect(page.get_by_alt_text("Grad-CAM of cat at pool3")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name="6. Compare the maps")).to_be_visible()
+    expect(page.get_by_alt_text("Grad-CAM of cat at pool3")).to_be_visible()
     settled(page)

@@ -15,8 +15,8 @@ FITS = "document.body.innerText.match(/The box fits by ([0-9.]+)/)?.[1]"
 
 def fits(page: Any) -> str:
     """The IoU on the screen, once the page rests."""
-    page.wait_for_selector(IDLE, timeout=90_000)
-    page.wait_for_function(FITS, timeout=90_000)
+    page.wait_for_selector(IDLE)
+    page.wait_for_function(FITS)
     found: str = page.evaluate(FITS)
     return found
 
@@ -33,7 +33,7 @@ def test_slide_draw_a_box_and_reopen_the_link(page: Any, server: str) -> None:
     slider.focus()
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"old => {FITS} != old", arg=before, timeout=20_000)
+    page.wait_for_function(f"old => {FITS} != old", arg=before)
     page.wait_for_url("**threshold=25**")
     # Drag a box over the left upper quarter.
     moved = fits(page)
@@ -50,12 +50,12 @@ def test_slide_draw_a_box_and_reopen_the_link(page: Any, server: str) -> None:
     page.goto(page.url)
     assert fits(page) == drawn
     page.get_by_role("button", name="Forget my box").click()
-    page.wait_for_function(f"old => {FITS} == old", arg=moved, timeout=20_000)
+    page.wait_for_function(f"old => {FITS} == old", arg=moved)
 
 
 def test_the_grid_game(page: Any, server: str) -> None:
     page.goto(f"{server}/localize?photo=cat&located=Grad-CAM")
     fits(page)
     page.get_by_role("button", name="Play").click()
-    expect(page.locator("[class*='st-key-maps-grid-'] img")).to_have_count(4, timeout=90_000)
+    expect(page.locator("[class*='st-key-maps-grid-'] img")).to_have_count(4)
     expect(page.get_by_alt_text("Grad-CAM map of espresso on the mosaic")).to_have_count(1)

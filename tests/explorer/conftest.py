@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Importance, Network
@@ -25,14 +26,32 @@ def empty_caches() -> Iterator[None]:
     resources.clear()
 
 
-@pytest.fixture
-def open_app(monkeypatch: pytest.MonkeyPatch, lite0: Network) -> Callable[..., AppTest]:
-    """Opens the app at a URL; the network is loaded once for all tests."""
-    real = chipcore.load_network
-    monkeypatch.setattr(chipcore, "load_network", lambda name, **options: lite0 if name == lite0.name else real(name, **options))
+@pytest.fixture(scope="session")
+def slim() -> Network:
+    """The bundled small VGG16."""
+    return chipcore.load_network("vgg16_slim")
 
-    def open_at(**query: str) -> AppTest:
-        app = AppTest.from_file(APP, default_timeout=60)
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch, lite0: Network, slim: Network) -> None:
+    """The bundled networks are loaded once for all tests, so there is nothing new for the garbage collector to settle."""
+    real, known = chipcore.load_network, {network.name: network for network in (lite0, slim)}
+
+    def load(name: str, **options: object) -> Network:
+        return known[name] if name in known and "checkpoint" not in options else real(name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chipcore, "load_network", load)
+    monkeypatch.setattr(resources, "settle", lambda: None)
+
+
+@pytest.fixture
+def open_app(loaded_once: None) -> Callable[..., AppTest]:
+    """Opens the app at a URL: ``page`` is the view, everything else the query."""
+
+    def open_at(page: str = "", **query: str) -> AppTest:
+        app = AppTest.from_file(APP, default_timeout=240)
+        if page:
+            app._page_hash = calc_hash(page)
         for key, value in query.items():
             app.query_params[key] = value
         return app.run()

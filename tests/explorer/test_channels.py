@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Importance, ImportanceNotFitted, Network
@@ -20,16 +20,8 @@ ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
 
 
 @pytest.fixture
-def open_page(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch) -> OpenApp:
-    real = AppTest.from_file
-
-    def from_file(*given: Any, **options: Any) -> AppTest:
-        app = real(*given, **options)
-        app._page_hash = calc_hash("channels")
-        return app
-
-    monkeypatch.setattr(AppTest, "from_file", from_file)
-    return open_app
+def open_page(open_app: OpenApp) -> OpenApp:
+    return partial(open_app, "channels")
 
 
 def text(app: AppTest) -> str:

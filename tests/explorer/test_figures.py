@@ -114,13 +114,14 @@ def test_notes_name_the_depths_they_are_about(tiny: Network) -> None:
 
 
 def test_words() -> None:
-    assert [readable(value) for value in (0, 1234.5, 12.345, 0.01234, -1.5, 2e-7, 3e9)] == [
+    assert [readable(value) for value in (0, 1234.5, 12.345, 0.9997, 0.01234, -1.5, 2e-7, 3e9)] == [
         "0",
-        "1234",
+        "1,234",
         "12.3",
+        "1.00",
         "0.0123",
-        "-1.50",
-        "2.0e-07",
+        "−1.50",
+        "2.0e−07",
         "3.0e+09",
     ]
     assert [percent(value) for value in (0.004, 0.01, 0.774)] == ["under 1%", "1%", "77%"]

@@ -21,11 +21,6 @@ from explorer.fits import Request
 ZEBRA = 0
 
 
-@pytest.fixture(scope="module")
-def slim() -> Network:
-    return chipcore.load_network("vgg16_slim")
-
-
 @pytest.fixture
 def request_(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """Twenty-four photographs in two class folders, few gates, two layers."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Layer, Network
@@ -31,7 +30,7 @@ def quiet_desk() -> Iterator[None]:
     yield
     for job in resources.slow_maps().jobs():
         job.stop()
-        job.finished.wait(60)
+        job.finished.wait(240)
     resources.slow_maps.clear()
 
 
@@ -103,14 +102,12 @@ def test_a_blank_map_scores_nothing_and_a_stop_ends_the_game(tiny: Network) -> N
 
 
 def test_the_page_plays(open_app: OpenApp) -> None:
-    app = open_app()
-    app._page_hash = calc_hash("localize")
-    app.run()
+    app = open_app("localize")
     assert "coffee for **espresso**" in "".join(one.value for one in app.markdown)
     next(button for button in app.button if button.key == "play").click().run()
     jobs = resources.slow_maps().jobs()
     assert len(jobs) == 3
-    assert all(job.finished.wait(120) and job.state == "done" for job in jobs)
+    assert all(job.finished.wait(240) and job.state == "done" for job in jobs)
     app.run()
     assert not app.exception
     alternatives = [image.alt for element in app.get("image") for image in element.proto.imgs]

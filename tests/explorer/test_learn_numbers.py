@@ -18,11 +18,6 @@ from explorer.figures import paper
 from explorer.learn import Experiment
 
 
-@pytest.fixture(scope="module")
-def slim() -> Network:
-    return chipcore.load_network("vgg16_slim")
-
-
 def test_gates_open_as_many_as_asked_and_nested() -> None:
     order = learn.order_of_closing(10, 3)
     assert sorted(order.tolist()) == list(range(10))

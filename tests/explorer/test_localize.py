@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Network, maps
@@ -33,14 +33,7 @@ XML = b"<annotation><size><width>451</width><height>300</height></size><object><
 
 @pytest.fixture
 def open_page(open_app: OpenApp) -> OpenApp:
-    def open_at(**query: str) -> AppTest:
-        app = open_app(**query)
-        app._page_hash = calc_hash("localize")
-        for key, value in query.items():
-            app.query_params[key] = value
-        return app.run()
-
-    return open_at
+    return partial(open_app, "localize")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +41,7 @@ def quiet_desk() -> Iterator[None]:
     yield
     for job in resources.slow_maps().jobs():
         job.stop()
-        job.finished.wait(60)
+        job.finished.wait(240)
     resources.slow_maps.clear()
 
 
@@ -196,7 +189,7 @@ def test_the_page_measures_the_gallery_s_box(open_page: OpenApp, lite0: Network)
 
 
 def test_the_threshold_moves_the_box(open_page: OpenApp) -> None:
-    app = open_page()
+    app = open_page(located="CHIP")
     before = app.subheader[0].value
     app.slider(key="threshold").set_value(60).run()
     assert app.subheader[0].value != before
@@ -206,10 +199,10 @@ def test_the_threshold_moves_the_box(open_page: OpenApp) -> None:
 
 
 def test_a_box_of_one_s_own_is_typed_and_in_the_link(open_page: OpenApp) -> None:
-    app = open_page()
+    app = open_page(located="CHIP")
     app.number_input(key="box-left").set_value(100).run()
     assert "".join(app.query_params["box"]) == "100,0,198,223"
-    linked = open_page(box="100,0,198,223")
+    linked = open_page(located="CHIP", box="100,0,198,223")
     assert numbers(linked) == numbers(app)
     assert linked.number_input(key="box-left").value == 100
     next(button for button in linked.button if button.key == "forget").click().run()
@@ -218,7 +211,7 @@ def test_a_box_of_one_s_own_is_typed_and_in_the_link(open_page: OpenApp) -> None
 
 
 def test_a_box_of_zero_area_is_a_sentence(open_page: OpenApp) -> None:
-    app = open_page()
+    app = open_page(located="CHIP")
     app.number_input(key="box-left").set_value(210).run()
     assert not app.exception
     assert "no area" in app.warning[0].value
@@ -227,14 +220,14 @@ def test_a_box_of_zero_area_is_a_sentence(open_page: OpenApp) -> None:
 
 
 def test_another_photograph_brings_its_own_box(open_page: OpenApp) -> None:
-    app = open_page(box="10,10,20,20")
+    app = open_page(located="CHIP", box="10,10,20,20")
     app.pills(key="photo").set_value("motorcycle").run()
     assert "around the motorcycle" in "".join(one.value for one in app.markdown)
     assert "box" not in app.query_params
 
 
 def test_a_photograph_without_a_box_asks_for_one(open_page: OpenApp) -> None:
-    app = open_page()
+    app = open_page(located="CHIP")
     stream = io.BytesIO()
     gallery.photograph("coffee").open().save(stream, "PNG")
     box = f"upload-{app.session_state['uploads']}"
@@ -249,7 +242,7 @@ def test_a_photograph_without_a_box_asks_for_one(open_page: OpenApp) -> None:
 
 
 def test_a_file_that_is_no_photograph_is_a_sentence(open_page: OpenApp) -> None:
-    app = open_page()
+    app = open_page(located="CHIP")
     app.file_uploader(key=f"upload-{app.session_state['uploads']}").upload("mine.png", b"no picture", "image/png").run()
     assert not app.exception
     assert "not a photograph" in "".join(one.value for one in app.warning)

@@ -57,13 +57,13 @@ def test_it_starts_from_any_folder_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         try:
             line = process.stdout.readline()
             assert f"http://127.0.0.1:{port}" in line
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=60) as answer:
                 assert answer.status == 200
             with pytest.raises(OSError), socket.create_connection((_own_address(), port), timeout=2):
                 pass  # config.toml was found: it listens on this machine alone
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
         log.seek(0)
         assert "Traceback" not in log.read()
         assert process.returncode == 0

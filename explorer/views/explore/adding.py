@@ -36,7 +36,7 @@ def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[in
     with columns[1]:
         st.markdown(f"**Added last: channel {last}**")
         image(of_raw(selection, photograph, own, signed=True), f"What channel {last} adds to the map of {selection.label}")
-        st.caption(f"_w_ = {_number(float(row[last]))}, times its activation. Red adds, blue takes away.")
+        st.caption(f"_w_ = {readable(float(row[last]))}, times its activation. Red adds, blue takes away.")
     with columns[2]:
         st.markdown(f"**The whole map: {len(order):,}**")
         image(of_raw(selection, photograph, whole, top), f"CHIP map of {selection.label} at {layer.name}")
@@ -58,7 +58,3 @@ def _count(most: int) -> int:
         "Channels added, the largest contribution first", 1, most, min(5, most), key="added", bind="query-params",
         help="The sum of Eq. 10, from its largest terms to its smallest. Use the arrow keys for single steps.",
     ))  # fmt: skip
-
-
-def _number(value: float) -> str:
-    return readable(value).replace("-", "\N{MINUS SIGN}")

@@ -29,7 +29,7 @@ def channels(
         for place, number in enumerate(order):
             share = float(shares[number])
             st.button(
-                f"channel {number} **{readable(share)}**".replace("**-", "**\N{MINUS SIGN}"), key=f"{key}-{place}", width="stretch",
+                f"channel {number} **{readable(share)}**", key=f"{key}-{place}", width="stretch",
                 type="primary" if number == chosen else "secondary", on_click=pick, args=(number,),
             )  # fmt: skip
             colour = "--bar: #2563eb;" if share < 0 else ""

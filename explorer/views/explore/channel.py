@@ -49,13 +49,13 @@ def _fires(selection: Selection, here: Depth, activation: Tensor, k: int) -> Non
         f"Feature map of channel {k} at {here.layer.name} on the photograph",
     )
     said = [
-        f"Its feature map _A_, {here.layer.height} × {here.layer.width}: mean {_number(float(activation.mean()))}, maximum {_number(float(activation.max()))}."
+        f"Its feature map _A_, {here.layer.height} × {here.layer.width}: mean {readable(float(activation.mean()))}, maximum {readable(float(activation.max()))}."
     ]
     if not activation.any():
         said = ["It is silent on this photograph: its feature map is 0 everywhere."]
     if here.row is not None:
         weight = float(here.row[k])
-        said.append(f"For {plain(selection.label)} its weight _w_ is {_number(weight)}" + ("." if weight else ": it plays no part."))
+        said.append(f"For {plain(selection.label)} its weight _w_ is {readable(weight)}" + ("." if weight else ": it plays no part."))
     st.caption(" ".join(said))
 
 
@@ -70,7 +70,7 @@ def _classes(selection: Selection, here: Depth, k: int) -> None:
     st.html(bars.bars(
         ["class", "weight w", "place"],
         [
-            bars.Line(labels[one.index], (bars.Cell(one.weight / top, _number(one.weight)), bars.Cell(0, f"{one.place:,}.")), one.index == selection.target)
+            bars.Line(labels[one.index], (bars.Cell(one.weight / top, readable(one.weight)), bars.Cell(0, f"{one.place:,}.")), one.index == selection.target)
             for one in found
         ],
     ))  # fmt: skip
@@ -94,9 +94,5 @@ def _photographs(selection: Selection, here: Depth, k: int) -> None:
             activation = seen.features[here.layer.name][k]
             picture = of_raw(selection, figures.enlarged(seen.view, 256), activation, top if top > 0 else None)
             image(picture, f"Channel {k} on the photograph {name}, mean activation {readable(mean)}")
-            st.caption(f"{plain(name)}: {_number(mean)}")
+            st.caption(f"{plain(name)}: {readable(mean)}")
     st.caption("By the mean of the feature map; colours on one scale.")
-
-
-def _number(value: float) -> str:
-    return readable(value).replace("-", "\N{MINUS SIGN}")

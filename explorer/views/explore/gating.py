@@ -30,7 +30,7 @@ def show(selection: Selection, here: Depth) -> None:
 def _channels(selection: Selection, here: Depth) -> list[int]:
     layer, label = here.layer, plain(selection.label)
     way = st.segmented_control(
-        "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params",
+        "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params", wrap=True,
         help="A closed channel’s feature map is set to 0 for the rest of the network (Eq. 1). **Largest weight:** by W alone, whatever the "
         "photograph. **Adding most here:** by weight times mean activation on this photograph.",
     )  # fmt: skip

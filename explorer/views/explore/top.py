@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import streamlit as st
 
 from explorer import depths, figures, sidebar
@@ -71,19 +69,15 @@ def _equation(selection: Selection, here: Depth) -> None:
 def _filled(at: depths.Sum) -> str:
     """The sum as a table: one line a term, so that every number can be followed."""
     place = f"({at.column}, {at.row})"
-    lines = [_row(f"channel {term.channel}", _number(term.weight), _number(term.activation), _number(term.value)) for term in at.terms]
+    lines = [_row(f"channel {term.channel}", readable(term.weight), readable(term.activation), readable(term.value)) for term in at.terms]
     if at.others:
-        lines.append(_row(f"{at.others:,} other{'s' if at.others > 1 else ''}", "", "", _number(at.rest)))
+        lines.append(_row(f"{at.others:,} other{'s' if at.others > 1 else ''}", "", "", readable(at.rest)))
     return (
         f'<table class="chip-sum"><thead><tr><th>channel <i>k</i></th><th><i>w</i></th><th><i>A</i>{place}</th>'
         f"<th><i>w</i> · <i>A</i></th></tr></thead><tbody>{''.join(lines)}</tbody>"
-        f"<tfoot>{_row(f'their sum, <i>M</i>{place}', '', '', _number(at.total))}</tfoot></table>"
+        f"<tfoot>{_row(f'their sum, <i>M</i>{place}', '', '', readable(at.total))}</tfoot></table>"
     )
 
 
 def _row(*cells: str) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _number(value: float) -> str:
-    return html.escape(readable(value).replace("-", "\N{MINUS SIGN}"))
