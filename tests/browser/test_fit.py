@@ -58,4 +58,4 @@ def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server
     dialog.locator("input[type=file]").first.set_input_files(tmp_path / "w.pth")
     expect(dialog.get_by_text("w.pth")).to_be_visible()
     dialog.get_by_role("button", name="Add it").click()
-    expect(dialog.get_by_text("w.pth holds pickled code")).to_be_visible()
+    expect(dialog.get_by_text("w.pth is not a checkpoint we can read")).to_be_visible()
