@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = Path(os.environ.get("CHIP_CHROMIUM") or "/usr/bin/chromium")
-PATIENCE = 180_000  # ms; a machine may be busy, and what is right does not get wrong by being late
+PATIENCE = 120_000  # ms; a machine may be busy, and what is right does not get wrong by being late
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage",

@@ -28,11 +28,11 @@ MOST_BYTES = 400_000
 # Name, width, height, colour scheme, and the link; first the README's.
 README = (
     ("explore", 1280, 1500, "light", "/?photo=cat"),
-    ("compare", 1280, 1720, "light", "/compare?photo=motorcycle"),
-    ("channels", 1280, 1460, "light", "/channels?photo=cat"),
+    ("compare", 1280, 1090, "light", "/compare?photo=cat"),
+    ("channels", 1280, 1385, "light", "/channels?photo=cat"),
     ("localize", 1280, 1190, "light", "/localize?photo=motorcycle"),
-    ("fit", 1280, 1750, "light", f"/fit?model=vgg16_slim&layers=pool5&gates=10&per-folder=12&folder={PHOTOGRAPHS.name}"),
-    ("learn", 1280, 1060, "light", "/learn?photo=cat&step=2"),
+    ("fit", 1280, 1640, "light", f"/fit?model=vgg16_slim&layers=pool5&gates=10&per-folder=12&folder={PHOTOGRAPHS.name}"),
+    ("learn", 1280, 1000, "light", "/learn?photo=cat&step=2"),
 )
 OTHERS = (
     ("explore-wide", 1920, 1080, "light", "/?photo=cat"),
@@ -73,9 +73,13 @@ def main(folder: Path, names: list[str]) -> None:
 
 
 def _shrink(file: Path) -> None:
-    """Photographs make PNGs large; 256 colours of its own do for a picture of a page."""
-    if file.stat().st_size > MOST_BYTES:
-        Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    """Photographs make PNGs large; so many colours of its own as fit in ``MOST_BYTES`` do for a picture of a page."""
+    page = Image.open(file).convert("RGB")
+    for colours in (256, 208, 160, 128, 96):
+        if file.stat().st_size <= MOST_BYTES:
+            return
+        palette = page.quantize(colours, kmeans=4)
+        page.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 def _settled(page: Any) -> None:
