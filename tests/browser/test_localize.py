@@ -31,10 +31,10 @@ def test_slide_draw_a_box_and_reopen_the_link(page: Any, server: str) -> None:
     assert abs(line["y"] - plot["y"]) < 4 and abs(line["height"] - plot["height"]) < 6
     slider = page.get_by_role("slider", name="Threshold")
     slider.focus()
-    for _ in range(10):
+    for _ in range(45):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"old => {FITS} != old", arg=before)
-    page.wait_for_url("**threshold=25**")
+    page.wait_for_url("**threshold=60**")
     # Drag a box over the left upper quarter.
     moved = fits(page)
     picture = page.locator(".boxes svg").bounding_box()
