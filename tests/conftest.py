@@ -24,7 +24,7 @@ def data() -> Path:
         if os.environ.get("CI"):
             pytest.fail(f"no real data at {DATA}; CI must have it")
         pytest.skip(f"no real data at {DATA}; set CHIP_DATA to its folder")
-    return DATA
+    return DATA.resolve()  # CI may reach it by a link
 
 
 @pytest.fixture(scope="session")

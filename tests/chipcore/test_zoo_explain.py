@@ -39,7 +39,7 @@ def test_local_chip_explains_a_photograph(name: str, tmp_path: Path, capsys: pyt
          "--device", "cpu", "--out", str(tmp_path / "map.png"), "--json"]
     )  # fmt: skip
     told = json.loads(capsys.readouterr().out)
-    assert status == 0 and told["state"] == "ok" and told["passes"] == 13
+    assert status == 0 and told["state"] in ("ok", "no positive part") and told["passes"] == 13
     assert told["network"] == name and told["layer"] == layer and min(told["map"]) > 1
     assert told["minimum"] < told["maximum"]
     assert (tmp_path / "map.png").stat().st_size > 1000

@@ -177,8 +177,8 @@ def test_look_changes_the_maps(open_app: OpenApp, passes: list[int], key: str, v
     assert passes == [1]
 
 
-def test_the_sum_follows_the_ring(open_app: OpenApp, lite0: Network, fitted: list[int]) -> None:
-    app = open_app(**{"class": str(fitted[0])})
+def test_the_sum_follows_the_ring(open_app: OpenApp, lite0: Network) -> None:
+    app = open_app()
     deepest = [body for body in html(app) if body.startswith('<table class="chip-sum">')]
     app.button_group(key="layer").set_value(lite0.layers[2].name).run()
     other = [body for body in html(app) if body.startswith('<table class="chip-sum">')]
@@ -546,5 +546,5 @@ def test_an_error_of_ours_is_not_dressed_up_as_the_visitors(open_app: OpenApp, m
 
     monkeypatch.setattr(figures, "enlarged", broken)
     app = open_app()
-    assert app.exception
+    assert app.error and not app.exception
     assert not app.warning
