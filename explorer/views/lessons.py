@@ -107,15 +107,15 @@ def _gate(selection: Selection) -> _Gate:
             "Which ones close", options, required=True, key="first", bind="query-params",
             help=f"At random, as CHIP does; or by their importance for {plain(selection.label)}, which CHIP has learned.",
         ))  # fmt: skip
-        keep("draw", 0)
+        keep("redraw", 0)
         st.button("Draw again", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
-    draw = int(st.session_state["draw"])
+    draw = int(st.session_state["redraw"])
     order = learn.order_of_closing(channels, draw, first, row)
     return _Gate(learn.gate_of(order, learn.open_count(channels, percentage)), first, draw)
 
 
 def _draw_again() -> None:
-    st.session_state["draw"] = kept("draw", int(st.session_state.get("draw", 0)) + 1)
+    st.session_state["redraw"] = kept("redraw", int(st.session_state.get("redraw", 0)) + 1)
 
 
 def _settings(chosen: _Gate) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The main path through Channels in a browser: read a cell, click it, come back by the link."""
+"""The main path through Channels in a browser: read a cell, click it, come back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_cell_tells_its_weight_and_opens_the_channel_in_explore(page: Any, serve
     assert f"class={synsets[1]}" in page.url
     assert "layer=stage4" in page.url
     expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[32]}?")).to_be_visible()
-    page.go_back()
+    page.get_by_role("link", name="Channels", exact=True).click()
     page.wait_for_selector(PAINTED)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import ChipError, Importance, ImportanceNotFitted
@@ -147,3 +148,12 @@ def test_fit_that_fails_says_why_and_is_not_repeated_unasked(open_page: OpenApp,
     app.button(key="run-again").click().run()
     finished(app)
     assert len(asked) == 2
+
+
+def test_one_visitor_on_every_page(open_app: OpenApp) -> None:
+    """What a widget keeps under its key must not be read as another page's: there was a ``draw`` on two of them."""
+    app = open_app("fit", **SLIM, methods="CHIP", located="CHIP")
+    for page in ("learn", "channels", "fit", "", "localize", "compare", "learn", "fit"):
+        app._page_hash = calc_hash(page)
+        app.run()
+        assert not app.exception, page
