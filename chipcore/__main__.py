@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         help="share that all photographs alike have in every class's sums; 0 is the paper's Eq. 11 (default: %(default)s)",
     )  # fmt: skip
     fit.add_argument(
+        "--intercept", action=argparse.BooleanOptionalAction, default=chipcore.FitSettings.intercept,
+        help="a constant beside W z; the paper's Eq. 11 has none (default: %(default)s)",
+    )  # fmt: skip
+    fit.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)"
     )
     fit.add_argument("--seed", type=int, default=0, help="of the gates (default: %(default)s)")
@@ -234,6 +238,7 @@ def _fit(options: argparse.Namespace) -> None:
         sigma2=options.sigma2,
         lambda_ratio=options.lambda_ratio,
         background=options.background,
+        intercept=options.intercept,
         seed=options.seed,
         precision=options.precision,
     )

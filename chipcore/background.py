@@ -8,12 +8,10 @@ stay at whatever fits the noise. ``FitSettings.background`` mixes in sums over a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-
-from chipcore.moments import Moments
 
 
 @dataclass
@@ -22,17 +20,21 @@ class Background:
 
     - ``gram``   (K, K)  sum h z z^T, the same for every class
     - ``cross``  (M, K)  sum h g^c z
+    - ``first``  (K,)    sum h z
+    - ``mean``   (M,)    sum h g^c
     - ``weight`` (1,)    sum h
     """
 
     gram: Tensor
     cross: Tensor
+    first: Tensor
+    mean: Tensor
     weight: Tensor
 
     @classmethod
     def zeros(cls, classes: int, channels: int, device: torch.device | str = "cpu") -> Background:
         """Empty sums."""
-        shapes = ((channels, channels), (classes, channels), (1,))
+        shapes = ((channels, channels), (classes, channels), (channels,), (classes,), (1,))
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(self, z: Tensor, weight: Tensor, perturbed: Tensor) -> None:
@@ -47,20 +49,15 @@ class Background:
         weighted = z * weight[:, None]
         self.gram += weighted.T @ z
         self.cross += perturbed.T @ weighted
+        self.first += weighted.sum(0)
+        self.mean += perturbed.T @ weight
         self.weight += weight.sum()
-
-    def mixed_into(self, moments: Moments, slots: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Gram (S, K, K) and cross (S, K) of some classes: ``1 - share`` of their own, ``share`` of everybody's, each divided by its weight."""
-        own = moments.weight[slots]
-        gram = (self.gram + self.gram.T) * (share / 2 / self.weight)
-        cross = (1 - share) / own[:, None] * moments.cross[slots] + share / self.weight * self.cross[slots]
-        return (1 - share) / own[:, None, None] * moments.gram[slots] + gram, cross
 
     def sums(self) -> dict[str, Tensor]:
         """All that adds up over photographs and processes, by name."""
-        return {"gram": self.gram, "cross": self.cross, "weight": self.weight}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @staticmethod
     def bytes_of(classes: int, channels: int) -> int:
         """Memory that it takes."""
-        return 8 * (channels * channels + classes * channels + 1)
+        return 8 * (channels * channels + (classes + 1) * (channels + 1))

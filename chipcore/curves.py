@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from chipcore import admm
-from chipcore.fit import Gathered, solve_block, system
+from chipcore.fit import Gathered
 from chipcore.moments import Moments
+from chipcore.rows import solve_block, system
 from chipcore.settings import FitSettings
 from chipcore.store import write_whole
 
@@ -71,18 +72,18 @@ class Watcher:
 def curves(gathered: Gathered, slots: Tensor, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> list[Curve]:
     """The curves of some classes of a share, given by their places in it."""
     found: list[Curve] = []
-    background = gathered.background if settings.background else None
     ratios = sorted({*RATIOS, settings.lambda_ratio} - {0.0}, reverse=True)
     for some in slots.split(min(4, solve_block(gathered.share.layer.channels))):
         if report is not None:
             report(len(found), len(slots))
-        gram, cross = system(gathered.training, some, background, settings.background)
+        given = system(gathered.training, some, settings, gathered.background)
+        gram, cross = given.gram, given.cross
         lam = admm.lambda_max(cross)
         path = admm.lambda_path(gram, cross, ratios)
         training, held_out = (_only(moments, some) for moments in (gathered.training, gathered.held_out))
         support = torch.stack([(point.W != 0).sum(1) for point in path], 1)
-        fits = torch.stack([training.r2(point.W) for point in path], 1)
-        holds = torch.stack([held_out.r2(point.W) for point in path], 1)
+        fits = torch.stack([training.r2(point.W, given.intercepts(point.W)) for point in path], 1)
+        holds = torch.stack([held_out.r2(point.W, given.intercepts(point.W)) for point in path], 1)
         solved = admm.solve(gram, cross, settings.lambda_ratio * lam).iterations
         for place, slot in enumerate(some.tolist()):
             one = slice(place, place + 1)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore import admm
 from chipcore.background import Background
 from chipcore.checkpoint import Checkpoint, Position, alone_in_its_folder
 from chipcore.datasets.folder import Batch, Photographs, batches, find_photographs
@@ -21,6 +20,7 @@ from chipcore.importance import Importance, describe
 from chipcore.moments import Moments
 from chipcore.networks.network import Layer, Network
 from chipcore.perturbation import perturbed_scores
+from chipcore.rows import solve_rows
 from chipcore.settings import FitSettings
 
 PHOTOGRAPHS_AT_ONCE = 16
@@ -340,47 +340,12 @@ class _Rows:
             if progress:
                 progress(Progress(f"solving {gathered.share.layer.name}", done, total))
 
-        background = gathered.background if settings.background else None
-        W = solve_rows(moments, known, settings.lambda_ratio, report, background, settings.background)
+        W, intercept = solve_rows(moments, known, settings, gathered.background, report)
         rows = moments.classes[known].cpu()
         self.W[rows] = W.to("cpu", torch.float32)
-        complete = torch.zeros_like(moments.cross)
-        complete[known] = W.to(complete)
-        self.r2[rows] = gathered.held_out.r2(complete)[known].to("cpu", torch.float32)
+        complete, constants = torch.zeros_like(moments.cross), torch.zeros_like(moments.mean)
+        complete[known], constants[known] = W.to(complete), intercept.to(constants)
+        self.r2[rows] = gathered.held_out.r2(complete, constants)[known].to("cpu", torch.float32)
 
     def importance(self, metadata: dict[str, object]) -> Importance:
         return Importance(self.W, self.r2, (self.W != 0).sum(1, dtype=torch.int32), self.images, self.loyalty, metadata)
-
-
-def solve_rows(
-    moments: Moments, slots: Tensor, lambda_ratio: float, report: Callable[[int, int], None] | None = None,
-    background: Background | None = None, share: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """W (len(slots), K) of some classes by ADMM, with moments divided by the class's weight.
-
-    The division makes lambda mean the same for every class, however many photographs it has. Where there is a
-    ``background``, it has this ``share`` of every class's sums.
-    """
-    # One block of classes after another: indexing all Grams at once would copy gigabytes.
-    size = solve_block(moments.cross.shape[1])
-    blocks = []
-    for start in range(0, len(slots), size):
-        some = slots[start : start + size]
-        gram, cross = system(moments, some, background, share)
-        blocks.append(admm.solve(gram, cross, lambda_ratio * admm.lambda_max(cross)).W)
-        if report:
-            report(min(start + size, len(slots)), len(slots))
-    return torch.cat(blocks)
-
-
-def system(moments: Moments, slots: Tensor, background: Background | None = None, share: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Gram (S, K, K) and cross (S, K) of some classes as the solver gets them."""
-    if background is not None:
-        return background.mixed_into(moments, slots, share)
-    weight = moments.weight[slots]
-    return moments.gram[slots] / weight[:, None, None], moments.cross[slots] / weight[:, None]
-
-
-def solve_block(channels: int) -> int:
-    """How many classes are solved at once: 64, or fewer where their Grams would take more than an eighth of a gigabyte."""
-    return max(1, min(64, (1 << 27) // (8 * channels**2)))

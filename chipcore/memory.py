@@ -13,9 +13,10 @@ from pathlib import Path
 
 from chipcore.background import Background
 from chipcore.errors import SettingsError
-from chipcore.fit import PHOTOGRAPHS_AT_ONCE, Share, batch_size, plan, solve_block
+from chipcore.fit import PHOTOGRAPHS_AT_ONCE, Share, batch_size, plan
 from chipcore.moments import Moments
 from chipcore.networks.network import Layer, Network
+from chipcore.rows import solve_block
 from chipcore.settings import FitSettings
 
 GB = 1 << 30

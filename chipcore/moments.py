@@ -20,8 +20,9 @@ class Moments:
 
     - ``gram``   (M, K, K)  sum omega z z^T
     - ``cross``  (M, K)     sum omega g^c z
+    - ``first``  (M, K)     sum omega z
     - ``energy`` (M,)       sum omega (g^c)^2
-    - ``mean``   (M,)       sum omega g^c, for the variance that R2 compares with
+    - ``mean``   (M,)       sum omega g^c
     - ``weight`` (M,)       sum omega
     - ``loyalty`` (M,)      sum over photographs of f^c: how many photographs' worth of evidence there is
     - ``images`` (M,)       number of photographs that carried weight
@@ -30,6 +31,7 @@ class Moments:
     classes: Tensor
     gram: Tensor
     cross: Tensor
+    first: Tensor
     energy: Tensor
     mean: Tensor
     weight: Tensor
@@ -45,7 +47,13 @@ class Moments:
             # numpy's zeros are pages that take no memory until a class is first touched; torch's are written.
             return torch.from_numpy(np.zeros((many, *shape))).to(device)
 
-        return cls(torch.as_tensor(list(classes), device=device), empty(channels, channels), empty(channels), *(empty() for _ in range(5)))
+        return cls(
+            torch.as_tensor(list(classes), device=device),
+            empty(channels, channels),
+            empty(channels),
+            empty(channels),
+            *(empty() for _ in range(5)),
+        )
 
     def add(self, z: Tensor, weight: Tensor, original: Tensor, perturbed: Tensor, cutoff: float) -> None:
         """Add B photographs with N gate samples each.
@@ -72,6 +80,7 @@ class Moments:
         products = (products + products.transpose(1, 2)) / 2
         g = perturbed[..., self.classes[slots]].double()
         crosses = torch.einsum("bnk,bnm->bmk", weighted, g)
+        firsts = weighted.sum(1)
         energies = torch.einsum("bn,bnm->bm", weight, g.square())
         means = torch.einsum("bn,bnm->bm", weight, g)
         totals = weight.sum(1)
@@ -80,6 +89,7 @@ class Moments:
             f = loyalty[which, slot]
             self.gram[slot] += torch.tensordot(f, products[which], dims=1)
             self.cross[slot] += f @ crosses[which, position]
+            self.first[slot] += f @ firsts[which]
             self.energy[slot] += f @ energies[which, position]
             self.mean[slot] += f @ means[which, position]
             self.weight[slot] += f @ totals[which]
@@ -99,15 +109,20 @@ class Moments:
         """The sums, by name (all fields but ``classes``)."""
         return tuple(field.name for field in fields(cls) if field.name != "classes")
 
-    def r2(self, W: Tensor) -> Tensor:
-        """Share of the weighted variance of g^c that W z explains, shape (M,); NaN without evidence.
+    def r2(self, W: Tensor, intercept: Tensor | None = None) -> Tensor:
+        """Share of the weighted variance of g^c that W z + intercept explains, shape (M,); NaN without evidence.
 
-        Eq. 11 has no intercept; the comparison is with the best constant all the same, so a W that only
-        finds the mean gets 0 and a bad one gets less.
+        Args:
+            W: rows, shape (M, K).
+            intercept: constants beside them, shape (M,). Eq. 11 has none; the comparison is with the best constant
+                all the same, so a W that only finds the mean gets 0 and a bad one gets less.
         """
         W = W.to(self.gram)
         quadratic = torch.einsum("mi,mij,mj->m", W, self.gram, W)
         residual = quadratic - 2 * (W * self.cross).sum(1) + self.energy
+        if intercept is not None:
+            b = intercept.to(self.gram)
+            residual += b * (b * self.weight - 2 * (self.mean - (W * self.first).sum(1)))
         variance = self.energy - self.mean.square() / self.weight
         known = (self.weight > 0) & (variance > 1e-12 * self.energy)
         return torch.where(known, 1 - residual / variance, torch.nan)
@@ -115,4 +130,4 @@ class Moments:
     @staticmethod
     def bytes_per_class(channels: int) -> int:
         """Memory that one class takes at a layer of this many channels."""
-        return 8 * (channels * channels + channels + 6)
+        return 8 * (channels * channels + 2 * channels + 6)

@@ -20,6 +20,7 @@ class FitSettings:
     - ``sigma2``: sigma^2 of Eq. 8; None is K, the layer's number of channels
     - ``lambda_ratio``: lambda of Eq. 5 as a share of the smallest lambda that gives W = 0, max |b_c|
     - ``background``: share that all photographs alike have in a class's sums; 0 is Eq. 11 as printed, see :mod:`chipcore.background`
+    - ``intercept``: a constant beside W z that is not penalised; Eq. 11 as printed has none
     - ``seed``: of the gates
     - ``cutoff``: photographs with f^c below it add nothing to class c
     - ``held_out``: share of the photographs kept for measuring R2
@@ -33,6 +34,7 @@ class FitSettings:
     sigma2: float | None = None
     lambda_ratio: float = 1e-3
     background: float = 0.5
+    intercept: bool = True
     seed: int = 0
     cutoff: float = 0.01
     held_out: float = 0.1
@@ -50,6 +52,7 @@ class FitSettings:
                 f"lambda ratio is {self.lambda_ratio}; give 0 or a number above it (1 and more give W = 0).",
             ),
             (0 <= self.background <= 1, f"background is {self.background}; give a share from 0 to 1."),
+            (isinstance(self.intercept, bool), f"intercept is {self.intercept!r}; give True or False."),
             (0 < self.cutoff <= 1, f"cutoff is {self.cutoff}; give a probability above 0."),
             (0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; give a share from 0 to 0.5."),
             (0 <= self.min_evidence < float("inf"), f"min_evidence is {self.min_evidence}; give 0 or more."),

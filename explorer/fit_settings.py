@@ -47,6 +47,10 @@ FIELDS = (
         0, 1, 0.05,
     ),
     Field(
+        "intercept", "A constant beside the channels", "The score that is there whichever channels are closed, from the network’s biases. The paper’s Eq. 11 has none, and leaves it to the channels.",
+        choices=((True, "yes: W need not explain it"), (False, "no: as in the paper")),
+    ),
+    Field(
         "target", "What is predicted", "What W learns to predict of the network with closed channels.",
         choices=(("score", "the class’s score, before softmax"), ("probability", "the class’s probability, after softmax")),
     ),
@@ -74,5 +78,6 @@ def settings(values: dict[str, Any]) -> FitSettings:
         if field.unset is not None and value == field.unset:
             value = None
         # Whole numbers stay whole: a key made of them must not change with how a widget gives them.
-        read[field.name] = int(value) if isinstance(getattr(FitSettings, field.name), int) else value
+        usual = getattr(FitSettings, field.name)
+        read[field.name] = type(usual)(value) if isinstance(usual, int) else value
     return FitSettings(**read)

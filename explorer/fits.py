@@ -367,7 +367,9 @@ def command(run: Run) -> str:
         parts.append(f"--classes {' '.join(map(str, request.classes))}")
     default = FitSettings().as_dict()
     for name, value in request.fit_settings.as_dict().items():
-        if value != default[name]:
+        if value != default[name] and isinstance(value, bool):
+            parts.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
+        elif value != default[name]:
             parts.append(f"--{name.replace('_', '-')} {value}")
     parts.append(f"--memory {request.memory:g}")
     return " ".join(parts)

@@ -17,6 +17,8 @@ from chipcore.gates import draw_uniform, generator
 from chipcore.maps import chip_map
 from chipcore.moments import Moments
 from chipcore.perturbation import perturbed_scores
+from chipcore.rows import system
+from chipcore.settings import FitSettings
 from chipcore.suffix import Activations
 
 STEPS = ("gate", "predict", "weigh", "fit", "sum", "compare")
@@ -102,13 +104,14 @@ class Fitted:
     """One row w_c on the lasso path.
 
     - ``ratio``: lambda as a share of the smallest that gives w = 0; ``lam`` is lambda itself
-    - ``row``: (K,)
+    - ``row``: (K,), and the ``intercept`` beside it
     - ``r2``, ``held_out``: of the gates that were fitted, and of the others
     """
 
     ratio: float
     lam: float
     row: Tensor
+    intercept: float
     r2: float
     held_out: float
 
@@ -123,17 +126,17 @@ def lasso_path(measured: Experiment, target: int, sigma2: float, ratios: Sequenc
     With one photograph f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
     """
     learned, held = (_moments(measured, target, sigma2, some) for some in (slice(None, measured.fitted), slice(measured.fitted, None)))
-    gram, cross = learned.gram / learned.weight[:, None, None], learned.cross / learned.weight[:, None]
-    top = float(admm.lambda_max(cross)[0])
+    given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings())
+    top = float(admm.lambda_max(given.cross)[0])
     if not top > 0:
         raise ChipError(
             "this class's score does not react to the channels of this layer in this photograph; choose another layer or class."
         )
-    path = admm.lambda_path(gram, cross, ratios)
-    return tuple(
-        Fitted(ratio, ratio * top, found.W[0], float(learned.r2(found.W)[0]), float(held.r2(found.W)[0]))
-        for ratio, found in zip(ratios, path, strict=True)
-    )
+    steps = []
+    for ratio, found in zip(ratios, admm.lambda_path(given.gram, given.cross, ratios), strict=True):
+        b = given.intercepts(found.W)
+        steps.append(Fitted(ratio, ratio * top, found.W[0], float(b), float(learned.r2(found.W, b)), float(held.r2(found.W, b))))
+    return tuple(steps)
 
 
 def _moments(measured: Experiment, target: int, sigma2: float, some: slice) -> Moments:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from chipcore.errors import ChipError
-from chipcore.fit import batch_size, solve_rows
+from chipcore.fit import batch_size
 from chipcore.gates import draw, generator
 from chipcore.maps import chip_map
 from chipcore.methods.base import Explanation, Properties, Request, register
 from chipcore.moments import Moments
 from chipcore.perturbation import perturbed_scores
+from chipcore.rows import solve_rows
 from chipcore.settings import FitSettings
 
 PART = 60  # gate samples between two reports
@@ -55,4 +56,5 @@ def local_row(request: Request) -> Tensor:
     if not float(moments.cross.abs().max()) > 0:
         label = request.network.classes.labels[request.target]
         raise ChipError(f"the score of {label} does not react to the channels of {layer.name} in this photograph; choose another layer.")
-    return solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings.lambda_ratio)[0]
+    W, _intercept = solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings)
+    return W[0]

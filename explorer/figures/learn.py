@@ -131,9 +131,9 @@ def path_picture(
 
 
 def scatter_picture(predicted: Tensor, measured: Tensor, fitted: int, style: Look) -> Image.Image:
-    """What w · z says (N,) against what the gated network said (N,); the first ``fitted`` were learned from."""
+    """What w · z + b says (N,) against what the gated network said (N,); the first ``fitted`` were learned from."""
     drawn = figure(520, 440)
-    ax = axes(drawn, style, across="score the gated network gave", up="score that w · z predicts")
+    ax = axes(drawn, style, across="score the gated network gave", up="score that w · z + b predicts")
     low, high = float(measured.min()), float(measured.max())
     ax.plot([low, high], [low, high], color=style.quiet, linewidth=1, linestyle="dotted")
     for some, colour, words in ((slice(None, fitted), style.colours[0], "fitted"), (slice(fitted, None), style.colours[1], "never seen")):

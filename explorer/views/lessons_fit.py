@@ -58,8 +58,8 @@ def _path(key: str, chosen: int, dark: bool, _path: tuple[Fitted, ...]) -> bytes
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _scatter(key: str, chosen: int, dark: bool, _row: Tensor, _measured: Experiment, _target: int) -> bytes:
-    predicted = _measured.z.double() @ _row.double()
+def _scatter(key: str, chosen: int, dark: bool, _one: Fitted, _measured: Experiment, _target: int) -> bytes:
+    predicted = _measured.z.double() @ _one.row.double() + _one.intercept
     return figures.png(pictures.scatter_picture(predicted, _measured.scores[:, _target], _measured.fitted, paper.look(dark)))
 
 
@@ -73,7 +73,7 @@ def fit(selection: Selection) -> Take | None:
             f"{plain(selection.label)} from which channels were open. A price _λ_ on every weight keeps only the channels that are worth it."
         )
         st.latex(r"\min_{\mathbf w_c}\ \tfrac12\sum_n h(\mathbf d_n)\, f^c\, e_n^2 + \lambda\lVert\mathbf w_c\rVert_1")
-        st.latex(r"e_n = \mathbf w_c \mathbf z_n - g^c(\mathbf d_n)")
+        st.latex(r"e_n = \mathbf w_c \mathbf z_n + b_c - g^c(\mathbf d_n)")
     with doing:
         found = _local(selection)
     if found is None:
@@ -97,11 +97,12 @@ def fit(selection: Selection) -> Take | None:
             ("<i>λ</i>", f"{ratio:g} × the largest that keeps anything", readable(one.lam)),
             ("‖<b>w</b><sub>c</sub>‖<sub>0</sub>", "channels in use", f"{one.support:,} of {layer.channels:,}"),
             (f"<i>w</i><sup>{top}</sup>", f"the largest weight, channel {top}", readable(float(one.row[top]))),
+            ("<i>b</i><sub>c</sub>", "the score that no channel answers for", readable(one.intercept)),
             ("<i>R</i>²", "of the gates it learned from", readable(one.r2)),
             ("<i>R</i>²", "of the gates it never saw", readable(one.held_out)),
         ])  # fmt: skip
         st.caption(
-            "Eq. 11; 1 is a perfect prediction. With one photograph _f_ is one factor of the whole and changes nothing. "
+            "Eq. 11 with a constant _b_꜀, which the paper leaves out; _R_² of 1 is a perfect prediction. With one photograph _f_ is one factor of the whole and changes nothing. "
             "The W of the other pages is learned the same way, from thousands of photographs."
         )
         with st.expander("How it is solved (Eq. 16 to 20)"):
@@ -121,7 +122,7 @@ def fit(selection: Selection) -> Take | None:
             f"from {readable(path[0].held_out)} to {readable(path[-1].held_out)}",
         )  # fmt: skip
         st.image(
-            _scatter(key, chosen, dark, one.row, measured, target), width="stretch", output_format="PNG",
+            _scatter(key, chosen, dark, one, measured, target), width="stretch", output_format="PNG",
             alt=f"Predicted against measured scores of {len(measured.z)} gated networks; held-out R² {readable(one.held_out)}",
         )  # fmt: skip
     arrays = {

@@ -25,12 +25,13 @@ from torch import Tensor
 
 from chipcore import load_network
 from chipcore.datasets.folder import batches, find_photographs
-from chipcore.fit import batch_size, solve_rows
+from chipcore.fit import batch_size
 from chipcore.gates import Draw, draw, generator
 from chipcore.importance import Importance
 from chipcore.moments import Moments
 from chipcore.networks import Layer, Network
 from chipcore.perturbation import Precision, perturbed_scores
+from chipcore.rows import solve_rows
 from chipcore.settings import FitSettings
 from chipcore.suffix import Activations
 
@@ -118,7 +119,7 @@ def _fit(
             suffix, features, activations.carried[layer.path], gates, batch_size(suffix.peak, network.device), precision
         )
         moments.add(gates * features.mean((2, 3))[:, None], weight, activations.scores.softmax(1), scores, settings.cutoff)
-    return solve_rows(moments, torch.arange(len(classes)), settings.lambda_ratio)
+    return solve_rows(moments, torch.arange(len(classes)), settings)[0]
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

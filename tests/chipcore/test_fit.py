@@ -15,11 +15,12 @@ import chipcore
 from chipcore import admm
 from chipcore.datasets.folder import Photographs, find_photographs
 from chipcore.errors import ChipError, DataError, SettingsError
-from chipcore.fit import Gathered, Progress, gather, plan, solve_rows
+from chipcore.fit import Gathered, Progress, gather, plan
 from chipcore.gates import draw_uniform, generator
 from chipcore.images import open_image
 from chipcore.moments import Moments
 from chipcore.networks import Network
+from chipcore.rows import solve_rows
 from chipcore.settings import FitSettings
 
 
@@ -50,8 +51,9 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
     held = photographs.held_out(SETTINGS.held_out)
     got = gathered_from(tiny, "second", photographs, held)
     everywhere, everywhere_cross, weight = torch.zeros(5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64), 0.0
+    everywhere_first, everywhere_mean = torch.zeros(5, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for kept, moments in ((False, got.training), (True, got.held_out)):
-        gram, cross = torch.zeros(3, 5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64)
+        gram, cross, first = torch.zeros(3, 5, 5, dtype=torch.float64), *(torch.zeros(3, 5, dtype=torch.float64) for _ in range(2))
         for name in photographs.names:
             if (name in held) is not kept:
                 continue
@@ -74,36 +76,62 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
                 if not kept:
                     everywhere += h * torch.outer(z, z)
                     everywhere_cross += h * torch.outer(g, z)
+                    everywhere_first += h * z
+                    everywhere_mean += h * g
                     weight += float(h)
                 for c in range(3):
                     if f[c] >= SETTINGS.cutoff:
                         gram[c] += f[c] * h * torch.outer(z, z)
                         cross[c] += f[c] * h * g[c] * z
+                        first[c] += f[c] * h * z
         torch.testing.assert_close(moments.gram, gram, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(moments.first, first, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(moments.cross, cross, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(got.background.gram, everywhere, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(got.background.cross, everywhere_cross, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.background.first, everywhere_first, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.background.mean, everywhere_mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(float(got.background.weight), weight, rtol=1e-6, atol=0)
 
 
-def test_w_minimises_the_mixed_objective(tiny: Network, folder: Path) -> None:
+@pytest.mark.parametrize("intercept", [False, True])
+def test_w_minimises_the_mixed_objective(tiny: Network, folder: Path, intercept: bool) -> None:
     """Own and everybody's sums, each divided by its weight: the lasso's optimality conditions, for every share."""
     got = gathered_from(tiny, "late", find_photographs(folder), frozenset())
     slots = (got.training.loyalty > 0.5).nonzero().flatten()
     for share in (0.0, 0.3, 1.0):
-        W = solve_rows(got.training, slots, 1e-2, None, got.background, share)
-        for row, c in zip(W, slots, strict=True):
+        settings = FitSettings(lambda_ratio=1e-2, background=share, intercept=intercept)
+        W, constants = solve_rows(got.training, slots, settings, got.background)
+        for row, constant, c in zip(W, constants, slots, strict=True):
             own, everybody = got.training, got.background
-            G = (1 - share) * own.gram[c] / own.weight[c] + share * everybody.gram / everybody.weight
-            b = (1 - share) * own.cross[c] / own.weight[c] + share * everybody.cross[c] / everybody.weight
-            lam = 1e-2 * b.abs().max()
-            gradient = G @ row - b
+            u, v = (1 - share) / own.weight[c], share / everybody.weight
+            G, b = u * own.gram[c] + v * everybody.gram, u * own.cross[c] + v * everybody.cross[c]
+            first, mean = u * own.first[c] + v * everybody.first, u * own.mean[c] + v * everybody.mean[c]
+            gradient = G @ row + constant * first - b
+            if intercept:  # not penalised: the residual's mean is zero at the best constant
+                torch.testing.assert_close(first @ row + constant, mean[0], rtol=1e-9, atol=1e-12)
+            else:
+                assert constant == 0
+            lam = 1e-2 * (b - intercept * first * mean).abs().max()
             on = row != 0
             assert on.any()
             torch.testing.assert_close(gradient[on], -lam * row[on].sign(), rtol=1e-5, atol=1e-7 * float(b.abs().max()))
             assert (gradient[~on].abs() <= lam * 1.0001).all()
-    plain = solve_rows(got.training, slots, 1e-2)
-    torch.testing.assert_close(solve_rows(got.training, slots, 1e-2, None, got.background, 0.0), plain)
+
+
+def test_a_fit_keeps_the_best_w_with_its_constant(tiny: Network, folder: Path) -> None:
+    """R2 of a fit with an intercept is that of W and the constant together, on photographs that were held out."""
+    photographs = find_photographs(folder)
+    settings = replace(SETTINGS, intercept=True)
+    got = gathered_from(tiny, "late", photographs, photographs.held_out(settings.held_out))
+    slots = (got.training.loyalty > settings.min_evidence).nonzero().flatten()
+    W, constants = solve_rows(got.training, slots, settings, got.background)
+    fitted = chipcore.fit(tiny, ["late"], photographs, settings)["late"]
+    torch.testing.assert_close(fitted.W[slots], W.float())
+    whole, b = torch.zeros_like(got.training.cross), torch.zeros_like(got.training.mean)
+    whole[slots], b[slots] = W, constants
+    torch.testing.assert_close(fitted.r2[slots], got.held_out.r2(whole, b)[slots].float(), equal_nan=True)
+    assert fitted.r2[slots].nan_to_num(0).abs().max() > 0
 
 
 def test_two_halves_added_give_the_w_of_one_pass(tiny: Network, folder: Path) -> None:

@@ -89,12 +89,15 @@ def test_r2_against_its_definition() -> None:
     moments = Moments.zeros(range(3), 4)
     moments.add(z, h, f, g, CUTOFF)
     W = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    b = torch.tensor([0.7, -2.0, 0.0], dtype=torch.float64)
     for c in range(3):
         omega = (f[:, c] * (f[:, c] >= CUTOFF))[:, None] * h
         residual = (omega * (z @ W[c] - g[..., c]) ** 2).sum()
         centre = (omega * g[..., c]).sum() / omega.sum()
         variance = (omega * (g[..., c] - centre) ** 2).sum()
         assert float(moments.r2(W)[c]) == pytest.approx(float(1 - residual / variance), rel=1e-9)
+        shifted = (omega * (z @ W[c] + b[c] - g[..., c]) ** 2).sum()
+        assert float(moments.r2(W, b)[c]) == pytest.approx(float(1 - shifted / variance), rel=1e-9)
 
 
 def test_r2_without_evidence_is_nan() -> None:

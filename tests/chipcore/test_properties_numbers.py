@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from chipcore import admm, maps
 from chipcore.errors import ChipError, SettingsError
 from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, mask_of_boxes, mask_to_view, overlap_curves
-from chipcore.fit import solve_rows
 from chipcore.gates import Draw, draw, gate, generator, proximity
 from chipcore.images import InputGeometry
 from chipcore.moments import Moments
+from chipcore.rows import solve_rows, system
+from chipcore.settings import FitSettings
 
 DRAWS: tuple[Draw, ...] = ("uniform", "importance", "stratified", "antithetic")
 seeds = st.integers(0, 2**32 - 1)
@@ -70,6 +71,8 @@ def test_moments(size: tuple[int, int, int, int, int, float], split: int, cutoff
     sums = {
         "gram": torch.einsum("snc,sni,snj->cij", omega, z.double(), z.double()),
         "cross": torch.einsum("snc,snc,sni->ci", omega, g.double(), z.double()),
+        "first": torch.einsum("snc,sni->ci", omega, z.double()),
+        "mean": torch.einsum("snc,snc->c", omega, g.double()),
         "energy": torch.einsum("snc,snc->c", omega, g.double() ** 2),
         "weight": omega.sum((0, 1)),
     }
@@ -84,8 +87,8 @@ def test_moments(size: tuple[int, int, int, int, int, float], split: int, cutoff
 
 
 @cases(100)
-@given(sizes, st.floats(-6, 0.3), st.booleans(), st.booleans())
-def test_rows_of_w(size: tuple[int, int, int, int, int, float], log_ratio: float, dead: bool, twins: bool) -> None:
+@given(sizes, st.floats(-6, 0.3), st.booleans(), st.booleans(), st.booleans())
+def test_rows_of_w(size: tuple[int, int, int, int, int, float], log_ratio: float, dead: bool, twins: bool, intercept: bool) -> None:
     """From moments of any scale, singular ones too: finite, optimal, and blind to the units of scores and features."""
     _seed, _photographs, _samples, channels, classes, _scale = size
     z, weight, f, g = sample(*size)
@@ -95,9 +98,11 @@ def test_rows_of_w(size: tuple[int, int, int, int, int, float], log_ratio: float
         z[..., -1] = z[..., 0]
     moments = Moments.zeros(range(classes), channels)
     moments.add(z, weight, f, g, 0)
-    W = solve_rows(moments, torch.arange(classes), 10**log_ratio)
-    assert W.shape == (classes, channels) and torch.isfinite(W).all()
-    gram, cross = moments.gram / moments.weight[:, None, None], moments.cross / moments.weight[:, None]
+    settings = FitSettings(lambda_ratio=10**log_ratio, intercept=intercept)
+    W, constants = solve_rows(moments, torch.arange(classes), settings)
+    assert W.shape == (classes, channels) and torch.isfinite(W).all() and torch.isfinite(constants).all()
+    given = system(moments, torch.arange(classes), settings)
+    gram, cross = given.gram, given.cross
     lam = 10**log_ratio * admm.lambda_max(cross)
     violation = admm.kkt_residual(gram, cross, lam, W)
     assert bool((violation <= 1e-3 * lam + 1e-9 * cross.abs().amax(1)).all()), violation / lam

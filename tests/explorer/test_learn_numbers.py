@@ -70,22 +70,24 @@ def test_local_row_is_that_of_local_chip(slim: Network) -> None:
     assert all(later.r2 >= earlier.r2 - 1e-9 for earlier, later in pairwise(path))
     held = slice(learn.FITTED, None)
     h, g = torch.exp(-measured.closed[held].double() / layer.channels), measured.scores[held, target].double()
-    residual = (h * (measured.z[held].double() @ one.row - g) ** 2).sum()
+    residual = (h * (measured.z[held].double() @ one.row + one.intercept - g) ** 2).sum()
     mean = (h * g).sum() / h.sum()
     assert one.held_out == pytest.approx(float(1 - residual / (h * (g - mean) ** 2).sum()), abs=1e-6)
 
 
 def test_lasso_path_by_hand() -> None:
-    # One channel, open in two gates of three: g = 3 z. h is 1 where open, exp(-1) where closed (z = 0 there).
+    # One channel, open in two gates of three: g = 3 z + 1. h is 1 where open, exp(-1) where closed (z = 0 there).
     measured = Experiment(
-        torch.tensor([[2.0], [2.0], [0.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([[6.0], [6.0], [0.0], [6.0]]), 3
+        torch.tensor([[2.0], [2.0], [0.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([[7.0], [7.0], [1.0], [7.0]]), 3
     )
     path = learn.lasso_path(measured, 0, 1.0, (0.5, 0.1))
-    weight = 2 + math.exp(-1)
-    top = 24 / weight  # b = sum h g z over the sum of h
-    assert path[0].lam == pytest.approx(0.5 * top)
-    # w = (b - lambda) / G with G = 8 / weight.
+    share = 2 / (2 + math.exp(-1))  # of h where the channel is open
+    first, mean = 2 * share, 1 + 6 * share
+    gram = 4 * share - first**2
+    assert path[0].lam == pytest.approx(0.5 * 3 * gram)
+    # w = (cross - lambda) / gram, where cross = 3 gram; b = mean g - w mean z.
     assert [float(one.row[0]) for one in path] == pytest.approx([1.5, 2.7])
+    assert [one.intercept for one in path] == pytest.approx([mean - 1.5 * first, mean - 2.7 * first])
     assert [one.support for one in path] == [1, 1]
     with pytest.raises(ChipError, match="does not react"):
         learn.lasso_path(Experiment(measured.z, measured.closed, torch.zeros(4, 1), 3), 0, 1.0)
