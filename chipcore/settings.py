@@ -20,7 +20,7 @@ class FitSettings:
     - ``sigma2``: sigma^2 of Eq. 8; None is K, the layer's number of channels
     - ``lambda_ratio``: lambda of Eq. 5 as a share of the smallest lambda that gives W = 0, max |b_c|
     - ``background``: share that all photographs alike have in a class's sums; 0 is Eq. 11 as printed, see :mod:`chipcore.background`
-    - ``intercept``: a constant beside W z that is not penalised; Eq. 11 as printed has none
+    - ``intercept``: a constant beside W z that is not penalised; Eq. 11 as printed has none. It helps where ``background`` is 0
     - ``seed``: of the gates
     - ``cutoff``: photographs with f^c below it add nothing to class c
     - ``held_out``: share of the photographs kept for measuring R2
@@ -34,7 +34,7 @@ class FitSettings:
     sigma2: float | None = None
     lambda_ratio: float = 1e-3
     background: float = 0.5
-    intercept: bool = True
+    intercept: bool = False
     seed: int = 0
     cutoff: float = 0.01
     held_out: float = 0.1

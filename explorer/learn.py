@@ -126,7 +126,7 @@ def lasso_path(measured: Experiment, target: int, sigma2: float, ratios: Sequenc
     With one photograph f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
     """
     learned, held = (_moments(measured, target, sigma2, some) for some in (slice(None, measured.fitted), slice(measured.fitted, None)))
-    given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings())
+    given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings(intercept=True))
     top = float(admm.lambda_max(given.cross)[0])
     if not top > 0:
         raise ChipError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from chipcore import admm
 from chipcore.errors import ChipError
 from chipcore.fit import batch_size
 from chipcore.gates import draw, generator
@@ -12,7 +13,7 @@ from chipcore.maps import chip_map
 from chipcore.methods.base import Explanation, Properties, Request, register
 from chipcore.moments import Moments
 from chipcore.perturbation import perturbed_scores
-from chipcore.rows import solve_rows
+from chipcore.rows import system
 from chipcore.settings import FitSettings
 
 PART = 60  # gate samples between two reports
@@ -31,13 +32,14 @@ def local_chip(request: Request) -> Explanation:
 def local_row(request: Request) -> Tensor:
     """w_c of Eq. 11 over one photograph and ``gates`` gate samples, shape (K,), on the network's device.
 
-    Draw, proximity and lambda are those of :class:`FitSettings`. The row describes this photograph alone: it
+    Draw, proximity and lambda are those of :class:`FitSettings`; there is an intercept, since no other photograph says what
+    the score is without the class's channels (README, 'Choices that the paper leaves open'). The row describes this photograph alone: it
     is no general interpretation, and a few hundred gates leave it noisier than W.
 
     Raises:
         ChipError: the class's score does not react to the channels of the layer.
     """
-    settings = FitSettings(gates=request.options["gates"], seed=request.options["seed"])
+    settings = FitSettings(gates=request.options["gates"], seed=request.options["seed"], intercept=True)
     layer, activations = request.layer, request.known_activations()
     features, suffix = activations.features[layer.path], request.network.suffix(layer, (layer,))
     sigma2 = settings.sigma2 or layer.channels
@@ -53,8 +55,9 @@ def local_row(request: Request) -> Tensor:
     moments = Moments.zeros([request.target], layer.channels, features.device)
     # With one photograph f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
     moments.add(z, torch.from_numpy(weight)[None].to(features), torch.ones_like(activations.scores), scores, cutoff=0)
-    if not float(moments.cross.abs().max()) > 0:
+    given = system(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings)
+    top = admm.lambda_max(given.cross)
+    if not float(top) > 0:
         label = request.network.classes.labels[request.target]
         raise ChipError(f"the score of {label} does not react to the channels of {layer.name} in this photograph; choose another layer.")
-    W, _intercept = solve_rows(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings)
-    return W[0]
+    return admm.solve(given.gram, given.cross, settings.lambda_ratio * top).W[0]
