@@ -307,29 +307,46 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def overview(results: list[dict[str, Any]]) -> str:
+    """Markdown: boxes and grid of every choice at every place, on the half that chose / on the half that confirms."""
+    header = " | ".join(f"{one['network']} `{one['layer']}`: boxes | grid" for one in results)
+    lines = [f"| choice | {header} |", "| --- |" + " --- | --- |" * len(results)]
+    for label in ("Grad-CAM", *CHOICES):
+        cells = []
+        for one in results:
+            found = one["choices"].get(label)
+            cells += [
+                " / ".join(f"{100 * found[half][name]:.1f}" for half in ("choose", "confirm")) if found else ""
+                for name in ("boxes", "grid")
+            ]
+        if any(cells):
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("work", type=Path, help="the folder of tests.benchmarks.tables, made where it is missing")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--print", action="store_true", help="show what is in --json as one table")
     parser.add_argument("--places", nargs="*", type=int, default=range(len(PLACES)), help="which of the four places, by number")
     parser.add_argument("--choices", nargs="*", help="only those whose name holds one of these words")
     options = parser.parse_args()
+    if options.print:
+        print(overview(json.loads(options.json.read_text())))
+        return
     keep_freed_memory()
     work = options.work.resolve()
     prepare(work)
     for label in [one for one in CHOICES if options.choices and not any(word in one for word in options.choices)]:
         del CHOICES[label]
-    results = []
     for number in options.places:
-        results.append(study(*PLACES[number], work))
-        print("\n" + table(results[-1]), flush=True)
+        result = study(*PLACES[number], work)
+        print("\n" + table(result), flush=True)
         if options.json:
             known = json.loads(options.json.read_text()) if options.json.exists() else []
-            kept = [one for one in known if (one["network"], one["layer"]) != (results[-1]["network"], results[-1]["layer"])]
-            order = [place for place in PLACES if place in {(one["network"], one["layer"]) for one in [*kept, results[-1]]}]
-            options.json.write_text(
-                json.dumps(sorted([*kept, results[-1]], key=lambda one: order.index((one["network"], one["layer"]))), indent=1)
-            )
+            found = {(one["network"], one["layer"]): one for one in [*known, result]}
+            options.json.write_text(json.dumps([found[place] for place in PLACES if place in found], indent=1))
 
 
 if __name__ == "__main__":

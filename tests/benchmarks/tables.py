@@ -71,7 +71,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
             name, ["localization", *network, "--layer", last, "--methods", *RIVALS, *boxes, "--evidence", "good"],
         )  # fmt: skip
         found[f"localization_{name}_lime"] = (
-            name, ["localization", *network, "--layer", last, "--methods", "chip", "gradcam", "lime", *boxes, *lime],
+            name, ["localization", *network, "--layer", last, "--methods", "chip", "gradcam", "local_chip", "lime", *boxes, *lime],
         )  # fmt: skip
         found[f"depths_{name}"] = (
             f"{name}-depths", ["localization", *network, "--layer", *depths, "--methods", "chip", "gradcam", *boxes, "--limit", "300"],
@@ -203,7 +203,7 @@ def main() -> None:
         for name in dict.fromkeys(w for w, _arguments in todo.values()):
             if options.fit_again:
                 shutil.rmtree(work / "w" / name, ignore_errors=True)
-            if not (work / "w" / name).exists():
+            if not any((work / "w" / name).glob("*/*.safetensors")):  # a fit that was broken off left its checkpoints
                 run(["fit", *fits(work)[name], "--out", str(work / "w" / name), "--memory", "11"])
     for name, (w, arguments) in todo.items() if not options.fit else ():
         file = RESULTS / f"{name}.json"
