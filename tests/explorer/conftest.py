@@ -26,6 +26,13 @@ def empty_caches() -> Iterator[None]:
     resources.clear()
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What visitors upload in a test is not left in anybody's cache folder."""
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def slim() -> Network:
     """The bundled small VGG16."""
