@@ -12,7 +12,7 @@ import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
 from chipcore.render import COLOUR_MAPS
-from explorer import album, depths, gallery, order, own_network, resources
+from explorer import album, commands, depths, gallery, order, own_network, resources
 from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 from explorer.words import plain
@@ -48,7 +48,7 @@ class Selection:
     @property
     def class_name(self) -> str:
         """The class as links and commands name it: its synset, or its number."""
-        return _class_name(self.network, self.target)
+        return commands.class_name(self.network, self.target)
 
     def importance(self, layer: Layer) -> Importance:
         """W at a layer; raises ``ChipError`` where there is none."""
@@ -270,7 +270,7 @@ def _class(network: Network, layer: Layer, seen: Seen) -> int:
             help="Type a name or a synset. The photograph’s own predictions come first. "
             "‘weak W’: learned from little; ‘no W’: not learned at all.",
         )  # fmt: skip
-    write_url("class", _class_name(network, target))
+    write_url("class", commands.class_name(network, target))
     return target
 
 
@@ -286,10 +286,6 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
                 return order.similar(importance, target, labels)
             st.caption(f"This class has no row of W at {plain(layer.name)} to compare others with; they are in the order of their names.")
     return order.first_ones_first(best, order.alphabetical(labels))
-
-
-def _class_name(network: Network, target: int) -> str:
-    return network.classes.synsets[target] if network.classes.synsets else str(target)
 
 
 def _from_url(network: Network, otherwise: int) -> int:

@@ -35,7 +35,7 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
     add("--random", type=int, default=0, metavar="N", help="also close as many random channels, N times")
     add("--seed", type=int, default=0, help="of the random channels (default: %(default)s)")
     add("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
-    add("--features", nargs="+", type=int, default=None, metavar="K", help="channels whose feature maps are written (default: all)")
+    add("--features", nargs="*", type=int, default=None, metavar="K", help="channels whose feature maps are written (default: all)")
     add("--out", type=Path, default=None, metavar="NPZ", help="gates, pooled features, scores, probabilities and feature maps, by name")
     add("--json", action="store_true", help="machine-readable result")
     parser.set_defaults(run=lambda options: run(options, load))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import streamlit as st
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from torch import Tensor
 from chipcore import ChipError
 from chipcore.gates import proximity
 from chipcore.suffix import Activations
-from explorer import figures, learn, lesson
+from explorer import commands, figures, learn, lesson, taking
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
 from explorer.figures import paper
@@ -118,6 +119,12 @@ def _draw_again() -> None:
     st.session_state["redraw"] = kept("redraw", int(st.session_state.get("redraw", 0)) + 1)
 
 
+def _command(selection: Selection, chosen: _Gate, **more: Any) -> str:
+    """The command that closes the same channels."""
+    closed = [int(k) for k in (~chosen.gate.bool()).nonzero().flatten()]
+    return commands.gate(selection.network, taking.photograph_file(selection), selection.layer.name, "gate", close=closed, **more)
+
+
 def _settings(chosen: _Gate) -> dict[str, Any]:
     return {"open": chosen.number_open, "which_close": chosen.first, "draw": chosen.draw}
 
@@ -161,8 +168,9 @@ def gate(selection: Selection) -> Take:
             f"Above, all {layer.channels:,} switches. Below, the channels that are strongest in this photograph, before and behind theirs."
         )
     return lambda: Taken(
-        maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen)
-    )
+        maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen),
+        command=_command(selection, chosen),
+    )  # fmt: skip
 
 
 # --- 2 predict --------------------------------------------------------------------------------------------------
@@ -216,7 +224,9 @@ def predict(selection: Selection) -> Take:
     )
     arrays = {"gate": chosen.gate.numpy(), "scores_all_open": selection.seen.scores.numpy(), "scores_gated": scores.numpy()}
     title = f"{selection.label}, {chosen.number_open:,} of {selection.layer.channels:,} channels of {selection.layer.name} open"
-    return lambda: Taken(pictures.answer_picture(bars, title, paper.LIGHT), arrays, table, _settings(chosen))
+    return lambda: Taken(
+        pictures.answer_picture(bars, title, paper.LIGHT), arrays, table, _settings(chosen), _command(selection, chosen, features=[])
+    )
 
 
 def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
@@ -271,4 +281,5 @@ def weigh(selection: Selection) -> Take:
         curve = pictures.proximity_curve(channels, sigma2, closed, style())
         image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {readable(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
-    return lambda: Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)
+    arrays = {"gate": chosen.gate.numpy(), "proximity": np.array(h), "probability": np.array(loyalty)}
+    return lambda: Taken(curve, arrays, settings=settings, command=_command(selection, chosen, features=[], sigma2=sigma2))

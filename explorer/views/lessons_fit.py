@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import shlex
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chipcore import Layer, Network, maps
 from chipcore.suffix import Activations
-from explorer import figures, learn, lesson, resources, sidebar
+from explorer import commands, figures, learn, lesson, resources, sidebar, taking, terms
 from explorer.depths import STATES
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
@@ -131,10 +131,24 @@ def fit(selection: Selection) -> Take | None:
     table = "lambda_ratio,lambda,channels,r2,held_out_r2\n" + "".join(
         f"{step.ratio},{step.lam:.6g},{step.support},{step.r2:.4f},{step.held_out:.4f}\n" for step in path
     )
-    command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {shlex.quote(selection.class_name)} --method local_chip --out local.png"
-    return lambda: Taken(
-        Image.fromarray(_pixels(_path(key, chosen, dark, path))), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command
-    )
+    arrays["map"] = learn.partial_map(one.row.float(), selection.seen.features[layer.name], range(layer.channels)).numpy()
+
+    def take() -> Taken:
+        charts = [
+            Image.fromarray(_pixels(one))
+            for one in (_path(key, chosen, dark, path), _scatter(key, chosen, dark, path[chosen].row, measured, target))
+        ]
+        command = _explained(selection, "local_chip", "map", more=("--option", f"lambda_ratio={ratio:g}"))
+        return Taken(pictures.beside(charts, style()), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
+
+    return take
+
+
+def _explained(selection: Selection, method: str, stem: str, **more: Any) -> str:
+    return commands.explain(
+        selection.network, taking.photograph_file(selection), selection.layer.name, selection.target, method, stem,
+        colour_map=selection.colour_map, opacity=selection.opacity, **more,
+    )  # fmt: skip
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -228,9 +242,12 @@ def add_up(selection: Selection) -> Take | None:
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
+    method = "chip" if learned_row(selection) is not None else "local_chip"
+    lines = [_explained(selection, method, "part", channels=order[:added]), _explained(selection, method, "whole")]
     return lambda: Taken(
-        pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source}
-    )
+        pictures.beside([picture for _heading, picture in panels], style()), arrays, terms.table(row, features, order),
+        settings={"added": added, "weights": source}, command="\n".join(lines),
+    )  # fmt: skip
 
 
 # --- 6 compare --------------------------------------------------------------------------------------------------
@@ -293,7 +310,10 @@ def compare(selection: Selection) -> Take:
     def sheet() -> Image.Image:
         return pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
 
-    return lambda: Taken(sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)})
+    return lambda: Taken(
+        sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)},
+        command="\n".join(_explained(selection, name, name) for name in kept_maps),
+    )  # fmt: skip
 
 
 def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: str, words: str, raw: Tensor | None) -> None:

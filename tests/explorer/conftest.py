@@ -86,8 +86,8 @@ def change_w(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Importance,
     real = chipcore.load_importance
 
     def change(how: Callable[[Importance, str], Importance]) -> None:
-        def load(network: Network, layer: str) -> Importance:
-            found = real(network, layer)
+        def load(network: Network, layer: str, folder: Path | None = None) -> Importance:
+            found = real(network, layer, folder)
             return how(dataclasses.replace(found, W=found.W.clone(), loyalty=found.loyalty.clone(), support=found.support.clone()), layer)
 
         monkeypatch.setattr(chipcore, "load_importance", load)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from explorer import figures, terms
+from explorer import commands, downloads, figures, taking, terms
+from explorer.depths import Depth
+from explorer.downloads import Taken
 from explorer.sidebar import Selection
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
@@ -16,7 +19,7 @@ from explorer.words import plain, readable
 LISTED = 9  # channels in the list of contributions
 
 
-def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
+def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
     """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
     shares = terms.contributions(row, features)
@@ -47,6 +50,33 @@ def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[in
         listed = order[first : first + LISTED]
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)
         st.caption("On average over the photograph: _w_ times the mean of _A_. Click one to look at it.")
+
+    made = [
+        of_raw(selection, photograph, so_far, top),
+        of_raw(selection, photograph, own, signed=True),
+        of_raw(selection, photograph, whole, top),
+    ]
+    heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
+
+    def take() -> Taken:
+        panels = [figures.Panel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
+        lines = [
+            commands.explain(
+                selection.network, taking.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
+                colour_map=selection.colour_map, opacity=selection.opacity, channels=some,
+            )
+            for stem, some in (("sum", order[:count]), ("last", [last]), ("whole", None))
+        ]  # fmt: skip
+        arrays = {
+            "sum": so_far.numpy(), "last": own.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy(),
+            "contributions": shares.numpy(),
+        }  # fmt: skip
+        return Taken(
+            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, terms.table(row, features, order),
+            taking.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), taking.files(selection),
+        )  # fmt: skip
+
+    downloads.offer("take-sum", f"sum-{selection.network.name}-{layer.name}-{selection.label}", take, table=True)
 
 
 def _count(most: int) -> int:
