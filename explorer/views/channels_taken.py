@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import streamlit as st
 from PIL import Image
 
 from chipcore import Importance, Layer, Network
@@ -54,7 +53,7 @@ def overlaps(network: Network, layer: Layer, importance: Importance, compared: S
             commands.rows(network, layer.name, "venn", compared, top=count, above=share),
         )  # fmt: skip
 
-    downloads.offer("take-venn", f"venn-{network.name}-{layer.name}", take, table=True)
+    downloads.offer("take-venn", f"venn-{network.name}-{layer.name}", take, table=True, folded="Download these regions")
 
 
 def regions_table(found: dict[str, list[Region]], labels: Sequence[str]) -> str:
@@ -97,8 +96,9 @@ def neighbours(network: Network, layer: Layer, importance: Importance, target: i
             picture, arrays, stream.getvalue(), settings(network, layer, importance, rows, nearest_to=labels[target]), "\n".join(lines)
         )
 
-    downloads.offer("take-near", f"nearest-{network.name}-{layer.name}-{labels[target]}", take, table=True)
-    st.caption("The table holds all classes, nearest first; the tree is the linkage matrix as SciPy has it.")
+    downloads.offer(
+        "take-near", f"nearest-{network.name}-{layer.name}-{labels[target]}", take, table=True, folded="Download neighbours and tree"
+    )
 
 
 def _nothing() -> Image.Image:

@@ -168,7 +168,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
             {_file(selection, place, tile): selection.gallery[tile.name].data for place, tile in enumerate(tiles)},
         )  # fmt: skip
 
-    downloads.offer("take-grid", f"grid-{network.name}-{selection.layer.name}", take, table=True)
+    downloads.offer("take-grid", f"grid-{network.name}-{selection.layer.name}", take, table=True, folded="Download this game")
 
 
 def _file(selection: Selection, place: int, tile: Tile) -> str:

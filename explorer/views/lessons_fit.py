@@ -22,7 +22,7 @@ from explorer.figures import paper
 from explorer.gallery import Photograph
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, look_for, style, symbols, try_this
 from explorer.waiting import until_done
 from explorer.words import plain, readable
 
@@ -114,6 +114,16 @@ def fit(selection: Selection) -> Take | None:
                 "Three steps, over and over: fit the scores (17), shrink every weight by _λ_/_ρ_ and set the small ones to zero (19), "
                 "and push the two together (20). **G** sums _f h_ **z zᵀ** and **b** sums _f h g_ **z**: no photograph is needed any more."
             )
+    with doing:
+        sparse = next((step for step in path if step.held_out >= 0.9), None)
+        look_for(
+            (
+                f"**{sparse.support:,} of {layer.channels:,} channels** predict the gates they never saw with _R_² {readable(sparse.held_out)}: few channels carry the class. "
+                if sparse is not None
+                else f"At this layer _R_² of unseen gates stays below 0.9, at best {readable(max(step.held_out for step in path))}: a sum over channels says only a part. "
+            )
+            + "Below 0, a constant would do better. Where the two curves part, the fit has begun to learn its own gates by heart."
+        )
     with doing, st.container(key="lesson-charts"):
         st.image(
             _path(key, chosen, dark, path), width="stretch", output_format="PNG",
@@ -241,6 +251,10 @@ def add_up(selection: Selection) -> Take | None:
                 st.caption(f"**{plain(heading)}**")
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
+        look_for(
+            f"The first **{learn.enough(row, features, order):,} of {most:,}** channels give a map that correlates with the whole by 0.9: "
+            "you would hardly tell them apart. The others are corrections."
+        )
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
     method = "chip" if learned_row(selection) is not None else "local_chip"
     lines = [_explained(selection, method, "part", channels=order[:added]), _explained(selection, method, "whole")]
@@ -297,13 +311,22 @@ def compare(selection: Selection) -> Take:
                 rows.append(("<i>r</i>", name, readable(learn.correlation(first, second))))
         symbols([("", "layer", f"{layer.name}, {layer.height} × {layer.width}"), *rows])
         st.caption(
-            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16."
+            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16. Of every map the positive part is drawn (Grad-CAM’s ReLU)."
         )
     with st.container(horizontal=True):
         if st.button("All depths at once, in Explore", key="to-explore", icon=":material/arrow_outward:"):
             sidebar.open_view("explore")
         if st.button("Learn W from your own photographs", key="to-fit", icon=":material/model_training:"):
             sidebar.open_view("fit")
+    with doing:
+        alike = (
+            "" if chip is None else f"At {plain(layer.name)} CHIP and Grad-CAM correlate by **{readable(learn.correlation(chip, grad))}**. "
+        )
+        look_for(
+            f"{alike}At the last layer that is usually near 1: there a gradient and a weight learned by closing channels say the same. "
+            "Go towards the first layers and watch it fall. How much of the object each map keeps there is for your eyes to judge; "
+            "Localize measures it."
+        )
     made = {"chip": chip, "gradcam": grad, "local_chip": own}
     kept_maps = {name: raw for name, raw in made.items() if raw is not None}
 

@@ -37,7 +37,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Taken]]:
     """What the download buttons of the page would give, by their key."""
     found: dict[str, Callable[[], Taken]] = {}
 
-    def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False) -> None:
+    def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False, folded: str = "") -> None:
         found[key] = take
 
     monkeypatch.setattr(downloads, "offer", offer)

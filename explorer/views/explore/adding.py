@@ -30,20 +30,25 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
     own = terms.partial_map(row, features, [last])
     top = float(whole.max())
     photograph = figures.enlarged(selection.seen.view)
+    # Each to its own maximum: on the whole map's scale the first channels of hundreds could not be seen.
+    made = [of_raw(selection, photograph, so_far), of_raw(selection, photograph, own, signed=True), of_raw(selection, photograph, whole)]
     columns = st.columns([1, 1, 1, 0.95], gap="medium")
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
-        image(of_raw(selection, photograph, so_far, top), f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
+        image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
         alike = terms.likeness(so_far, whole)
-        st.caption(f"Correlation with the whole map: {alike:.2f}" if alike == alike else "The same value everywhere")
+        told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
+        st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
         st.markdown(f"**Added last: channel {last}**")
-        image(of_raw(selection, photograph, own, signed=True), f"What channel {last} adds to the map of {selection.label}")
+        image(made[1], f"What channel {last} adds to the map of {selection.label}")
         st.caption(f"_w_ = {readable(float(row[last]))}, times its activation. Red adds, blue takes away.")
     with columns[2]:
         st.markdown(f"**The whole map: {len(order):,}**")
-        image(of_raw(selection, photograph, whole, top), f"CHIP map of {selection.label} at {layer.name}")
-        st.caption(f"All {len(order):,} channels with a weight for {label}; same colours as the sum on the left.")
+        image(made[2], f"CHIP map of {selection.label} at {layer.name}")
+        st.caption(
+            f"Maximum {readable(top)}, of all {len(order):,} channels with a weight for {label}. Each picture’s colours end at its own maximum."
+        )
     with columns[3]:
         st.markdown("**What each adds**")
         first = max(0, min(count - LISTED + 2, len(order) - LISTED))
@@ -51,11 +56,6 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)
         st.caption("On average over the photograph: _w_ times the mean of _A_. Click one to look at it.")
 
-    made = [
-        of_raw(selection, photograph, so_far, top),
-        of_raw(selection, photograph, own, signed=True),
-        of_raw(selection, photograph, whole, top),
-    ]
     heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
 
     def take() -> Taken:
@@ -76,7 +76,9 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
             taking.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), taking.files(selection),
         )  # fmt: skip
 
-    downloads.offer("take-sum", f"sum-{selection.network.name}-{layer.name}-{selection.label}", take, table=True)
+    downloads.offer(
+        "take-sum", f"sum-{selection.network.name}-{layer.name}-{selection.label}", take, table=True, folded="Download this sum"
+    )
 
 
 def _count(most: int) -> int:

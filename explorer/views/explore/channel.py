@@ -46,7 +46,8 @@ def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[in
         _classes(selection, here, k)
     found = _photographs(selection, here, k)
     downloads.offer(
-        "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None
+        "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None,
+        folded="Download this channel",
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def show(selection: Selection, here: Depth) -> None:
         _answer(selection, closed, len(channels))
     downloads.offer(
         "take-closed", f"closed-{selection.network.name}-{here.layer.name}-{selection.photograph.name}",
-        lambda: _taken(selection, here, closed, channels), table=True,
+        lambda: _taken(selection, here, closed, channels), table=True, folded="Download these predictions",
     )  # fmt: skip
 
 
