@@ -85,6 +85,12 @@ def run(options: argparse.Namespace, load: Load) -> None:
     method = METHODS[options.method]
     if options.local and not method.needs_importance:
         raise SettingsError(f"{method.title} reads no row of W, so none can be local; leave --local out.")
+    if options.true_box is not None:
+        (left, top, right, bottom), side = options.true_box, network.geometry.size
+        if not (0 <= left <= right < side and 0 <= top <= bottom < side):
+            raise SettingsError(
+                f"--true-box is {options.true_box}; give left, top, right and bottom within the view of {side} x {side} pixels."
+            )
     view = network.geometry.view(open_image(options.image))
     target = network.classes.index(options.target)
     with tqdm(desc=method.title, disable=None, leave=False) as bar:
@@ -168,11 +174,6 @@ def _box(options: argparse.Namespace, shares: np.ndarray) -> dict[str, Any]:
     told: dict[str, Any] = {"threshold": options.threshold, "box": None if found.box is None else list(found.box)}
     if options.true_box is None:
         return told
-    left, top, right, bottom = options.true_box
-    if not (0 <= left <= right < shares.shape[1] and 0 <= top <= bottom < shares.shape[0]):
-        raise SettingsError(
-            f"--true-box is {options.true_box}; give left, top, right and bottom within the view of {shares.shape[1]} x {shares.shape[0]} pixels."
-        )
     true = np.array([options.true_box])
     told["iou"] = float(overlap_curves(shares, true, np.array([options.threshold]))[0][0])
     told["iou_at_every_hundredth"] = [round(float(one), 6) for one in overlap_curves(shares, true)[0]]
