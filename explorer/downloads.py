@@ -53,8 +53,8 @@ def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False
             or nobody could tell its buttons from others of the same name.
     """
     stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
-    place = st.popover(folded, icon=":material/download:", key=f"{key}-fold") if folded else st.container(horizontal=True)
-    with place:
+    place = st.popover(folded, icon=":material/download:", key=f"{key}-fold") if folded else st.container()
+    with place, st.container(horizontal=True):
         st.download_button(
             "Picture (PNG)", lambda: figures.png(take().picture), f"{stem}.png", "image/png",
             on_click="ignore", key=f"{key}-png", icon=":material/image:",

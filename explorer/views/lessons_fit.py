@@ -118,9 +118,9 @@ def fit(selection: Selection) -> Take | None:
         sparse = next((step for step in path if step.held_out >= 0.9), None)
         look_for(
             (
-                f"**{sparse.support:,} of {layer.channels:,} channels** predict the gates they never saw with _R_² {readable(sparse.held_out)}: few channels carry the class. "
+                f"**{sparse.support:,} of {layer.channels:,} channels** predict the gates they never saw with R² {readable(sparse.held_out)}. "
                 if sparse is not None
-                else f"At this layer _R_² of unseen gates stays below 0.9, at best {readable(max(step.held_out for step in path))}: a sum over channels says only a part. "
+                else f"At this layer R² of unseen gates stays below 0.9, at best {readable(max(step.held_out for step in path))}: a sum over channels says only a part. "
             )
             + "Below 0, a constant would do better. Where the two curves part, the fit has begun to learn its own gates by heart."
         )

@@ -238,6 +238,7 @@ def test_lessons(open_app: OpenApp, takes: dict[str, Any], repeat: Any, step: in
     app = open_app("learn", **{**SLIM, "class": "11"}, step=str(step), open="40", sigma="1/4", **{"lambda": "0.02", "sum-of": "4"})
     finished(app)
     assert not app.exception
+    assert [one.label for one in app.expander].count("What you should see") == 1
     arrays, wrote, about = repeat("learn")
     assert about["settings"]["lesson"] and "photograph.png" in about["sha256"]
     if step <= 3:
