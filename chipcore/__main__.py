@@ -1,4 +1,4 @@
-"""The command line: ``python -m chipcore networks | fit | explain | evaluate | bench | train``.
+"""The command line: ``python -m chipcore networks | fit | explain | gate | rows | evaluate | bench | train``.
 
 Results go to standard output, progress (on a terminal) and errors to standard error. Exit status 0, or 2
 with one line for a user's mistake.
@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 import chipcore
 from chipcore.bench import command as bench
+from chipcore.commands import explain, gate, rows
 from chipcore.console import drop_output, refuse, tell
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
@@ -33,12 +32,10 @@ from chipcore.evaluation.command import add_parser as add_evaluate
 from chipcore.fit import Progress
 from chipcore.gates import Draw
 from chipcore.memory import GB, estimate, peak_of_process
-from chipcore.methods import METHODS
 from chipcore.networks import REGISTRY
 from chipcore.networks.listing import in_words, row_of
 from chipcore.networks.options import add_network_options, load_from_options
-from chipcore.render import COLOUR_MAPS, overlay
-from chipcore.store import check_writable, fitted_importance, locked, write_whole
+from chipcore.store import check_writable, fitted_importance, locked
 from chipcore.training import command as training
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -138,31 +135,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench.add_parser(commands, DEVICES)
 
-    explain = commands.add_parser("explain", help="draw a map on a photograph")
-    explain.add_argument("image", type=Path, metavar="IMAGE")
-    _network_options(explain)
-    explain.add_argument("--layer", metavar="L", help="layer name or module path (default: the deepest)")
-    explain.add_argument("--class", dest="target", required=True, metavar="C", help="index, synset or name")
-    explain.add_argument(
-        "--method", choices=tuple(METHODS), default="chip", metavar="M", help=f"{', '.join(METHODS)} (default: %(default)s)"
-    )
-    explain.add_argument(
-        "--option", dest="options", action="append", type=_option, default=[], metavar="NAME=NUMBER",
-        help="a method's own setting, as in samples=200; may be repeated: "
-        + "; ".join(f"{name} has {', '.join(f'{key}={value}' for key, value in method.options.items())}" for name, method in METHODS.items() if method.options),
-    )  # fmt: skip
-    explain.add_argument(
-        "--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)"
-    )
-    explain.add_argument(
-        "--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one"
-    )
-    explain.add_argument("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
-    explain.add_argument("--colour-map", choices=COLOUR_MAPS, default=COLOUR_MAPS[0], help="default: %(default)s")
-    explain.add_argument("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
-    explain.add_argument("--json", action="store_true", help="machine-readable result")
-    explain.set_defaults(run=_explain)
-
+    explain.add_parser(commands, _network_options, _load)
+    gate.add_parser(commands, _network_options, _load)
+    rows.add_parser(commands, _network_options, _load)
     add_evaluate(commands, _network_options, _load)
     training.add_parser(commands)
     return parser
@@ -171,14 +146,6 @@ def _parser() -> argparse.ArgumentParser:
 def _network_options(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
-
-
-def _option(text: str) -> tuple[str, int | float]:
-    name, _, number = text.partition("=")
-    try:
-        return name, int(number) if number.lstrip("-").isdigit() else float(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=NUMBER") from None
 
 
 def _at_least_1(text: str) -> int:
@@ -341,59 +308,6 @@ class _Bars:
                 total=progress.total, desc=progress.stage, unit="" if progress.stage != "photographs" else "photo", disable=self._disable
             )
         self._bar.update(progress.done - self._bar.n)
-
-
-def _explain(options: argparse.Namespace) -> None:
-    if not 0 <= options.opacity <= 1:
-        raise SettingsError(f"opacity is {options.opacity}; give a number from 0 to 1.")
-    if options.out.suffix.lower() != ".png":
-        raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
-    for flag, file in (("--out", options.out), ("--raw", options.raw)):
-        if file is not None and file.exists() and options.image.exists() and file.samefile(options.image):
-            raise SettingsError(f"{flag} is {file}, the photograph itself; give another file.")
-    network = _load(options)
-    at = network.layer(options.layer) if options.layer is not None else network.layers[-1]
-    method = METHODS[options.method]
-    importance = chipcore.load_importance(network, at.name, options.importance) if method.needs_importance else None
-    shallow = chipcore.load_importance(network, network.layers[0].name, options.importance) if method.needs_shallow else None
-    with tqdm(desc=method.title, disable=None, leave=False) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        saliency = chipcore.explain(
-            network, options.image, options.target, options.method, at.name, importance,
-            shallow_importance=shallow, options=dict(options.options), progress=report,
-        )  # fmt: skip
-    if method.is_image and saliency.image is not None:
-        drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
-    else:
-        drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
-    write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
-    if options.raw:
-
-        def write_raw(path: Path) -> None:
-            with open(path, "wb") as stream:  # a path would get .npy appended
-                np.save(stream, saliency.raw.numpy())
-
-        write_whole(options.raw, write_raw)
-    result = {
-        "method": saliency.method, "network": saliency.network, "layer": saliency.layer, "class": saliency.target, "label": saliency.label,
-        "probability": round(saliency.probability, 6), "map": list(saliency.raw.shape), "minimum": float(saliency.raw.min()), "maximum": float(saliency.raw.max()),
-        "state": saliency.state, "evidence": importance.evidence(saliency.target) if importance else None,
-        "seconds": round(saliency.seconds, 4), "passes": saliency.passes, "file": str(options.out),
-    }  # fmt: skip
-    if options.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(
-        f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s"
-    )
-    if result["evidence"] == "weak":
-        print("note: this row of W was learned from few photographs; take the map with care.")
-    if saliency.state != "ok":
-        print(f"note: the map has nothing to show ({saliency.state}).")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from scipy.spatial.distance import squareform
 
 from chipcore import Importance
 from chipcore.networks.classes import Classes
+from chipcore.overlaps import cosines, top_sets
 
 THOUSANDTH = 1e-3  # of a row's largest weight: what Fig. 11, right, counts as important
 
@@ -26,15 +27,6 @@ THOUSANDTH = 1e-3  # of a row's largest weight: what Fig. 11, right, counts as i
 def fitted(importance: Importance) -> list[int]:
     """The classes that have a row of W."""
     return [int(index) for index in (importance.support > 0).nonzero().flatten()]
-
-
-def top_sets(importance: Importance, count: int) -> np.ndarray:
-    """Per class its ``count`` channels of largest positive importance (Fig. 11, left), shape (C, K), bool."""
-    values, places = torch.sort(importance.W, dim=1, descending=True, stable=True)
-    count = min(count, importance.W.shape[1])
-    sets = np.zeros(tuple(importance.W.shape), dtype=bool)
-    np.put_along_axis(sets, places[:, :count].numpy(), (values[:, :count] > 0).numpy(), axis=1)
-    return sets
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ def neighbours(importance: Importance, target: int, count: int) -> list[Neighbou
     """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
     if not importance.support[target]:
         return []
-    sets = top_sets(importance, count)
+    sets = top_sets(importance.W.numpy(), count)
     both = (sets & sets[target]).sum(1)
     either = (sets | sets[target]).sum(1)
     cosine = cosines(importance.W.numpy(), importance.W[target].numpy()[None])[:, 0]
@@ -65,13 +57,6 @@ def neighbours(importance: Importance, target: int, count: int) -> list[Neighbou
         for index in fitted(importance) if index != target
     ]  # fmt: skip
     return sorted(found, key=lambda one: (-one.shared, -one.cosine, one.index))
-
-
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines between the rows of (n, K) and of (m, K), shape (n, m); 0 for a row of zeros."""
-    lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (one, other)]
-    units = [rows / np.where(length > 0, length, 1) for rows, length in zip((one, other), lengths, strict=True)]
-    return units[0] @ units[1].T
 
 
 def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:

@@ -1,29 +1,16 @@
-"""The method's own mechanism, used to test it: close channels of a layer and see what the network then says."""
+"""How many channels a visitor may close, and what then happened as a table; the closing itself is ``chipcore.closing``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import csv
+import io
 
-import torch
 from torch import Tensor
 
-from chipcore import Layer, Network
-from chipcore.perturbation import perturbed_scores
-from chipcore.suffix import Activations
+from chipcore.closing import Closed, close, random_channels
+from chipcore.networks.classes import Classes
 
-DRAWS = 5  # sets of random channels; the mean over them is shown, with the lowest and highest
-
-
-@dataclass(frozen=True)
-class Closed:
-    """Probabilities of all classes, each (C,), with some channels closed.
-
-    ``chosen`` for the channels that were asked for, ``random`` (draws, C) for as many that were drawn blindly.
-    """
-
-    chosen: Tensor
-    random: Tensor
+__all__ = ["Closed", "close", "random_channels", "steps", "table"]
 
 
 def steps(channels: int) -> list[int]:
@@ -32,27 +19,14 @@ def steps(channels: int) -> list[int]:
     return [k for k in some if k < channels] + [channels]
 
 
-def random_channels(channels: int, count: int, draws: int = DRAWS, seed: int = 0) -> list[list[int]]:
-    """``draws`` sets of ``count`` different channels, the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return [sorted(torch.randperm(channels, generator=generator)[:count].tolist()) for _ in range(draws)]
-
-
-def close(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> Closed:
-    """What the network says with ``channels`` of a layer closed (Eq. 1, 3), and with as many random ones.
-
-    Args:
-        network: the network.
-        layer: where; the suffix from there on runs once for every set of channels.
-        activations: of one photograph, from a trunk over all layers of the network.
-        channels: to be closed.
-    """
-    sets = [list(channels), *random_channels(layer.channels, len(channels))]
-    gates = torch.ones(1, len(sets), layer.channels)
-    for number, some in enumerate(sets):
-        gates[0, number, some] = 0
-    with torch.inference_mode():
-        suffix, features = network.suffix(layer, network.layers), activations.features[layer.path]
-        scores = perturbed_scores(suffix, features, activations.carried[layer.path], gates.to(features), batch=len(sets))
-    probabilities = scores[0].softmax(-1).cpu()
-    return Closed(probabilities[0], probabilities[1:])
+def table(before: Tensor, closed: Closed, classes: Classes) -> str:
+    """Probabilities of all classes as CSV, the most probable first: all open, with the chosen channels closed, with random ones."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("class", "synset", "label", "all_open", "closed", "random_mean", "random_lowest", "random_highest"))
+    for index in before.argsort(descending=True, stable=True).tolist():
+        random = closed.random[:, index]
+        numbers = (before[index], closed.chosen[index], random.mean(), random.min(), random.max())
+        synset = classes.synsets[index] if classes.synsets else ""
+        writer.writerow((index, synset, classes.labels[index], *(f"{float(one):.6g}" for one in numbers)))
+    return stream.getvalue()

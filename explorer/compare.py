@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from chipcore import Network, Saliency, maps
 from chipcore.methods import METHODS
 from chipcore.methods.base import Properties
+from explorer import commands
 
 # The columns of the paper's Table I, and what each means in plain words.
 PROPERTIES = (
@@ -103,14 +103,12 @@ def table_of(network: Network, saliencies: Sequence[Saliency]) -> str:
     return stream.getvalue()
 
 
-def commands(network: Network, saliencies: Sequence[Saliency], photograph: str) -> str:
-    """The command line of every map, one a line."""
-    lines = []
-    for one in saliencies:
-        named = network.classes.synsets[one.target] if network.classes.synsets else str(one.target)
-        words = ["python", "-m", "chipcore", "explain", photograph, "--network", network.name, "--layer", one.layer, "--class", named]
-        lines.append(shlex.join([*words, "--method", one.method, "--out", f"{one.method}-{one.layer}-{named}.png"]))
-    return "\n".join(lines)
+def command_lines(network: Network, saliencies: Sequence[Saliency], photograph: str, colour_map: str, opacity: float) -> str:
+    """The command line of every map, one a line; its raw map is called as in the file of arrays."""
+    return "\n".join(
+        commands.explain(network, photograph, one.layer, one.target, one.method, key_of(one), colour_map=colour_map, opacity=opacity)
+        for one in saliencies
+    )
 
 
 def key_of(saliency: Saliency) -> str:

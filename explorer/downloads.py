@@ -41,7 +41,7 @@ class Taken:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False) -> None:
+def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False, folded: str = "") -> None:
     """A row of download buttons.
 
     Args:
@@ -49,9 +49,12 @@ def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False
         stem: of the file names.
         take: makes what is taken home, called when a button is clicked.
         table: whether there is a CSV.
+        folded: what a button says that unfolds the row; empty for a row that is always there. A page has one such row,
+            or nobody could tell its buttons from others of the same name.
     """
     stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
-    with st.container(horizontal=True):
+    place = st.popover(folded, icon=":material/download:", key=f"{key}-fold") if folded else st.container()
+    with place, st.container(horizontal=True):
         st.download_button(
             "Picture (PNG)", lambda: figures.png(take().picture), f"{stem}.png", "image/png",
             on_click="ignore", key=f"{key}-png", icon=":material/image:",

@@ -27,7 +27,7 @@ import torch
 
 import chipcore
 from chipcore import ChipError, FitSettings, Importance, Layer, Network
-from chipcore.curves import Watcher
+from chipcore.curves import Curve, Watcher
 from chipcore.datasets.folder import Batch, Photographs, batches
 from chipcore.errors import DataError
 from chipcore.fit import Gathered, Progress, Share, add_batch, plan
@@ -373,3 +373,14 @@ def command(run: Run) -> str:
             parts.append(f"--{name.replace('_', '-')} {value}")
     parts.append(f"--memory {request.memory:g}")
     return " ".join(parts)
+
+
+def curve_tables(curve: Curve) -> dict[str, str]:
+    """One class's charts as CSV, by file name: the path of lambda, and ADMM's residuals."""
+    path = ["lambda_ratio,channels,r2,held_out_r2"]
+    path += [
+        f"{a:.6g},{int(b)},{c:.6g},{d:.6g}" for a, b, c, d in zip(curve.ratios, curve.support, curve.r2, curve.r2_held_out, strict=True)
+    ]
+    residuals = ["iteration,primal,dual"]
+    residuals += [f"{int(a)},{b:.6g},{c:.6g}" for a, b, c in zip(curve.iterations, curve.primal, curve.dual, strict=True)]
+    return {"path_of_lambda.csv": "\n".join(path) + "\n", "residuals.csv": "\n".join(residuals) + "\n"}

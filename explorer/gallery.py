@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,18 +26,23 @@ THUMBNAIL = 120  # pixels; shown at half of that, for screens with two pixels a 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file that may turn out to be a photograph. ``sha256`` of its bytes identifies it in every cache."""
+    """A file that may turn out to be a photograph. ``sha256`` of its bytes identifies it in every cache.
+
+    ``key`` opens a visitor's own from a link (``explorer/album.py``); ``refused`` says why its bytes are not here.
+    """
 
     name: str
     description: str
     credit: str
     data: bytes
     sha256: str
+    key: str = ""
+    refused: str = ""
 
     def open(self) -> Image.Image:
         """Decoded, upright, RGB; ``ImageError`` with one sentence where it is no photograph or too large."""
-        if len(self.data) > MAX_BYTES:
-            raise ImageError(f"{self.name} has {len(self.data) / 2**20:.1f} MB; give a photograph of at most {MAX_BYTES // 2**20} MB.")
+        if self.refused:
+            raise ImageError(self.refused)
         return open_image(self.data, self.name)
 
 
@@ -75,8 +80,12 @@ def photograph(name: str) -> Photograph:
 
 
 def uploaded(file_name: str, data: bytes) -> Photograph:
-    """What a visitor gave us; nothing of it is decoded yet."""
-    return _photograph(file_name, f"Your photograph {file_name}", "", data)
+    """What a visitor gave us; nothing of it is decoded yet, and of what is too large nothing is kept."""
+    found = _photograph(file_name, f"Your photograph {file_name}", "", data)
+    if len(data) <= MAX_BYTES:
+        return found
+    told = f"{file_name} has {len(data) / 2**20:.1f} MB; give a photograph of at most {MAX_BYTES // 2**20} MB."
+    return replace(found, data=b"", refused=told)
 
 
 def with_uploads(known: Mapping[str, Photograph], files: Iterable[tuple[str, bytes]]) -> tuple[dict[str, Photograph], str]:
@@ -95,14 +104,14 @@ def with_uploads(known: Mapping[str, Photograph], files: Iterable[tuple[str, byt
         photograph = uploaded(file_name, data)
         last = next((name for name, one in kept.items() if one.sha256 == photograph.sha256), "")
         if not last:
-            last = _free_name(file_name, {*ENTRIES, *kept})
+            last = free_name(file_name, {*ENTRIES, *kept})
             kept[last] = photograph
     for name in list(kept)[: max(0, len(kept) - MAX_UPLOADS)]:
         del kept[name]
     return kept, last
 
 
-def _free_name(file_name: str, taken: set[str]) -> str:
+def free_name(file_name: str, taken: set[str]) -> str:
     """A short name for the gallery that is not taken. It stands in a label and in the URL, so no sign of Markdown is left."""
     stem = re.sub(r"[^\w. -]|_", "-", Path(file_name).name).strip()[:40] or "photograph"
     names = (stem if number == 1 else f"{stem} {number}" for number in itertools.count(1))

@@ -162,6 +162,16 @@ def partial_map(row: Tensor, features: Tensor, some: Sequence[int]) -> Tensor:
     return chip_map(kept, features)
 
 
+def enough(row: Tensor, features: Tensor, order: Sequence[int], wanted: float = 0.9) -> int:
+    """How many channels of ``order`` it takes until their sum correlates with the whole map by ``wanted`` for the first time."""
+    some = torch.tensor(list(order), dtype=torch.long)
+    sums = (row.to(features)[some, None] * features[some].flatten(1)).double().cumsum(0)
+    centred = sums - sums.mean(1, keepdim=True)
+    alike = (centred @ centred[-1]) / (centred.norm(dim=1) * centred[-1].norm()).clamp(min=1e-30)
+    reached = (alike >= wanted).nonzero().flatten()
+    return int(reached[0]) + 1 if len(reached) else len(order)
+
+
 def correlation(one: Tensor, other: Tensor) -> float:
     """Pearson's correlation of two maps of one shape; NaN where one of them is the same everywhere."""
     a, b = (values.double().flatten() - values.double().mean() for values in (one, other))

@@ -5,43 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from chipcore import maps
-from chipcore.evaluation.boxes import THRESHOLDS, Box, extent, iou, largest_component, mask_of_boxes, overlap_curves
-from chipcore.evaluation.photographs import over_maximum, positive, share_inside
+from chipcore.evaluation.boxes import THRESHOLDS, Box, iou, mask_of_boxes, overlap_curves
+from chipcore.evaluation.cutting import Cut, cut, relative
+from chipcore.evaluation.photographs import share_inside
 
-
-def relative(raw: Tensor, size: int) -> np.ndarray:
-    """A raw map's positive part at input resolution as a share of its maximum, float64 (size, size); zeros for a blank one.
-
-    float64, because the evaluation compares with its thresholds in float64.
-    """
-    if maps.state(raw) == "not finite":
-        return np.zeros((size, size))
-    shares: np.ndarray = over_maximum(positive(maps.upsample(raw, size))).astype(np.float64)
-    return shares
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What a threshold leaves of a map: everything above it, the largest component of that, and that one's box."""
-
-    mask: np.ndarray
-    largest: np.ndarray
-    box: Box | None
-
-
-def cut(shares: np.ndarray, threshold: float) -> Cut:
-    """Cut a map (size, size) of shares of its maximum at a threshold."""
-    largest = largest_component(shares, threshold)
-    if largest is None:
-        nothing = np.zeros(shares.shape, dtype=bool)
-        return Cut(nothing, nothing, None)
-    return Cut(shares > threshold, largest, extent(largest))
+__all__ = ["Cut", "best", "curve", "cut", "inside", "overlap", "relative", "table"]
 
 
 def overlap(box: Box | None, truth: np.ndarray) -> float:

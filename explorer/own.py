@@ -6,10 +6,8 @@ network, or uploaded, then only who knows the key is: it is in that visitor's li
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +23,7 @@ from chipcore.networks import REGISTRY
 from chipcore.networks.own import recipe
 from chipcore.store import cache_dir, write_whole
 from explorer import allowed
+from explorer.room import make_room, used
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 LABELS = (".txt", ".json", ".csv", ".tsv")
@@ -97,30 +96,17 @@ def add(given: Given, checkpoint: Upload | str | None, labels: Upload | str | No
         write_whole(folder / "given.json", lambda path: path.write_text(json.dumps(asdict(given), indent=1), encoding="utf-8"))
         if not (_all() / key).is_dir():
             folder.rename(_all() / key)
-        _make_room(key)
+        make_room(_all(), KEPT_BYTES, {key})
         return key, found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make_room(key: str) -> None:
-    """Remove the networks that were not used for longest where their files together take more than their share of the disk."""
-    held = sorted((path for path in _all().glob(f"{PREFIX}*") if path.name != key), key=lambda path: path.stat().st_mtime)
-    sizes = {path: sum(one.stat().st_size for one in path.iterdir()) for path in (*held, _all() / key)}
-    total = sum(sizes.values())
-    for path in held:
-        if total <= KEPT_BYTES:
-            return
-        shutil.rmtree(path, ignore_errors=True)
-        total -= sizes[path]
 
 
 def network(key: str) -> Network:
     """A network that was added before; ``ChipError`` where it is gone, or no longer allowed."""
     given = read(key)
     _may_be_named(given, given.checkpoint is not None)
-    with contextlib.suppress(OSError):  # a cache that is read-only is none the worse for it
-        os.utime(_all() / key)  # used: others go first
+    used(_all() / key)
     return _load(given, _all() / key)
 
 

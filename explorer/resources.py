@@ -30,7 +30,7 @@ from chipcore.methods.local_chip import local_row as fit_local_row
 from chipcore.networks import REGISTRY
 from chipcore.store import fitted_importance
 from chipcore.suffix import Activations
-from explorer import closing, figures, gallery, grid_game, own
+from explorer import album, closing, figures, gallery, grid_game, own
 from explorer.answers import Answers
 from explorer.closing import Closed
 from explorer.gallery import Photograph
@@ -229,6 +229,6 @@ def thumbnail(sha256: str, _photograph: Photograph) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, slow_maps, trials, thumbnail, answers, board,
+        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, slow_maps, trials, thumbnail, answers, board, album,
     ):  # fmt: skip
         cached.clear()

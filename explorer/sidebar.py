@@ -12,7 +12,7 @@ import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
 from chipcore.render import COLOUR_MAPS
-from explorer import depths, gallery, order, own_network, resources
+from explorer import album, commands, depths, gallery, order, own_network, resources
 from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 from explorer.words import plain
@@ -48,7 +48,7 @@ class Selection:
     @property
     def class_name(self) -> str:
         """The class as links and commands name it: its synset, or its number."""
-        return _class_name(self.network, self.target)
+        return commands.class_name(self.network, self.target)
 
     def importance(self, layer: Layer) -> Importance:
         """W at a layer; raises ``ChipError`` where there is none."""
@@ -93,7 +93,7 @@ def open_view(name: str, **query: str) -> None:
     Not for callbacks: it ends this run of the page.
     """
     # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
-    kept = {key: st.query_params[key] for key in ("model", "class") if key in st.query_params}
+    kept = {key: st.query_params[key] for key in ("model", "class", album.PARAMETER) if key in st.query_params}
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query})
 
 
@@ -125,13 +125,13 @@ def _model() -> str:
 
 
 def _photograph() -> tuple[dict[str, Photograph], Photograph]:
-    own: dict[str, Photograph] = st.session_state.setdefault("own", {})
+    own = _own()
     known = {name: gallery.photograph(name) for name in ENTRIES} | own
     first = next(iter(known))
     if st.session_state.get("photo") not in known:  # also at the start, where the URL then wins
         st.session_state["photo"] = first
     chosen = st.pills(
-        "Photograph", list(known), required=True, key="photo", bind="query-params", on_change=_start_at_prediction, width="stretch",
+        "Photograph", list(known), required=True, key="photo", bind="query-params", on_change=_chosen, width="stretch",
     ) or first  # fmt: skip
     # A new key empties the box, so that it stays small: what was dropped in it is in the gallery now.
     box = f"upload-{st.session_state.setdefault('uploads', 0)}"
@@ -141,11 +141,48 @@ def _photograph() -> tuple[dict[str, Photograph], Photograph]:
     )  # fmt: skip
     # A place that is always there: where widgets move in the page, the browser loses their parameters.
     place = st.container()
-    if chosen in own:
-        place.button("Take it out of the gallery", key="remove", on_click=_remove, args=(chosen,), icon=":material/delete:", type="tertiary",
-                  help="Your photographs stay in this tab alone. A link to one of them opens the first of the gallery elsewhere.")  # fmt: skip
+    with place:
+        _about_own(own, chosen)
     _thumbnails(list(known.values()))
     return known, known[chosen]
+
+
+def _own() -> dict[str, Photograph]:
+    """The visitor's own photographs: from the link at the start, then what was added and taken out. Writes their keys into the URL."""
+    if "own" not in st.session_state:
+        wanted, keys = st.query_params.get("photo", ""), st.query_params.get(album.PARAMETER, "")
+        st.session_state["own"], gone = album.open_link(keys)
+        if wanted not in {"", *ENTRIES, *st.session_state["own"]}:
+            st.session_state["lost"] = (
+                f"The photograph “{plain(wanted[:60])}” of this link is not on the server any more, so here is one of the gallery."
+            )
+        elif gone:
+            st.session_state["lost"] = f"{gone} of the photographs of this link {'is' if gone == 1 else 'are'} not on the server any more."
+    own: dict[str, Photograph] = st.session_state["own"]
+    keys = album.link(own.values())
+    if keys:
+        write_url(album.PARAMETER, keys)
+    elif album.PARAMETER in st.query_params:
+        del st.query_params[album.PARAMETER]
+    return own
+
+
+def _about_own(own: dict[str, Photograph], chosen: str) -> None:
+    """Below the box: who can see what is dropped there, what went wrong with it, and the way back."""
+    if "lost" in st.session_state:
+        st.warning(st.session_state["lost"], icon=":material/link_off:")
+    if not own:
+        st.caption("Yours stay between you and whoever you give this page’s link to.")
+        return
+    st.caption(
+        f"**Whoever has this page’s link can open your photograph{'s' if len(own) > 1 else ''}.** Nobody else can; they go when nobody has "
+        f"opened them for {album.KEPT_DAYS} days."
+    )
+    if chosen in own:
+        st.button(
+            "Take it out of the gallery", key="remove", on_click=_remove, args=(chosen,), icon=":material/delete:", type="tertiary",
+            help="And off the server, if you have added it since you opened this page.",
+        )  # fmt: skip
 
 
 def _thumbnails(photographs: list[Photograph]) -> None:
@@ -164,16 +201,31 @@ def _start_at_prediction() -> None:
     st.session_state["follow"] = True
 
 
+def _chosen() -> None:
+    st.session_state.pop("lost", None)
+    _start_at_prediction()
+
+
 def _uploaded(box: str) -> None:
     files = [(file.name, file.getvalue()) for file in st.session_state[box]]
-    st.session_state["own"], last = gallery.with_uploads(st.session_state["own"], files)
+    before = st.session_state["own"]
+    found, last = gallery.with_uploads(before, files)
+    st.session_state["own"], problem = album.kept_all(found)
+    st.session_state.setdefault("added-here", set()).update(
+        one.key for name, one in st.session_state["own"].items() if name not in before
+    )  # fmt: skip
     st.session_state["uploads"] += 1
+    st.session_state.pop("lost", None)
+    if problem:
+        st.session_state["lost"] = plain(problem[0].upper() + problem[1:])
     if last:
         pick_photograph(last)
 
 
 def _remove(name: str) -> None:
-    st.session_state["own"].pop(name, None)
+    taken = st.session_state["own"].pop(name, None)
+    if taken is not None and taken.key in st.session_state.get("added-here", set()):
+        album.forget(taken.key)  # somebody who was given the link may not
     pick_photograph(next(iter(ENTRIES)))
 
 
@@ -218,7 +270,7 @@ def _class(network: Network, layer: Layer, seen: Seen) -> int:
             help="Type a name or a synset. The photograph’s own predictions come first. "
             "‘weak W’: learned from little; ‘no W’: not learned at all.",
         )  # fmt: skip
-    write_url("class", _class_name(network, target))
+    write_url("class", commands.class_name(network, target))
     return target
 
 
@@ -234,10 +286,6 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
                 return order.similar(importance, target, labels)
             st.caption(f"This class has no row of W at {plain(layer.name)} to compare others with; they are in the order of their names.")
     return order.first_ones_first(best, order.alphabetical(labels))
-
-
-def _class_name(network: Network, target: int) -> str:
-    return network.classes.synsets[target] if network.classes.synsets else str(target)
 
 
 def _from_url(network: Network, otherwise: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chipcore import Importance, maps
+from chipcore.networks.classes import Classes
 
 
 def contributions(row: Tensor, features: Tensor) -> Tensor:
@@ -34,6 +37,15 @@ def partial_map(row: Tensor, features: Tensor, channels: Sequence[int]) -> Tenso
     return maps.chip_map(row[some], features[some])
 
 
+def table(row: Tensor, features: Tensor, order: Sequence[int]) -> str:
+    """The terms of Eq. 10 as CSV, a line a channel in ``order``."""
+    means = features.mean((1, 2))
+    lines = [
+        f"{place},{k},{float(row[k]):.8g},{float(means[k]):.8g},{float(row[k] * means[k]):.8g}" for place, k in enumerate(order, start=1)
+    ]
+    return "\n".join(["place,channel,weight,mean_activation,contribution", *lines]) + "\n"
+
+
 def likeness(one: Tensor, other: Tensor) -> float:
     """Correlation of two maps (Pearson), NaN where one of them is constant."""
     a, b = one.flatten() - one.mean(), other.flatten() - other.mean()
@@ -48,6 +60,18 @@ class ClassWeight:
     index: int
     weight: float
     place: int  # among all classes with a row of W, 1 for the largest
+
+
+def class_table(weights: Sequence[ClassWeight], classes: Classes) -> str:
+    """One channel's weights as CSV, a line a class."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("place", "class", "synset", "label", "weight"))
+    for one in weights:
+        writer.writerow(
+            (one.place, one.index, classes.synsets[one.index] if classes.synsets else "", classes.labels[one.index], f"{one.weight:.8g}")
+        )
+    return stream.getvalue()
 
 
 def weights_of(importance: Importance, channel: int, target: int, count: int = 6) -> list[ClassWeight]:

@@ -25,6 +25,7 @@ from chipcore.errors import ChipError, DataError
 from chipcore.images import FORMATS, MAX_PIXELS
 from chipcore.store import cache_dir
 from explorer.gallery import MAX_BYTES
+from explorer.room import make_room, used
 
 MAX_UPLOAD = 64  # MB, as maxUploadSize of .streamlit/config.toml: one file or ZIP
 _MEMBERS = 5_000
@@ -57,6 +58,11 @@ def photographs(upload: str) -> Photographs:
     return find_photographs(folder_of(upload))
 
 
+def is_photograph(data: bytes) -> bool:
+    """Whether a file says of itself that it is a photograph we take: of a known format, with few enough pixels and bytes."""
+    return len(data) <= MAX_BYTES and _photograph(data) is not None
+
+
 def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> Stored:
     """Check uploaded files and write the photographs among them to the cache; the same files are stored once.
 
@@ -73,7 +79,7 @@ def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> S
     upload = digest.hexdigest()[:32]
     final = _all() / upload
     if final.is_dir():
-        os.utime(final)
+        used(final)
         held = len(find_photographs(final))
         return Stored(upload, held, int((final / _SEEN).read_text()) - held)
     try:
@@ -92,7 +98,7 @@ def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> S
             raise _full(error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _make_room({upload, *needed})
+    make_room(_all(), _KEPT_BYTES, {upload, *needed})
     return Stored(upload, kept, seen - kept)
 
 
@@ -182,16 +188,3 @@ def _photograph(data: bytes) -> tuple[str, int] | None:
                 return (_SUFFIX[image.format or ""], pixels) if pixels <= MAX_PIXELS else None
     except (OSError, ValueError, SyntaxError, EOFError, KeyError, MemoryError, Image.DecompressionBombError):
         return None
-
-
-def _make_room(needed: Collection[str]) -> None:
-    """Remove the oldest uploads where all together take more than their share of the disk."""
-    held = sorted((path for path in _all().iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    sizes = {path: sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) for path in held}
-    total = sum(sizes.values())
-    for path in held:
-        if total <= _KEPT_BYTES:
-            return
-        if path.name not in needed and not path.name.startswith("."):
-            shutil.rmtree(path, ignore_errors=True)
-            total -= sizes[path]

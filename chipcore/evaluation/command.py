@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -15,10 +16,11 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from chipcore import __version__
+from chipcore.commands.files import write_arrays
 from chipcore.datasets.folder import find_photographs
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.errors import SettingsError
-from chipcore.evaluation import faithfulness, grid, localization, pointing, segmentation
+from chipcore.evaluation import faithfulness, game, grid, localization, pointing, segmentation
 from chipcore.evaluation.objects import Source, open_any, open_masks
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.table import table
@@ -57,7 +59,7 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
     add = parser.add_argument
     add("--layer", nargs="+", action="extend", required=True, metavar="L", help="layers, in one run; 'all' for every named one")
     add("--methods", nargs="+", required=True, metavar="M", help=f"of {', '.join(METHODS)}")
-    add("--data", type=Path, required=True, metavar="DIR", help="the folder of photographs and annotations")
+    add("--data", type=Path, required=kind != "pointing", metavar="DIR", help="the folder of photographs and annotations")
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--limit", type=_count, default=0, metavar="N", help="draw at most N photographs (or mosaics) from the whole set")
     add("--seed", type=_count, default=0, help="of every draw (default: %(default)s)")
@@ -69,6 +71,22 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
     if kind == "pointing":
         add("--tolerance", type=_count, default=pointing.TOLERANCE, metavar="PX", help="of the pointing game (default: %(default)s)")
         add("--grid", type=_count, default=0, metavar="n", help="play the grid pointing game on n x n mosaics of class folders")
+        add(
+            "--mosaic",
+            nargs="+",
+            type=Path,
+            default=(),
+            metavar="IMAGE",
+            help="play once with these four photographs, in reading order, instead of --data",
+        )
+        add(
+            "--mosaic-classes",
+            nargs="+",
+            default=(),
+            metavar="C",
+            help="what each of them plays for (default: what the network takes it for)",
+        )
+        add("--raw", type=Path, default=None, metavar="NPZ", help="with --mosaic: the mosaic and every map, by name")
         add("--mosaics", type=_count, default=500, metavar="N", help="how many (default: %(default)s)")
         add("--confidence", type=float, default=0.99, metavar="P", help="of the photographs in a mosaic (default: %(default)s)")
         add(
@@ -99,7 +117,14 @@ def run(options: argparse.Namespace, load: Load) -> None:
     """Measure, write the JSON file, and print the table."""
     if options.json:
         _check_writable(options.json)
-    if not options.data.is_dir():
+    given = getattr(options, "mosaic", ())
+    if options.data is None and not given:
+        raise SettingsError("give --data, a folder of photographs, or --mosaic with four of them.")
+    if options.data is not None and given:
+        raise SettingsError("--data and --mosaic are two games; give one of them.")
+    if not given and (getattr(options, "raw", None) or getattr(options, "mosaic_classes", ())):
+        raise SettingsError("--raw and --mosaic-classes go with --mosaic; give four photographs.")
+    if options.data is not None and not options.data.is_dir():
         raise SettingsError(f"--data {options.data} is not a folder; give a folder of photographs.")
     network = load(options)
     layers = [layer.name for layer in network.layers] if options.layer == ["all"] else options.layer
@@ -109,7 +134,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
     found, fingerprint = _measure(options, panel)
     result = {
         "protocol": options.kind, "network": network.id, "title": network.title, "source": network.source, "methods": list(panel.methods),
-        "baseline": panel.baseline, "data": str(options.data), "fingerprint": fingerprint, "limit": options.limit, "seed": options.seed,
+        "baseline": panel.baseline, "data": str(options.data or " ".join(map(str, given))), "fingerprint": fingerprint, "limit": options.limit, "seed": options.seed,
         "evidence": options.evidence, "importance": {name: w.metadata for name, w in panel.importances.items()},
         "command": ["python", "-m", "chipcore", *sys.argv[1:]],
         "chipcore": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.perf_counter() - start, **found,
@@ -137,6 +162,11 @@ def _measure(options: argparse.Namespace, panel: Panel) -> tuple[dict[str, Any],
             panel, photographs, **shared, parts=tuple(options.parts), steps=options.steps, channel_steps=options.channel_steps
         )
         return found, photographs.fingerprint
+    if options.mosaic:
+        played, arrays = game.evaluate(panel, options.mosaic, options.mosaic_classes, options.importance, _bar("methods"))
+        if options.raw:
+            write_arrays(options.raw, arrays)
+        return played, hashlib.sha256(b"".join(path.read_bytes() for path in options.mosaic)).hexdigest()
     source: Source | None = None if options.grid else open_any(options.data, panel.network)
     if source is not None:
         return pointing.evaluate(panel, source, **shared, tolerance=options.tolerance), source.photographs.fingerprint

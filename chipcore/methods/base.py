@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,8 @@ class Request:
         shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
         options: a method's own settings; names and defaults are in ``METHODS[name].options``.
         progress: called with (done, total) by methods that take long.
+        rows: w_c, shape (K,), by the path of its layer: in place of W's, where it was learned otherwise.
+        channels: the only ones of ``layer`` that a sum of Eq. 10 takes; all where None.
     """
 
     network: Network
@@ -67,6 +69,8 @@ class Request:
     shallow_importance: Importance | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     progress: Callable[[int, int], None] | None = None
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    channels: Sequence[int] | None = None
 
     def known_activations(self, *layers: Layer) -> Activations:
         """Features of ``layers`` (by default of the request's own): those that were handed in, or one pass."""
@@ -110,6 +114,7 @@ class Method:
     - ``needs_shallow``: reads the first layer of the network besides the chosen one
     - ``uses_layer``: its map depends on the chosen layer
     - ``from_features``: begins with the layer's features, which one pass can share with others
+    - ``adds_channels``: made from the sum of Eq. 10, so channels of it can be chosen
     - ``is_image``: its result is an image of its own, not a map of the photograph
     """
 
@@ -123,6 +128,7 @@ class Method:
     needs_shallow: bool = False
     uses_layer: bool = False
     from_features: bool = False
+    adds_channels: bool = False
     is_image: bool = False
 
     def layers(self, network: Network, layer: Layer) -> tuple[Layer, ...]:
@@ -212,6 +218,7 @@ def explain(
     network: Network, image: Image.Image | str | Path, target: int | str, method: str = "chip", layer: str | None = None,
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
+    rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
 ) -> Saliency:  # fmt: skip
     """A map of what speaks for a class in a photograph.
 
@@ -225,20 +232,24 @@ def explain(
         shallow_importance: the same for the first layer, which Refined CHIP multiplies with.
         options: the method's own settings, see ``METHODS[method].options``.
         progress: called with (done, total) by methods that take long.
+        rows: w_c (K,) by layer path, in place of W's: learned from this photograph alone, say.
+        channels: the only ones that the sum of Eq. 10 at the layer takes, for CHIP and what is made from it.
 
     Raises:
         ChipError: an unknown class, layer or method, an unreadable photograph, or W that is not fitted.
     """
     view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
     return explain_view(
-        network, view, target, method, layer, importance, shallow_importance=shallow_importance, options=options, progress=progress
-    )
+        network, view, target, method, layer, importance, shallow_importance=shallow_importance, options=options, progress=progress, rows=rows,
+        channels=channels,
+    )  # fmt: skip
 
 
 def explain_view(
     network: Network, view: Image.Image, target: int | str, method: str = "chip", layer: str | None = None,
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
+    rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
 ) -> Saliency:  # fmt: skip
     """:func:`explain` for a photograph that is the network's view of it already, ``network.geometry.view(image)``.
 
@@ -248,6 +259,10 @@ def explain_view(
         raise UnknownName("method", method, METHODS)
     chosen = METHODS[method]
     at = network.layer(layer) if layer is not None else network.layers[-1]
+    if channels is not None and not chosen.adds_channels:
+        raise SettingsError(f"{chosen.title} is no sum over channels, so none can be chosen; leave them out, or take chip.")
+    if any(not 0 <= k < at.channels for k in channels or ()):
+        raise SettingsError(f"{at.name} has channels 0 to {at.channels - 1}; give some of these.")
     index = network.classes.index(target)
     inputs = network.geometry.normalise(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
@@ -259,9 +274,12 @@ def explain_view(
         probability = float(activations.scores.softmax(1)[0, index])
     if not chosen.from_features:
         start = time.perf_counter()
-    if chosen.needs_importance and importance is None:
+    known = rows or {}
+    if chosen.needs_importance and importance is None and at.path not in known:
         importance = load_importance(network, at.name)
-    found = chosen(Request(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress))
+    found = chosen(
+        Request(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels)
+    )
     if found.raw.ndim != 2:
         raise SettingsError(f"{method} gave a map of {found.raw.ndim} axes; a method must give (height, width).")
     seconds = time.perf_counter() - start
@@ -272,7 +290,9 @@ def explain_view(
 
 
 def fitted_row(request: Request, importance: Importance | None, layer: Layer) -> Tensor:
-    """w_c, shape (K,); raises ``ChipError`` where the class has no fitted row of W."""
+    """w_c, shape (K,), with the request's channels alone; raises ``ChipError`` where the class has no fitted row of W."""
+    if layer.path in request.rows:
+        return chosen_only(request, request.rows[layer.path], layer)
     if importance is None:
         raise ChipError("CHIP needs W; give importance=chipcore.load_importance(network, layer), or use the method local_chip.")
     if tuple(importance.W.shape) != (len(request.network.classes), layer.channels):
@@ -285,4 +305,12 @@ def fitted_row(request: Request, importance: Importance | None, layer: Layer) ->
             f"the class {label} has no fitted row of W at {layer.name}: the photographs it was fitted on held too little of it; "
             f"fit with photographs of {label}, or use the method local_chip, which fits a row on this photograph alone."
         )
-    return importance.W[request.target]
+    return chosen_only(request, importance.W[request.target], layer)
+
+
+def chosen_only(request: Request, row: Tensor, layer: Layer) -> Tensor:
+    """A row (K,) of ``layer`` with zeros for the channels that the request does not ask for."""
+    if request.channels is None or layer.path != request.layer.path:
+        return row
+    some = torch.tensor(list(request.channels), dtype=torch.long, device=row.device)
+    return torch.zeros_like(row).index_copy(0, some, row[some])

@@ -23,14 +23,14 @@ def _map(request: Request) -> Tensor:
     return chip_map(row, request.known_activations().features[request.layer.path][0])
 
 
-@register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True)
+@register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
 def chip(request: Request) -> Explanation:
     """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
     return Explanation(_map(request), passes=1)
 
 
 @register(
-    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True
+    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
 )  # fmt: skip
 def refined_chip(request: Request) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
@@ -43,7 +43,9 @@ def refined_chip(request: Request) -> Explanation:
     if request.layer.path == shallow.path:
         raise ChipError(f"Refined CHIP multiplies the map of {shallow.name} with a deeper one; choose another layer than {shallow.name}.")
     deep_row = fitted_row(request, request.importance, request.layer)
-    importance = request.shallow_importance or load_importance(request.network, shallow.name)
+    importance = request.shallow_importance
+    if importance is None and shallow.path not in request.rows:
+        importance = load_importance(request.network, shallow.name)
     shallow_row = fitted_row(request, importance, shallow)
     features = request.known_activations(shallow, request.layer).features
     fine = chip_map(shallow_row, features[shallow.path][0])
@@ -56,7 +58,7 @@ def refined_chip(request: Request) -> Explanation:
     Properties(
         instance=("perturbation", "gradient"), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="Guided CHIP"
     ),
-    needs_importance=True, uses_layer=True, from_features=True,
+    needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
 def guided_chip(request: Request) -> Explanation:
     """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""

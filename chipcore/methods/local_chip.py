@@ -10,7 +10,7 @@ from chipcore.errors import ChipError
 from chipcore.fit import batch_size
 from chipcore.gates import draw, generator
 from chipcore.maps import chip_map
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, Properties, Request, chosen_only, register
 from chipcore.moments import Moments
 from chipcore.perturbation import perturbed_scores
 from chipcore.rows import system
@@ -21,25 +21,27 @@ PART = 60  # gate samples between two reports
 
 @register(
     "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
-    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0}, uses_layer=True, from_features=True,
+    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0, "lambda_ratio": FitSettings.lambda_ratio}, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
 def local_chip(request: Request) -> Explanation:
     """Eq. 10 with :func:`local_row`."""
     features = request.known_activations().features[request.layer.path]
-    return Explanation(chip_map(local_row(request), features[0]), passes=1 + request.options["gates"])
+    return Explanation(chip_map(chosen_only(request, local_row(request), request.layer), features[0]), passes=1 + request.options["gates"])
 
 
 def local_row(request: Request) -> Tensor:
     """w_c of Eq. 11 over one photograph and ``gates`` gate samples, shape (K,), on the network's device.
 
-    Draw, proximity and lambda are those of :class:`FitSettings`; there is an intercept, since no other photograph says what
-    the score is without the class's channels (README, 'Choices that the paper leaves open'). The row describes this photograph alone: it
+    Draw, proximity and, unless ``lambda_ratio`` says otherwise, lambda are those of :class:`FitSettings`; there is an
+    intercept, since no other photograph says what the score is without the class's channels (README, 'Choices that the
+    paper leaves open'). The row describes this photograph alone: it
     is no general interpretation, and a few hundred gates leave it noisier than W.
 
     Raises:
         ChipError: the class's score does not react to the channels of the layer.
     """
-    settings = FitSettings(gates=request.options["gates"], seed=request.options["seed"], intercept=True)
+    options = request.options
+    settings = FitSettings(gates=options["gates"], seed=options["seed"], lambda_ratio=options["lambda_ratio"], intercept=True)
     layer, activations = request.layer, request.known_activations()
     features, suffix = activations.features[layer.path], request.network.suffix(layer, (layer,))
     sigma2 = settings.sigma2 or layer.channels

@@ -58,13 +58,22 @@ def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colour_ma
 
 def answer_picture(rows: Sequence[tuple[str, float, float, bool]], title: str, style: Look) -> Image.Image:
     """Probabilities of classes (label, all open, with this gate, whether it is the chosen one) as bars."""
-    drawn = figure(900, 130 + 62 * len(rows))
+    told = [(label, (before, after), chosen) for label, before, after, chosen in rows]
+    return probabilities_picture(told, ("all channels open", "with this gate"), title, style)
+
+
+def probabilities_picture(
+    rows: Sequence[tuple[str, tuple[float, ...], bool]], legend: Sequence[str], title: str, style: Look
+) -> Image.Image:
+    """Probabilities of classes (label, one for every entry of ``legend``, whether it is the chosen one) as bars."""
+    drawn = figure(900, 130 + (20 + 21 * len(legend)) * len(rows))
     ax = axes(drawn, style, across="probability")
-    places = np.arange(len(rows))
-    ax.barh(places - 0.19, [before for _label, before, _after, _chosen in rows], 0.34, color=style.quiet, label="all channels open")
-    ax.barh(places + 0.19, [after for _label, _before, after, _chosen in rows], 0.34, color=style.colours[0], label="with this gate")
-    ax.set_yticks(places, [label.replace("$", r"\$") for label, _before, _after, _chosen in rows], fontsize=12)
-    for text, (_label, _before, _after, chosen) in zip(ax.get_yticklabels(), rows, strict=True):
+    places, step = np.arange(len(rows)), 0.76 / len(legend)
+    for number, words in enumerate(legend):
+        offset, colour = (number - (len(legend) - 1) / 2) * step, (style.quiet, *style.colours)[number]
+        ax.barh(places + offset, [values[number] for _label, values, _chosen in rows], 0.9 * step, color=colour, label=words)
+    ax.set_yticks(places, [label.replace("$", r"\$") for label, _values, _chosen in rows], fontsize=12)
+    for text, (_label, _values, chosen) in zip(ax.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if chosen else "normal")
     ax.set_xlim(0, 1)
     ax.invert_yaxis()

@@ -10,13 +10,14 @@ import numpy as np
 import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
-from explorer import channels, chosen_classes, downloads, figures, jump, sidebar
+from explorer import channels, chosen_classes, commands, downloads, figures, jump, sidebar
 from explorer.channels import Region
 from explorer.components.heatmap import heatmap
 from explorer.downloads import Taken
 from explorer.figures import heatmap as heatmap_figures
 from explorer.figures import paper
 from explorer.sidebar import Selection
+from explorer.views import channels_taken
 from explorer.words import plain
 
 ORDERS = {"number": "by number", "importance": "by importance", "similar": "alike together"}
@@ -154,11 +155,8 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
             picture,
             {"W": W[rows], "classes": np.asarray(rows), "channels_in_order": columns},
             channels.table(importance, network.classes, rows),
-            {
-                "network": network.name, "weights_sha256": network.weights_sha256, "layer": layer.name, "W_sha256": digest,
-                "classes": [network.classes.labels[index] for index in rows], "order": order, "signs": signs, "scale": scale,
-            },
-            f"python -c \"import chipcore; n = chipcore.load_network('{network.name}'); print(chipcore.load_importance(n, '{layer.name}').W[{rows}])\"",
+            channels_taken.settings(network, layer, importance, rows, W_sha256=digest, order=order, signs=signs, scale=scale),
+            commands.rows(network, layer.name, "rows", rows),
         )  # fmt: skip
 
     downloads.offer("channels", f"chip-channels-{network.name}-{layer.name}", take, table=True)
@@ -222,6 +220,7 @@ def _overlaps(network: Network, layer: Layer, importance: Importance, target: in
         )  # fmt: skip
         above = 1 / int(str(share).removeprefix("1/"))
         _diagram("share", layer, channels.regions([importance.channels_above(index, above) for index in compared]), compared, labels)
+    channels_taken.overlaps(network, layer, importance, compared, count, above)
 
 
 def _diagram(key: str, layer: Layer, regions: list[Region], compared: list[int], labels: Sequence[str]) -> None:
@@ -291,12 +290,15 @@ def _neighbours(network: Network, layer: Layer, importance: Importance, target: 
         some = tuple(rows[:BRANCHES])
         if len(some) < 2:
             st.caption("A tree takes at least two classes: choose one more above.")
-            return
-        labels = tuple(network.classes.labels[index] for index in some)
-        picture = _tree(_digest(importance), some, labels, label, _dark(), importance.W.numpy())
-        st.image(picture, width="stretch", output_format="PNG", alt=f"Dendrogram of {', '.join(labels)} by the cosine of their rows of W")
+        else:
+            labels = tuple(network.classes.labels[index] for index in some)
+            picture = _tree(_digest(importance), some, labels, label, _dark(), importance.W.numpy())
+            st.image(
+                picture, width="stretch", output_format="PNG", alt=f"Dendrogram of {', '.join(labels)} by the cosine of their rows of W"
+            )
         if len(rows) > BRANCHES:
             st.caption(f"The first {BRANCHES} of the {len(rows):,} classes above.")
+    channels_taken.neighbours(network, layer, importance, target, rows[:BRANCHES])
 
 
 # --- counts -----------------------------------------------------------------------------------------------------

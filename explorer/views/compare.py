@@ -11,7 +11,7 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, downloads, figures, gallery, hover, sidebar
+from explorer import answers, cells, compare, downloads, figures, hover, sidebar, taking
 from explorer.cells import Cell
 from explorer.components import overlays
 from explorer.figures import compare as drawing
@@ -262,8 +262,6 @@ def _kept_likeness(keys: tuple[str, ...], size: int, _raws: list[object]) -> com
 def _download(
     selection: Selection, photograph: Image.Image, rows: Sequence[Sequence[Cell]], tops: dict[str, float], stem: str = "compare"
 ) -> None:
-    file = f"photograph.{gallery.kind(selection.photograph.data)}"
-
     def take() -> downloads.Taken:
         found = [cell.saliency for row in rows for cell in row if cell.saliency is not None]
         maps = [one for one in found if not METHODS[one.method].is_image]
@@ -283,12 +281,9 @@ def _download(
         ]  # fmt: skip
         return downloads.Taken(
             drawing.sheet(lines, f"{selection.network.title}, {selection.photograph.name}"), arrays, compare.table_of(selection.network, found),
-            {
-                "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
-                "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
-                "maps": [compare.key_of(one) for one in found], "colour_map": selection.colour_map, "opacity": selection.opacity,
-            },
-            compare.commands(selection.network, found, file), {file: selection.photograph.data},
+            taking.about(selection, view=stem, maps=[compare.key_of(one) for one in found], one_scale=selection.one_scale),
+            compare.command_lines(selection.network, found, taking.photograph_file(selection), selection.colour_map, selection.opacity),
+            taking.files(selection),
         )  # fmt: skip
 
     downloads.offer(f"take-{stem}", f"{stem}-{selection.network.name}-{selection.photograph.name}", take, table=True)

@@ -181,7 +181,8 @@ class _Taker:
         arrays = {name: getattr(self.importance, name).numpy() for name in ("W", "r2", "support", "images", "loyalty")}
         if self.curve is not None:
             arrays |= {f"curve_{name}": getattr(self.curve, name) for name in curves.FIELDS}
-        return Taken(picture, arrays, fits.as_csv(self.rows), self.importance.metadata, fits.command(self.run))
+        more = {} if self.curve is None else {name: text.encode() for name, text in fits.curve_tables(self.curve).items()}
+        return Taken(picture, arrays, fits.as_csv(self.rows), self.importance.metadata, fits.command(self.run), more)
 
     def tensors(self) -> bytes:
         return self.run.file(self.selection.network, self.layer).read_bytes()

@@ -11,7 +11,7 @@ import streamlit as st
 
 from chipcore import ChipError, load_importance
 from chipcore.methods import METHODS
-from explorer import downloads, figures, gallery, grid_game, resources, waiting
+from explorer import commands, downloads, figures, gallery, grid_game, resources, waiting
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.grid_game import Score, Tile
@@ -161,20 +161,19 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
                 "network": network.name, "weights_sha256": network.weights_sha256, "layer": selection.layer.name, "mosaic_pixels": network.geometry.size,
                 "photographs": [{"name": tile.name, "sha256": tile.sha256, "class": labels[tile.target], "index": tile.target} for tile in tiles],
             },
-            # The evaluation draws where each photograph stands in the mosaic, so its scores differ a little.
-            f"python -m chipcore evaluate pointing --network {network.name} --layer {selection.layer.name} --methods {' '.join(scores)} "
-            "--data photographs --grid 2 --mosaics 1 --confidence 0 --json grid.json",
-            {_file(selection, tile): selection.gallery[tile.name].data for tile in tiles},
+            commands.mosaic(
+                selection.network, selection.layer.name, list(scores), [_file(selection, place, tile) for place, tile in enumerate(tiles)],
+                [tile.target for tile in tiles], "grid",
+            ),
+            {_file(selection, place, tile): selection.gallery[tile.name].data for place, tile in enumerate(tiles)},
         )  # fmt: skip
 
-    downloads.offer("take-grid", f"grid-{network.name}-{selection.layer.name}", take, table=True)
+    downloads.offer("take-grid", f"grid-{network.name}-{selection.layer.name}", take, table=True, folded="Download this game")
 
 
-def _file(selection: Selection, tile: Tile) -> str:
-    """Where the photograph stands in the bundle: in a folder named after its class."""
-    classes, data = selection.network.classes, selection.gallery[tile.name].data
-    folder = classes.synsets[tile.target] if classes.synsets else str(tile.target)
-    return f"photographs/{folder}/{tile.sha256[:12]}.{gallery.kind(data)}"
+def _file(selection: Selection, place: int, tile: Tile) -> str:
+    """The photograph's file in the bundle, by its place in the mosaic; nothing of the visitor's name for it."""
+    return f"photographs/{place + 1}.{gallery.kind(selection.gallery[tile.name].data)}"
 
 
 def _care(selection: Selection, method: str, tile: Tile) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from explorer import downloads
+from explorer import downloads, taking
 from explorer.downloads import Taken
 from explorer.learn import STEPS
 from explorer.sidebar import Selection
@@ -19,7 +19,7 @@ TITLES = (
     "Compare the maps",
 )  # fmt: skip
 _SHOW = (lessons.gate, lessons.predict, lessons.weigh, lessons_fit.fit, lessons_fit.add_up, lessons_fit.compare)
-_TABLES = ("predict", "fit")  # lessons whose numbers make a table
+_TABLES = ("predict", "fit", "sum")  # lessons whose numbers make a table
 _KEPT = "kept-step"  # Streamlit forgets the widget's own value when the page is left
 
 
@@ -43,14 +43,10 @@ def show(selection: Selection) -> None:
 
 def _offer(selection: Selection, step: str, take: Callable[[], Taken]) -> None:
     """The lesson to take home, with what it was made from."""
-    about = {
-        "lesson": step, "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
-        "class": selection.label, "photograph": selection.photograph.name, "photograph_sha256": selection.photograph.sha256,
-    }  # fmt: skip
 
     def whole() -> Taken:
         taken = take()
-        return replace(taken, settings={**about, **taken.settings})
+        return replace(taken, settings=taking.about(selection, lesson=step, **taken.settings), files=taking.files(selection))
 
     stem = f"chip-lesson-{step}-{selection.network.name}-{selection.layer.name}"
     downloads.offer("learn", stem, whole, table=step in _TABLES)

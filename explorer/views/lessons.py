@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import streamlit as st
 import torch
 from PIL import Image
@@ -16,7 +18,7 @@ from torch import Tensor
 from chipcore import ChipError
 from chipcore.gates import proximity
 from chipcore.suffix import Activations
-from explorer import figures, learn, lesson
+from explorer import commands, figures, learn, lesson, taking
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
 from explorer.figures import paper
@@ -64,6 +66,12 @@ def image(picture: Image.Image, alternative: str) -> None:
 
 def try_this(words: str) -> None:
     st.markdown(f":material/touch_app: **Try it:** {words}")
+
+
+def look_for(words: str) -> None:
+    """What a student who is alone with the page can check the trial against."""
+    with st.expander("What you should see", icon=":material/visibility:"):
+        st.markdown(words)
 
 
 def activations(selection: Selection) -> Activations:
@@ -118,6 +126,12 @@ def _draw_again() -> None:
     st.session_state["redraw"] = kept("redraw", int(st.session_state.get("redraw", 0)) + 1)
 
 
+def _command(selection: Selection, chosen: _Gate, **more: Any) -> str:
+    """The command that closes the same channels."""
+    closed = [int(k) for k in (~chosen.gate.bool()).nonzero().flatten()]
+    return commands.gate(selection.network, taking.photograph_file(selection), selection.layer.name, "gate", close=closed, **more)
+
+
 def _settings(chosen: _Gate) -> dict[str, Any]:
     return {"open": chosen.number_open, "which_close": chosen.first, "draw": chosen.draw}
 
@@ -147,7 +161,7 @@ def gate(selection: Selection) -> Take:
             ("<i>u</i> × <i>v</i>", "pixels of a channel", f"{layer.height} × {layer.width}"),
             ("<b>d</b>", "switches that are open", f"{chosen.number_open:,} of {layer.channels:,}"),
             (f"<i>d</i><sub>{k}</sub>", f"switch of channel {k}, the strongest", str(d)),
-            (f"<i>A</i><sub>{k}</sub>", "its mean over all pixels", readable(a)),
+            (f"mean <i>A</i><sub>{k}</sub>", "over all its pixels", readable(a)),
             (f"<i>z</i><sub>{k}</sub>", "what is left behind the switch", f"{d} · {readable(a)} = {readable(d * a)}"),
         ])  # fmt: skip
         st.caption("Eq. 1 and 2. The mean of every channel behind its switch is all that CHIP will remember of this gate.")
@@ -160,9 +174,14 @@ def gate(selection: Selection) -> Take:
         st.caption(
             f"Above, all {layer.channels:,} switches. Below, the channels that are strongest in this photograph, before and behind theirs."
         )
+        look_for(
+            "Each switch that closes turns one picture of the lower row black, and its _z_ to 0; nothing else changes. With **all** of them closed "
+            "nothing of the photograph is left, and the network says the same of every photograph (next step)."
+        )
     return lambda: Taken(
-        maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen)
-    )
+        maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen),
+        command=_command(selection, chosen),
+    )  # fmt: skip
 
 
 # --- 2 predict --------------------------------------------------------------------------------------------------
@@ -176,6 +195,23 @@ def _scores(selection: Selection, chosen: _Gate) -> Tensor:
             activations(selection), chosen.gate,
         )
     )  # fmt: skip
+
+
+def _what_gates_do(selection: Selection) -> str:
+    """The three trials of this lesson with the numbers that come out."""
+    row, channels = learned_row(selection), selection.layer.channels
+    if row is None:
+        return "The more switches are closed, the less is left of the answer. Which ones matter, this lesson cannot say: there is no row of W for this class here."
+    told = []
+    trials: list[tuple[learn.First, int]] = [("important first", 90), ("unimportant first", 50), ("at random", 50)]
+    for first, open_ in trials:
+        gate = learn.gate_of(learn.order_of_closing(channels, 0, first, row), learn.open_count(channels, open_))
+        told.append(percent(float(_scores(selection, _Gate(gate, first, 0)).softmax(0)[selection.target])))
+    whole = percent(float(selection.seen.probabilities[selection.target]))
+    return (
+        f"With all channels open the network gives {plain(selection.label)} {whole}. Close the **10% that matter most** and it gives {told[0]}; "
+        f"the **50% that matter least**, {told[1]}; **50% at random**, {told[2]}. The further apart these are, the better W knows which channels the class needs."
+    )
 
 
 def predict(selection: Selection) -> Take:
@@ -193,8 +229,8 @@ def predict(selection: Selection) -> Take:
             "With some switches closed we have **another network**. We give it the same photograph and write down what it says. "
             "CHIP asks many such networks: if a class’s score falls whenever a channel is closed, that channel matters for the class."
         )
-        st.latex(r"f(X) = [f^1 \cdots f^C]")
-        st.latex(r"g(X, \mathbf d) = [g^1 \cdots g^C]")
+        st.latex(r"f(X) = [f^1(X) \cdots f^C(X)]^T")
+        st.latex(r"g(X, \mathbf d) = [g^1(X, \mathbf d) \cdots g^C(X, \mathbf d)]^T")
         symbols([
             ("<i>f</i><sup> c</sup>", f"probability of {selection.label}, all open", percent(float(before[target]))),
             ("", "its score before softmax", readable(float(selection.seen.scores[target]))),
@@ -202,7 +238,9 @@ def predict(selection: Selection) -> Take:
             ("<i>g</i><sup> c</sup>", "its score with this gate", readable(float(scores[target]))),
             ("", "its probability with this gate", percent(float(after[target]))),
         ])  # fmt: skip
-        st.caption("Eq. 3 and 4. CHIP fits the score; the probability says how much the photograph counts (next step).")
+        st.caption(
+            "Eq. 4, all channels open, and Eq. 3, with this gate. CHIP fits the score; the probability says how much the photograph counts (next step)."
+        )
     with doing:
         st.markdown(
             f"**{plain(selection.label)}: from {percent(float(before[target]))} to {percent(float(after[target]))}.** "
@@ -211,12 +249,15 @@ def predict(selection: Selection) -> Take:
         rows = list(dict.fromkeys([*selection.seen.best(BARS), target, *after.topk(min(3, len(after))).indices.tolist()]))
         bars = [(labels[index], float(before[index]), float(after[index]), index == target) for index in rows]
         _bars(bars)
+        look_for(_what_gates_do(selection))
     table = "class,label,probability_all_open,probability_gated\n" + "".join(
         f'{index},"{labels[index]}",{float(before[index]):.6f},{float(after[index]):.6f}\n' for index in rows
     )
     arrays = {"gate": chosen.gate.numpy(), "scores_all_open": selection.seen.scores.numpy(), "scores_gated": scores.numpy()}
     title = f"{selection.label}, {chosen.number_open:,} of {selection.layer.channels:,} channels of {selection.layer.name} open"
-    return lambda: Taken(pictures.answer_picture(bars, title, paper.LIGHT), arrays, table, _settings(chosen))
+    return lambda: Taken(
+        pictures.answer_picture(bars, title, paper.LIGHT), arrays, table, _settings(chosen), _command(selection, chosen, features=[])
+    )
 
 
 def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
@@ -266,9 +307,14 @@ def weigh(selection: Selection) -> Take:
             ("<i>f</i><sup> c</sup>", f"probability of {selection.label}", readable(loyalty)),
             ("<i>f</i><sup> c</sup> · <i>h</i>", "the weight of this answer", readable(loyalty * h)),
         ])  # fmt: skip
-        st.caption("Eq. 7 and 8. Choose a class in the sidebar that is not in the photograph: its weight is close to nothing.")
+        st.caption("Eq. 8 and 7. Choose a class in the sidebar that is not in the photograph: its weight is close to nothing.")
     with doing:
         curve = pictures.proximity_curve(channels, sigma2, closed, style())
+        look_for(
+            f"With half of the channels closed, _h_ is exp(−0.5 / 1) = {math.exp(-0.5):.2f} at a multiple of 1, but exp(−0.5 / 0.1) = {math.exp(-5):.3f} at 1/10: "
+            "there only gates close to the whole network teach anything. At 4 all gates count nearly alike."
+        )
         image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {readable(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
-    return lambda: Taken(curve, {"gate": chosen.gate.numpy()}, settings=settings)
+    arrays = {"gate": chosen.gate.numpy(), "proximity": np.array(h), "probability": np.array(loyalty)}
+    return lambda: Taken(curve, arrays, settings=settings, command=_command(selection, chosen, features=[], sigma2=sigma2))

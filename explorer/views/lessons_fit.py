@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import shlex
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chipcore import Layer, Network, maps
 from chipcore.suffix import Activations
-from explorer import figures, learn, lesson, resources, sidebar
+from explorer import commands, figures, learn, lesson, resources, sidebar, taking, terms
 from explorer.depths import STATES
 from explorer.downloads import Taken
 from explorer.figures import learn as pictures
@@ -22,7 +22,7 @@ from explorer.figures import paper
 from explorer.gallery import Photograph
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
-from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, style, symbols, try_this
+from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, look_for, style, symbols, try_this
 from explorer.waiting import until_done
 from explorer.words import plain, readable
 
@@ -115,6 +115,16 @@ def fit(selection: Selection) -> Take | None:
                 "Three steps, over and over: fit the scores (17), shrink every weight by _λ_/_ρ_ and set the small ones to zero (19), "
                 "and push the two together (20). **G** sums _f h_ **z zᵀ** and **b** sums _f h g_ **z**: no photograph is needed any more."
             )
+    with doing:
+        sparse = next((step for step in path if step.held_out >= 0.9), None)
+        look_for(
+            (
+                f"**{sparse.support:,} of {layer.channels:,} channels** predict the gates they never saw with R² {readable(sparse.held_out)}. "
+                if sparse is not None
+                else f"At this layer R² of unseen gates stays below 0.9, at best {readable(max(step.held_out for step in path))}: a sum over channels says only a part. "
+            )
+            + "Below 0, a constant would do better. Where the two curves part, the fit has begun to learn its own gates by heart."
+        )
     with doing, st.container(key="lesson-charts"):
         st.image(
             _path(key, chosen, dark, path), width="stretch", output_format="PNG",
@@ -132,10 +142,24 @@ def fit(selection: Selection) -> Take | None:
     table = "lambda_ratio,lambda,channels,r2,held_out_r2\n" + "".join(
         f"{step.ratio},{step.lam:.6g},{step.support},{step.r2:.4f},{step.held_out:.4f}\n" for step in path
     )
-    command = f"python -m chipcore explain PHOTOGRAPH --network {selection.network.name} --layer {layer.name} --class {shlex.quote(selection.class_name)} --method local_chip --out local.png"
-    return lambda: Taken(
-        Image.fromarray(_pixels(_path(key, chosen, dark, path))), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command
-    )
+    arrays["map"] = learn.partial_map(one.row.float(), selection.seen.features[layer.name], range(layer.channels)).numpy()
+
+    def take() -> Taken:
+        charts = [
+            Image.fromarray(_pixels(one))
+            for one in (_path(key, chosen, dark, path), _scatter(key, chosen, dark, path[chosen].row, measured, target))
+        ]
+        command = _explained(selection, "local_chip", "map", more=("--option", f"lambda_ratio={ratio:g}"))
+        return Taken(pictures.beside(charts, style()), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
+
+    return take
+
+
+def _explained(selection: Selection, method: str, stem: str, **more: Any) -> str:
+    return commands.explain(
+        selection.network, taking.photograph_file(selection), selection.layer.name, selection.target, method, stem,
+        colour_map=selection.colour_map, opacity=selection.opacity, **more,
+    )  # fmt: skip
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -228,10 +252,17 @@ def add_up(selection: Selection) -> Take | None:
                 st.caption(f"**{plain(heading)}**")
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
+        look_for(
+            f"The first **{learn.enough(row, features, order):,} of {most:,}** channels give a map that correlates with the whole by 0.9: "
+            "you would hardly tell them apart. The others are corrections."
+        )
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
+    method = "chip" if learned_row(selection) is not None else "local_chip"
+    lines = [_explained(selection, method, "part", channels=order[:added]), _explained(selection, method, "whole")]
     return lambda: Taken(
-        pictures.beside([picture for _heading, picture in panels], style()), arrays, settings={"added": added, "weights": source}
-    )
+        pictures.beside([picture for _heading, picture in panels], style()), arrays, terms.table(row, features, order),
+        settings={"added": added, "weights": source}, command="\n".join(lines),
+    )  # fmt: skip
 
 
 # --- 6 compare --------------------------------------------------------------------------------------------------
@@ -281,20 +312,32 @@ def compare(selection: Selection) -> Take:
                 rows.append(("<i>r</i>", name, readable(learn.correlation(first, second))))
         symbols([("", "layer", f"{layer.name}, {layer.height} × {layer.width}"), *rows])
         st.caption(
-            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16."
+            f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16. Of every map the positive part is drawn (Grad-CAM’s ReLU)."
         )
     with st.container(horizontal=True):
         if st.button("All depths at once, in Explore", key="to-explore", icon=":material/arrow_outward:"):
             sidebar.open_view("explore")
         if st.button("Learn W from your own photographs", key="to-fit", icon=":material/model_training:"):
             sidebar.open_view("fit")
+    with doing:
+        alike = (
+            "" if chip is None else f"At {plain(layer.name)} CHIP and Grad-CAM correlate by **{readable(learn.correlation(chip, grad))}**. "
+        )
+        look_for(
+            f"{alike}At the last layer that is usually near 1: there a gradient and a weight learned by closing channels say the same. "
+            "Go towards the first layers and watch it fall. How much of the object each map keeps there is for your eyes to judge; "
+            "Localize measures it."
+        )
     made = {"chip": chip, "gradcam": grad, "local_chip": own}
     kept_maps = {name: raw for name, raw in made.items() if raw is not None}
 
     def sheet() -> Image.Image:
         return pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
 
-    return lambda: Taken(sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)})
+    return lambda: Taken(
+        sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)},
+        command="\n".join(_explained(selection, name, name) for name in kept_maps),
+    )  # fmt: skip
 
 
 def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: str, words: str, raw: Tensor | None) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from chipcore import Saliency
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import NO_BOXES, THRESHOLDS, Box
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, downloads, gallery, localize, truth
+from explorer import answers, cells, commands, downloads, localize, taking, truth
 from explorer.cells import Cell
 from explorer.components import overlays
 from explorer.figures import compare as pictures
@@ -110,25 +111,33 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
         )
         _numbers(found, shares, curves, boxes, drawn, threshold)
 
-    file = f"photograph.{gallery.kind(selection.photograph.data)}"
-
     def take() -> downloads.Taken:
         arrays: dict[str, np.ndarray] = {f"{name}_share_of_maximum": one for name, one in shares.items()}
         arrays |= {"mask": cut.mask, "largest": cut.largest, "true_boxes": boxes, "box": np.array(cut.box or ()), "thresholds": THRESHOLDS}
         arrays |= {f"{name}_iou": one for name, one in curves.items()}
-        known = [cell.saliency for cell in found.values() if cell.saliency is not None]
+        known = {name: cell.saliency for name, cell in found.items() if cell.saliency is not None}
+        arrays |= {f"{name}_raw": one.raw.numpy() for name, one in known.items()}
         return downloads.Taken(
             drawing.with_boxes(picture, size, boxes, cut.box), arrays, localize.table(curves),
-            {
-                "network": selection.network.name, "weights_sha256": selection.network.weights_sha256, "layer": selection.layer.name,
-                "class": selection.label, "index": selection.target, "photograph": selection.photograph.name,
-                "photograph_sha256": selection.photograph.sha256, "method": drawn, "threshold": threshold, "box": cut.box,
-                "true_boxes": boxes.tolist(), "true_boxes_of": true.what if true is not None else None,
-            },
-            compare.commands(selection.network, known, file), {file: selection.photograph.data},
+            taking.about(
+                selection, view="localize", method=drawn, threshold=threshold, box=cut.box, true_boxes=boxes.tolist(),
+                true_boxes_of=true.what if true is not None else None,
+            ),
+            "\n".join(_command(selection, one, name, threshold, boxes) for name, one in known.items()), taking.files(selection),
         )  # fmt: skip
 
     downloads.offer("take-boxes", f"boxes-{selection.network.name}-{selection.label}-{selection.photograph.name}", take, table=True)
+
+
+def _command(selection: Selection, saliency: Saliency, name: str, threshold: float, boxes: np.ndarray) -> str:
+    """The command line of one map, its mask, its box and how well that fits."""
+    more = ["--threshold", f"{threshold:g}", "--mask", f"{name}_mask.npy", "--json"]
+    for box in boxes[:1]:
+        more += ["--true-box", *(str(int(side)) for side in box)]
+    return commands.explain(
+        selection.network, taking.photograph_file(selection), saliency.layer, selection.target, saliency.method, f"{name}_raw",
+        colour_map=selection.colour_map, opacity=selection.opacity, more=more,
+    )  # fmt: skip
 
 
 @kept(64)

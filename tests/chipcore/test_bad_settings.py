@@ -71,6 +71,40 @@ def test_explain(more: list[str], word: str, photo: Path, tmp_path: Path, capsys
     assert files_below(tmp_path) == ["photos/cat.png"]
 
 
+MORE = [
+    *((["explain", "photos/cat.png", "--class", "cat", "--out", "m.png", *more], word) for more, word in (
+        (["--channels", "999"], "channels 0 to 127"), (["--channels", "-1"], "channels 0 to 127"), (["--channels", "1", "--method", "gradcam"], "no sum over channels"),
+        (["--local", "pool5", "--method", "gradcam"], "leave --local out"), (["--local", "pool9"], "no layer 'pool9'"), (["--threshold", "nan"], "threshold"),
+        (["--threshold", "1"], "threshold"), (["--true-box", "1", "2", "3", "4"], "give --threshold"), (["--mask", "m.npy"], "give --threshold"),
+        (["--threshold", "0.1", "--true-box", "9", "9", "3", "4"], "true-box"), (["--threshold", "0.1", "--true-box", "0", "0", "3", "160"], "160 x 160"),
+        (["--threshold", "0.1", "--mask", "photos/cat.png"], "the photograph itself"), (["--option", "lambda_ratio=-1", "--method", "local_chip"], "lambda_ratio"),
+    )),
+    *((["gate", "photos/cat.png", *more], word) for more, word in (
+        (["--close", "128"], "0 to 127"), (["--close", "-1"], "0 to 127"), (["--features", "128"], "0 to 127"), (["--random", "-1"], "random"),
+        (["--random", "9999"], "random"), (["--sigma2", "0"], "sigma2"), (["--sigma2", "nan"], "sigma2"), (["--layer", "pool9"], "no layer 'pool9'"),
+        (["--out", "g.txt"], ".npz"), (["--out", "photos/cat.png"], "the photograph itself"),
+    )),
+    *((["rows", *more], word) for more, word in (
+        (["--top", "0"], "top"), (["--above", "1"], "above"), (["--above", "nan"], "above"), (["--classes", "psychic"], "no class 'psychic'"),
+        (["--out", "r.json"], ".npz"), (["--importance", "photos"], "not fitted"),
+    )),
+    *((["evaluate", "pointing", "--layer", "pool5", "--methods", "gradcam", *more], word) for more, word in (
+        ([], "give --data"), (["--mosaic", "photos/cat.png"], "4 photographs"), (["--data", "photos", "--mosaic", "photos/cat.png"], "one of them"),
+        (["--data", "photos", "--raw", "m.npz"], "go with --mosaic"), (["--mosaic", *["photos/cat.png"] * 4, "--mosaic-classes", "1"], "as many classes"),
+        (["--mosaic", *["photos/cat.png"] * 3, "photos/dog.png"], "dog.png"), (["--mosaic", *["photos/cat.png"] * 4, "--raw", "m.png"], ".npz"),
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "word"), MORE, ids=lambda one: " ".join(one) if isinstance(one, list) else None)
+def test_commands_of_the_views(
+    arguments: list[str], word: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert word in said([*arguments, *SLIM], capsys)
+    assert files_below(tmp_path) == ["photos/cat.png"]
+
+
 EVALUATE = [
     (["localization"], "is not laid out like ILSVRC"), (["segmentation"], "holds no scene"),
     (["faithfulness", "--steps", "0"], "steps"), (["faithfulness", "--channel-steps", "0"], "steps"), (["faithfulness", "--parts", "x"], "parts"),

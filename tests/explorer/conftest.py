@@ -26,6 +26,13 @@ def empty_caches() -> Iterator[None]:
     resources.clear()
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What visitors upload in a test is not left in anybody's cache folder."""
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def slim() -> Network:
     """The bundled small VGG16."""
@@ -79,8 +86,8 @@ def change_w(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Importance,
     real = chipcore.load_importance
 
     def change(how: Callable[[Importance, str], Importance]) -> None:
-        def load(network: Network, layer: str) -> Importance:
-            found = real(network, layer)
+        def load(network: Network, layer: str, folder: Path | None = None) -> Importance:
+            found = real(network, layer, folder)
             return how(dataclasses.replace(found, W=found.W.clone(), loyalty=found.loyalty.clone(), support=found.support.clone()), layer)
 
         monkeypatch.setattr(chipcore, "load_importance", load)

@@ -13,6 +13,7 @@ import torch
 
 from chipcore import Importance
 from chipcore.networks.classes import Classes
+from chipcore.overlaps import top_sets
 from explorer import channels
 from explorer.channels import Region
 from explorer.figures import heatmap, paper, venn
@@ -34,14 +35,14 @@ def importance() -> Importance:
 
 
 def test_top_sets_hold_positive_weights_only(importance: Importance) -> None:
-    assert channels.top_sets(importance, 2).tolist() == [
+    assert top_sets(importance.W.numpy(), 2).tolist() == [
         [True, True, False, False, False],
         [True, False, True, False, False],
         [False, False, True, False, False],  # only one is positive
         [False] * 5,
     ]
     for index in range(3):
-        assert sorted(importance.top_channels(index, 2)) == np.flatnonzero(channels.top_sets(importance, 2)[index]).tolist()
+        assert sorted(importance.top_channels(index, 2)) == np.flatnonzero(top_sets(importance.W.numpy(), 2)[index]).tolist()
 
 
 def test_neighbours_by_shared_channels_then_cosine(importance: Importance) -> None:

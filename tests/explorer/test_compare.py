@@ -216,7 +216,7 @@ def test_the_table_to_take_home(lite0: Network) -> None:
     assert [row["method"] for row in rows] == ["chip", "backprop"]
     assert rows[0]["layer"] == "head" and rows[1]["layer"] == ""
     assert float(rows[0]["maximum"]) == pytest.approx(float(found[0].raw.max()), rel=1e-5)
-    lines = compare.commands(lite0, found, "my cat.png").splitlines()
+    lines = compare.command_lines(lite0, found, "my cat.png", "inferno", 0.75).splitlines()
     assert lines[0].startswith(
         "python -m chipcore explain 'my cat.png' --network efficientnet_lite0 --layer head --class n02124075 --method chip"
     )

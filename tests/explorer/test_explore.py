@@ -318,7 +318,7 @@ def test_channels_are_added_one_by_one(open_app: OpenApp, lite0: Network) -> Non
     assert f"Added last: channel {int(order[2])}" in sections(app)
     assert f"channel {int(order[0])} **" in app.button(key="adds-0").label
     app.slider(key="added").set_value(count).run()
-    assert "Correlation with the whole map: 1.00" in sections(app)
+    assert "correlation with the whole map 1.00" in sections(app)
 
 
 def test_a_channel_is_picked_by_click_and_by_number(open_app: OpenApp, lite0: Network) -> None:

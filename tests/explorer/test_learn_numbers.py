@@ -113,3 +113,12 @@ def test_pictures_show_what_is_open() -> None:
     assert sheet[-100, 150].sum() > 0
     bars = np.asarray(pictures.answer_picture([("cat $", 1.0, 0.0, True), ("dog", 0.0, 1.0, False)], "title", paper.LIGHT))
     assert len(np.unique(bars.reshape(-1, 3), axis=0)) > 10
+
+
+def test_enough_channels_are_the_first_that_look_like_the_whole() -> None:
+    features = torch.tensor([[[4.0, 0.0]], [[0.0, 3.0]], [[1.0, 0.0]]])
+    row = torch.tensor([1.0, 0.5, -1.0])
+    # Sums: (4, 0), (4, 1.5), (3, 1.5): two values that fall correlate by 1 with any others that do.
+    assert learn.enough(row, features, [0, 1, 2]) == 1
+    # Sums: (0, 1.5), (4, 1.5), (3, 1.5): the first rises where the whole falls.
+    assert learn.enough(row, features, [1, 0, 2]) == 2

@@ -20,7 +20,7 @@ import chipcore
 from chipcore import Network
 from chipcore.errors import DataError
 from chipcore.networks.classes import Classes
-from explorer import allowed, fits, gallery, own
+from explorer import album, allowed, fits, gallery, own, room
 from explorer.words import plain
 from tests.visitor import Visitor, serving
 
@@ -186,19 +186,22 @@ def test_no_id_in_the_url_is_a_path(upload: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError):
         fits.find(fits.UPLOADED + upload)
     assert not own.known(f"own-{upload}")
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "about.json").write_text('{"name": "x", "file": "x"}')
+    (tmp_path / "photograph").write_bytes(b"x")
+    assert album.open_link(upload)[0] == {}
 
 
 def test_uploaded_networks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path))
-    monkeypatch.setattr(own, "KEPT_BYTES", 250)
     keys = [f"own-{number:024x}" for number in range(4)]
     for age, key in enumerate(keys):
         (tmp_path / "networks" / key).mkdir(parents=True)
         (tmp_path / "networks" / key / "given.json").write_bytes(b"x" * 100)
         os.utime(tmp_path / "networks" / key, (age, age))
-    own._make_room(keys[0])
+    room.make_room(tmp_path / "networks", 250, {keys[0]})
     assert [own.known(key) for key in keys] == [True, False, False, True], "the oldest go, but not the one that was just added"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from explorer import figures, terms
+from explorer import commands, downloads, figures, taking, terms
+from explorer.depths import Depth
+from explorer.downloads import Taken
 from explorer.sidebar import Selection
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
@@ -16,7 +19,7 @@ from explorer.words import plain, readable
 LISTED = 9  # channels in the list of contributions
 
 
-def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
+def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
     """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
     shares = terms.contributions(row, features)
@@ -27,26 +30,55 @@ def show(selection: Selection, row: Tensor, order: list[int], pick: Callable[[in
     own = terms.partial_map(row, features, [last])
     top = float(whole.max())
     photograph = figures.enlarged(selection.seen.view)
+    # Each to its own maximum: on the whole map's scale the first channels of hundreds could not be seen.
+    made = [of_raw(selection, photograph, so_far), of_raw(selection, photograph, own, signed=True), of_raw(selection, photograph, whole)]
     columns = st.columns([1, 1, 1, 0.95], gap="medium")
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
-        image(of_raw(selection, photograph, so_far, top), f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
+        image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
         alike = terms.likeness(so_far, whole)
-        st.caption(f"Correlation with the whole map: {alike:.2f}" if alike == alike else "The same value everywhere")
+        told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
+        st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
         st.markdown(f"**Added last: channel {last}**")
-        image(of_raw(selection, photograph, own, signed=True), f"What channel {last} adds to the map of {selection.label}")
+        image(made[1], f"What channel {last} adds to the map of {selection.label}")
         st.caption(f"_w_ = {readable(float(row[last]))}, times its activation. Red adds, blue takes away.")
     with columns[2]:
         st.markdown(f"**The whole map: {len(order):,}**")
-        image(of_raw(selection, photograph, whole, top), f"CHIP map of {selection.label} at {layer.name}")
-        st.caption(f"All {len(order):,} channels with a weight for {label}; same colours as the sum on the left.")
+        image(made[2], f"CHIP map of {selection.label} at {layer.name}")
+        st.caption(
+            f"Maximum {readable(top)}, of all {len(order):,} channels with a weight for {label}. Each picture’s colours end at its own maximum."
+        )
     with columns[3]:
         st.markdown("**What each adds**")
         first = max(0, min(count - LISTED + 2, len(order) - LISTED))
         listed = order[first : first + LISTED]
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)
         st.caption("On average over the photograph: _w_ times the mean of _A_. Click one to look at it.")
+
+    heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
+
+    def take() -> Taken:
+        panels = [figures.Panel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
+        lines = [
+            commands.explain(
+                selection.network, taking.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
+                colour_map=selection.colour_map, opacity=selection.opacity, channels=some,
+            )
+            for stem, some in (("sum", order[:count]), ("last", [last]), ("whole", None))
+        ]  # fmt: skip
+        arrays = {
+            "sum": so_far.numpy(), "last": own.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy(),
+            "contributions": shares.numpy(),
+        }  # fmt: skip
+        return Taken(
+            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, terms.table(row, features, order),
+            taking.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), taking.files(selection),
+        )  # fmt: skip
+
+    downloads.offer(
+        "take-sum", f"sum-{selection.network.name}-{layer.name}-{selection.label}", take, table=True, folded="Download this sum"
+    )
 
 
 def _count(most: int) -> int:

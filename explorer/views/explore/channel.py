@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
 from torch import Tensor
 
 from chipcore import ChipError
-from explorer import figures, resources, sidebar, terms
+from explorer import commands, downloads, figures, resources, sidebar, taking, terms
 from explorer.depths import Depth
+from explorer.downloads import Taken
 from explorer.figures import bars
+from explorer.resources import Seen
 from explorer.sidebar import Selection
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
 from explorer.words import plain, readable
 
 LISTED, CLASSES, PHOTOGRAPHS = 8, 7, 6
+FEW = 60  # classes that a command names one by one
+
+Driven = tuple[float, str, Seen]  # mean activation, the photograph's name in the gallery, and what the network sees in it
 
 
 def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[int], None]) -> None:
@@ -38,7 +44,11 @@ def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[in
         _fires(selection, here, features[k], k)
     with classes:
         _classes(selection, here, k)
-    _photographs(selection, here, k)
+    found = _photographs(selection, here, k)
+    downloads.offer(
+        "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None,
+        folded="Download this channel",
+    )  # fmt: skip
 
 
 def _fires(selection: Selection, here: Depth, activation: Tensor, k: int) -> None:
@@ -78,9 +88,10 @@ def _classes(selection: Selection, here: Depth, k: int) -> None:
     st.caption(f"Its largest weights among {fitted:,} classes with a row of W, and its place among them for {plain(selection.label)}.")
 
 
-def _photographs(selection: Selection, here: Depth, k: int) -> None:
+def _photographs(selection: Selection, here: Depth, k: int) -> list[Driven]:
+    """The gallery by how strongly each photograph drives the channel."""
     st.markdown("**The photographs of the gallery that drive it most**")
-    found = []
+    found: list[Driven] = []
     for name, photograph in selection.gallery.items():
         try:
             seen = resources.seen(selection.network.id, photograph.sha256, selection.network, photograph)
@@ -96,3 +107,33 @@ def _photographs(selection: Selection, here: Depth, k: int) -> None:
             image(picture, f"Channel {k} on the photograph {name}, mean activation {readable(mean)}")
             st.caption(f"{plain(name)}: {readable(mean)}")
     st.caption("By the mean of the feature map; colours on one scale.")
+    return found
+
+
+def _taken(selection: Selection, here: Depth, k: int, found: list[Driven]) -> Taken:
+    """The channel's feature map, its weights for all classes, and the photographs that drive it."""
+    layer, network = here.layer, selection.network
+    panels = [figures.Panel(figures.enlarged(selection.seen.view), "photograph", selection.photograph.name)]
+    activation = selection.seen.features[layer.name][k]
+    pictures = [
+        (activation, selection.seen.view, "this photograph"),
+        *((seen.features[layer.name][k], seen.view, name) for _mean, name, seen in found[:PHOTOGRAPHS]),
+    ]
+    for values, view, name in pictures:
+        drawn = of_raw(selection, figures.enlarged(view), values, signed=bool(values.min() < 0))
+        panels.append(figures.Panel(drawn, f"channel {k}", f"{name}: mean {readable(float(values.mean()))}"))
+    lines = [commands.gate(network, taking.photograph_file(selection), layer.name, f"channel-{k}", features=[k])]
+    arrays = {
+        "features": activation[None].numpy(), "channels": np.array([k]), "gallery_means": np.array([mean for mean, _name, _seen in found]),
+        "gallery": np.array([name for _mean, name, _seen in found]),
+    }  # fmt: skip
+    table = ""
+    if here.importance is not None:
+        known = terms.weights_of(here.importance, k, selection.target, len(network.classes))
+        arrays |= {"classes": np.array([one.index for one in known]), "weights": np.array([one.weight for one in known])}
+        table = terms.class_table(known, network.classes)
+        lines.append(commands.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
+    return Taken(
+        figures.strip(panels, f"Channel {k} of {layer.name}, {network.title}"), arrays, table,
+        taking.about(selection, view="explore, one channel", channel=k), "\n".join(lines), taking.files(selection),
+    )  # fmt: skip

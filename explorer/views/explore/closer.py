@@ -37,7 +37,7 @@ def _show(selection: Selection, here: Depth) -> None:
     elif here.row is None or not order:
         st.caption(f"At {plain(here.layer.name)} no channel adds anything to a map of {plain(selection.label)}; choose another layer.")
     else:
-        adding.show(selection, here.row, order, pick)
+        adding.show(selection, here, here.row, order, pick)
 
 
 def _turned() -> None:

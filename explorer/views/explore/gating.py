@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 import torch
 
-from explorer import closing, resources, terms
+from explorer import closing, commands, downloads, resources, taking, terms
 from explorer.closing import Closed
 from explorer.depths import Depth
+from explorer.downloads import Taken
 from explorer.figures import bars
 from explorer.sidebar import PREDICTIONS, Selection
 from explorer.words import percent, plain
@@ -25,6 +27,10 @@ def show(selection: Selection, here: Depth) -> None:
     )
     with answer:
         _answer(selection, closed, len(channels))
+    downloads.offer(
+        "take-closed", f"closed-{selection.network.name}-{here.layer.name}-{selection.photograph.name}",
+        lambda: _taken(selection, here, closed, channels), table=True, folded="Download these predictions",
+    )  # fmt: skip
 
 
 def _channels(selection: Selection, here: Depth) -> list[int]:
@@ -59,7 +65,7 @@ def _answer(selection: Selection, closed: Closed, count: int) -> None:
     before, target = selection.seen.probabilities, selection.target
     after, random = closed.chosen, closed.random.mean(0)
     st.markdown(_sentence(selection, closed, count))
-    shown = list(dict.fromkeys([*selection.seen.best(PREDICTIONS), target, int(after.argmax()), int(random.argmax())]))
+    shown = _shown(selection, closed)
     labels = selection.network.classes.labels
     st.html(bars.bars(
         ["class", "all open", f"these {count:,} closed", f"{count:,} random ones closed"],
@@ -72,6 +78,31 @@ def _answer(selection: Selection, closed: Closed, count: int) -> None:
         f"The photograph’s first {PREDICTIONS} predictions, your class, and what the network says instead. "
         f"Random: the mean of {len(closed.random)} draws."
     )
+
+
+def _shown(selection: Selection, closed: Closed) -> list[int]:
+    """The photograph's first predictions, the class, and what the network says instead."""
+    random = closed.random.mean(0)
+    return list(dict.fromkeys([*selection.seen.best(PREDICTIONS), selection.target, int(closed.chosen.argmax()), int(random.argmax())]))
+
+
+def _taken(selection: Selection, here: Depth, closed: Closed, channels: list[int]) -> Taken:
+    from explorer.figures import learn, paper  # Matplotlib takes longer to load than the page
+
+    network, before, random = selection.network, selection.seen.probabilities, closed.random.mean(0)
+    labels, count = network.classes.labels, len(channels)
+    bars_of = [
+        (labels[i], (float(before[i]), float(closed.chosen[i]), float(random[i])), i == selection.target) for i in _shown(selection, closed)
+    ]
+    legend = ("all channels open", f"these {count:,} closed", f"{count:,} random ones closed")
+    picture = learn.probabilities_picture(bars_of, legend, f"{network.title}, {here.layer.name}: {count:,} channels closed", paper.LIGHT)
+    return Taken(
+        picture,
+        {"closed": np.array(sorted(channels), dtype=np.int64), "probabilities_all_open": before.numpy(), "probabilities": torch.cat([closed.chosen[None], closed.random]).numpy()},
+        closing.table(before, closed, network.classes), taking.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
+        commands.gate(network, taking.photograph_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
+        taking.files(selection),
+    )  # fmt: skip
 
 
 def _sentence(selection: Selection, closed: Closed, count: int) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 from PIL import Image
 
-from explorer import downloads, figures, gallery, hover, resources, rows
+from explorer import commands, downloads, figures, hover, resources, rows, taking
 from explorer.depths import Depth
 from explorer.downloads import Taken
 from explorer.sidebar import Selection
@@ -135,9 +134,9 @@ def _quality(one: Depth, target: int) -> str:
 
 
 def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
-    network, photograph = selection.network, selection.photograph
-    file = f"photograph.{gallery.kind(photograph.data)}"
-    commands, table = [], ["method,layer,channels,height,width,minimum,maximum,state"]
+    network = selection.network
+    stand_ins = {one.layer.name for one in drawn[0].found if one.local}
+    lines, table = [], ["method,layer,channels,height,width,minimum,maximum,state"]
     arrays: dict[str, np.ndarray] = {}
     for row in drawn:
         for one in row.found:
@@ -147,18 +146,17 @@ def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
             method = "local_chip" if one.local and row.title == "CHIP" else METHOD[row.title]
             name = f"{method}-{one.layer.name}"
             arrays[name] = one.raw.numpy()
-            if not one.local or row.title == "CHIP":  # products with a local map have no command of their own
-                commands.append(
-                    f"python -m chipcore explain {file} {network.flags} --layer {one.layer.name} --class {shlex.quote(selection.class_name)} "
-                    f"--method {method} --colour-map {selection.colour_map} --opacity {selection.opacity:g} --out {name}.png --raw {name}.npy"
-                )
-    settings = {
-        "view": "explore", "network": network.name, "weights_sha256": network.weights_sha256, "class": selection.class_name,
-        "label": selection.label, "photograph": photograph.name, "photograph_sha256": photograph.sha256, "layer": selection.layer.name,
-        "colour_map": selection.colour_map, "opacity": selection.opacity, "one_scale": selection.one_scale, "signed": signed,
-        "W": {one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
-    }  # fmt: skip
-    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(commands), {file: photograph.data})
+            made_of = {row.found[0].layer.name, one.layer.name} if row.title == REFINED else {one.layer.name}
+            local = () if method == "local_chip" else sorted(made_of & stand_ins)
+            lines.append(commands.explain(
+                network, taking.photograph_file(selection), one.layer.name, selection.target, method, name,
+                colour_map=selection.colour_map, opacity=selection.opacity, local=local,
+            ))  # fmt: skip
+    settings = taking.about(
+        selection, view="explore", one_scale=selection.one_scale, signed=signed,
+        W={one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
+    )  # fmt: skip
+    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), taking.files(selection))
 
 
 def _csv_line(title: str, one: Depth) -> str:

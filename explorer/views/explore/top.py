@@ -56,7 +56,7 @@ def _predictions(selection: Selection) -> None:
 def _equation(selection: Selection, here: Depth) -> None:
     """Eq. 10 next to the pictures it makes, with its values at the brightest place of the chosen layer's map."""
     st.subheader("How a map is made", anchor=False)
-    st.latex(r"M_c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
+    st.latex(r"\tilde A^c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
     st.caption("Eq. 10: every channel’s importance _w_ for class _c_, times its activation _A_ at a place.")
     name = plain(here.layer.name)
     if not here.shown:
@@ -75,7 +75,7 @@ def _filled(at: depths.Sum) -> str:
     return (
         f'<table class="chip-sum"><thead><tr><th>channel <i>k</i></th><th><i>w</i></th><th><i>A</i>{place}</th>'
         f"<th><i>w</i> · <i>A</i></th></tr></thead><tbody>{''.join(lines)}</tbody>"
-        f"<tfoot>{_row(f'their sum, <i>M</i>{place}', '', '', readable(at.total))}</tfoot></table>"
+        f"<tfoot>{_row(f'their sum, <i>Ã</i>{place}', '', '', readable(at.total))}</tfoot></table>"
     )
 
 

@@ -1,0 +1,41 @@
+"""A map cut at a share of its maximum: the mask, its largest component, and that one's box, as Table II is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from chipcore import maps
+from chipcore.evaluation.boxes import Box, extent, largest_component
+from chipcore.evaluation.photographs import over_maximum, positive
+
+
+def relative(raw: Tensor, size: int) -> np.ndarray:
+    """A raw map's positive part at input resolution as a share of its maximum, float64 (size, size); zeros for a blank one.
+
+    float64, because the evaluation compares with its thresholds in float64.
+    """
+    if maps.state(raw) == "not finite":
+        return np.zeros((size, size))
+    shares: np.ndarray = over_maximum(positive(maps.upsample(raw, size))).astype(np.float64)
+    return shares
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a threshold leaves of a map: everything above it, the largest component of that, and that one's box."""
+
+    mask: np.ndarray
+    largest: np.ndarray
+    box: Box | None
+
+
+def cut(shares: np.ndarray, threshold: float) -> Cut:
+    """Cut a map (size, size) of shares of its maximum at a threshold."""
+    largest = largest_component(shares, threshold)
+    if largest is None:
+        nothing = np.zeros(shares.shape, dtype=bool)
+        return Cut(nothing, nothing, None)
+    return Cut(shares > threshold, largest, extent(largest))

@@ -1,0 +1,62 @@
+"""What rows of W have in common: shared important channels (Fig. 11 of the paper) and cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from chipcore.errors import SettingsError
+from chipcore.importance import Importance
+
+TOP, SHARE = 10, 1e-3  # Fig. 11, left and right: ten channels, and those above one thousandth of the largest weight
+
+
+def top_sets(W: np.ndarray, count: int) -> np.ndarray:
+    """Per row its ``count`` channels of largest positive importance (Fig. 11, left), bool (n, K)."""
+    count = min(count, W.shape[1])
+    # torch sorts a thousand rows on all cores, numpy on one.
+    places = torch.sort(torch.from_numpy(W), dim=1, descending=True, stable=True).indices[:, :count].numpy()
+    sets = np.zeros(W.shape, dtype=bool)
+    np.put_along_axis(sets, places, np.take_along_axis(W, places, 1) > 0, axis=1)
+    return sets
+
+
+def above_sets(W: np.ndarray, share: float) -> np.ndarray:
+    """Per row its channels above ``share`` of the largest (Fig. 11, right), bool (n, K)."""
+    return (share * W.max(1, keepdims=True) < W) & (W > 0)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosines between the rows of (n, K) and of (m, K), shape (n, m); 0 for a row of zeros."""
+    lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (one, other)]
+    units = [rows / np.where(length > 0, length, 1) for rows, length in zip((one, other), lengths, strict=True)]
+    return units[0] @ units[1].T
+
+
+def arrays(importance: Importance, classes: Sequence[int], top: int = TOP, share: float = SHARE) -> dict[str, np.ndarray]:
+    """Rows of W and what they share, by name.
+
+    Returns:
+        ``classes`` (n,); ``W`` (n, K); ``r2``, ``support``, ``images`` and ``loyalty`` (n,) as in a file of W; ``top`` and
+        ``above`` (n, K), bool: the important channels of each class in both senses of Fig. 11; ``shared`` (n, n), how many
+        of the top ones two classes share, ``jaccard`` that as a share of those in either; ``cosine`` (n, n) of the rows.
+
+    Raises:
+        SettingsError: ``top`` or ``share`` out of range.
+    """
+    if top < 1 or not 0 <= share < 1:
+        raise SettingsError(f"top is {top} and above {share}; give a whole number from 1 on and a share below 1.")
+    rows = list(classes)
+    W = importance.W[rows].numpy()
+    sets = top_sets(W, top)
+    counted = sets.astype(np.float32)
+    shared = (counted @ counted.T).astype(np.int64)
+    own = sets.sum(1)
+    either = own[:, None] + own[None] - shared
+    told = {name: getattr(importance, name)[rows].numpy() for name in ("r2", "support", "images", "loyalty")}
+    return {
+        "classes": np.array(rows, dtype=np.int64), "W": W, **told, "top": sets, "above": above_sets(W, share), "shared": shared,
+        "jaccard": shared / np.maximum(either, 1), "cosine": cosines(W, W),
+    }  # fmt: skip
