@@ -147,7 +147,7 @@ def fit(selection: Selection) -> Take | None:
     def take() -> Taken:
         charts = [
             Image.fromarray(_pixels(one))
-            for one in (_path(key, chosen, dark, path), _scatter(key, chosen, dark, path[chosen].row, measured, target))
+            for one in (_path(key, chosen, dark, path), _scatter(key, chosen, dark, path[chosen], measured, target))
         ]
         command = _explained(selection, "local_chip", "map", more=("--option", f"lambda_ratio={ratio:g}"))
         return Taken(pictures.beside(charts, style()), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
