@@ -30,10 +30,14 @@ def fitted(importance: Importance) -> list[int]:
 
 def top_sets(importance: Importance, count: int) -> np.ndarray:
     """Per class its ``count`` channels of largest positive importance (Fig. 11, left), shape (C, K), bool."""
-    values, places = torch.sort(importance.W, dim=1, descending=True, stable=True)
-    count = min(count, importance.W.shape[1])
-    sets = np.zeros(tuple(importance.W.shape), dtype=bool)
-    np.put_along_axis(sets, places[:, :count].numpy(), (values[:, :count] > 0).numpy(), axis=1)
+    W = importance.W.numpy()
+    count = min(count, W.shape[1])
+    # By the smallest weight that is still among them: sorting a thousand rows took a tenth of a second.
+    least = torch.topk(importance.W, count, dim=1).values[:, -1:].numpy()
+    sets = least < W
+    equal = least == W  # of those the first channels, as many as there is room for
+    sets |= equal & (equal.cumsum(1) <= count - sets.sum(1, keepdims=True))
+    sets &= W > 0
     return sets
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from chipcore.networks.classes import Classes
 from explorer import channels
 from explorer.channels import Region
 from explorer.figures import heatmap, paper, venn
+from explorer.figures.heatmap_picture import heatmap_picture
 
 # Four classes, five channels. The last row was never fitted.
 W = torch.tensor([
@@ -118,7 +120,45 @@ def test_packed_heat_map_can_be_read_back(label: str) -> None:
 def test_pictures_are_drawn_also_where_nothing_is_shared() -> None:
     regions = channels.regions([[1], [2], [3]])
     for style in (paper.LIGHT, paper.DARK):
-        assert venn.venn_picture(regions, ["a $x_1$", "b", "c"], style).size[0] > 600
+        drawn = ElementTree.fromstring(venn.venn_picture(regions, ["a <b> & c", "b", "c"], style))
+        texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+        assert texts == ["1", "1", "1", "0", "0", "0", "0", "a <b> & c", "b", "c"]
     assert "all three: 0" in channels.venn_words(regions, ["a", "b", "c"])
-    picture = heatmap.heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", paper.LIGHT, signed=True, each=True)
+    picture = heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", paper.LIGHT, signed=True, each=True)
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 3
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("sets", [[[1], [2]], [[1], [2], [3]]])
+def test_every_number_of_a_venn_diagram_stands_in_its_own_region(sets: list[list[int]]) -> None:
+    regions = channels.regions(sets)
+    drawn = ElementTree.fromstring(venn.venn_picture(regions, "abc"[: len(sets)], paper.LIGHT))
+    circles = [(float(one.attrib["cx"]), float(one.attrib["cy"]), float(one.attrib["r"])) for one in drawn.iter(f"{SVG}circle")]
+    places = [(float(text.attrib["x"]), float(text.attrib["y"]) - 8) for text in drawn.iter(f"{SVG}text")]
+    for region, (x, y) in zip(regions, places, strict=False):
+        assert region.members == tuple(math.hypot(x - cx, y - cy) < r for cx, cy, r in circles)
+        # Far enough from every line for a number of four digits.
+        assert all(abs(math.hypot(x - cx, y - cy) - r) > 22 for cx, cy, r in circles)
+
+
+def test_branches_of_the_tree_end_at_their_names() -> None:
+    W = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    drawn = ElementTree.fromstring(venn.tree_picture(channels.tree(W), ["one", "far", "two"], "far", paper.LIGHT))
+    names = {text.text: text for text in drawn.iter(f"{SVG}text") if text.text in ("one", "far", "two")}
+    lines = [[tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in drawn.iter(f"{SVG}polyline")]
+    leaves = {round(y) for line in lines for x, y in line if x == max(x for line in lines for x, _ in line)}
+    assert sorted(leaves) == sorted(round(float(text.attrib["y"]) - 5) for text in names.values())
+    assert names["far"].attrib["font-weight"] == "700"
+    assert "font-weight" not in names["one"].attrib
+    assert venn._ticks(1.0) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_top_sets_are_the_top_channels_also_where_weights_are_equal() -> None:
+    W = torch.tensor([[1.0, 2.0, 2.0, 2.0, -1.0], [0.0, 0.0, 3.0, 0.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    ones = torch.ones(3)
+    importance = Importance(W, ones, ones.int(), ones.int(), ones, {})  # type: ignore[arg-type]
+    for count in (1, 2, 3, 5, 9):
+        for index, inside in enumerate(channels.top_sets(importance, count)):
+            assert set(np.flatnonzero(inside)) == set(importance.top_channels(index, count))
