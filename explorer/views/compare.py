@@ -139,7 +139,7 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
         )
         lines = [*_lines(cell), *_care(selection, cell)]
         body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        st.html(f'<div class="chip-caption"><h4>{html.escape(heading or cell.title)}</h4>{body}</div>')
+        st.html(f'<div class="chip-caption"><h3>{html.escape(heading or cell.title)}</h3>{body}</div>')
         if cell.waits:
             cells.waiting_room(selection, cell, place)
 
