@@ -59,7 +59,7 @@ def _page(selection: Selection) -> None:
         st.info("**There is nothing to draw yet.** Choose at least one class.", icon=":material/info:")
         return
     _heatmap(selection, layer, importance, rows)
-    if not st.session_state.setdefault(_PAINTED, False):
+    if not st.session_state[_PAINTED]:
         return  # the browser asks for the rest when it has painted this, or both would come a second later
     _overlaps(network, layer, importance, selection.target, rows)
     _neighbours(network, layer, importance, selection.target, rows)
@@ -171,7 +171,8 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
             f"python -c \"import chipcore; n = chipcore.load_network('{network.name}'); print(chipcore.load_importance(n, '{layer.name}').W[{rows}])\"",
         )  # fmt: skip
 
-    downloads.offer("channels", f"chip-channels-{network.name}-{layer.name}", take, table=True)
+    if st.session_state.setdefault(_PAINTED, False):
+        downloads.offer("channels", f"chip-channels-{network.name}-{layer.name}", take, table=True)
 
 
 def _columns(order: str, importance: Importance, target: int, rows: list[int]) -> np.ndarray:
