@@ -13,7 +13,7 @@ from explorer.channels import Region
 from explorer.figures.look import Look
 
 _FACE = 'font-family="Source Sans, Segoe UI, Helvetica, Arial, sans-serif"'
-_WIDE, _TALL = 620, 470
+_WIDE, _TALL = 480, 470
 _RADIUS, _APART = 125, 145  # of the circles, and between the centres of any two
 _LINE = 20  # between the lines of a name
 
