@@ -144,7 +144,7 @@ def test_every_number_of_a_venn_diagram_stands_in_its_own_region(sets: list[list
 
 
 def test_branches_of_the_tree_end_at_their_names() -> None:
-    W = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    W = np.array([[1.0, 0.1], [0.0, 1.0], [2.0, 0.0]])
     drawn = ElementTree.fromstring(venn.tree_picture(channels.tree(W), ["one", "far", "two"], "far", paper.LIGHT))
     names = {text.text: text for text in drawn.iter(f"{SVG}text") if text.text in ("one", "far", "two")}
     lines = [[tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in drawn.iter(f"{SVG}polyline")]
