@@ -16,10 +16,12 @@ TOP, SHARE = 10, 1e-3  # Fig. 11, left and right: ten channels, and those above 
 def top_sets(W: np.ndarray, count: int) -> np.ndarray:
     """Per row its ``count`` channels of largest positive importance (Fig. 11, left), bool (n, K)."""
     count = min(count, W.shape[1])
-    # torch sorts a thousand rows on all cores, numpy on one.
-    places = torch.sort(torch.from_numpy(W), dim=1, descending=True, stable=True).indices[:, :count].numpy()
-    sets = np.zeros(W.shape, dtype=bool)
-    np.put_along_axis(sets, places, np.take_along_axis(W, places, 1) > 0, axis=1)
+    # By the smallest weight that is still among them: sorting a thousand rows took a tenth of a second.
+    least = torch.topk(torch.from_numpy(W), count, dim=1).values[:, -1:].numpy()
+    sets = least < W
+    equal = least == W  # of those the first channels, as many as there is room for
+    sets |= equal & (equal.cumsum(1) <= count - sets.sum(1, keepdims=True))
+    sets &= W > 0
     return sets
 
 

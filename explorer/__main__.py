@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST, PORT = "127.0.0.1", 8501
+LATER = 12  # seconds after which the first page is surely drawn, and the charts of the others are loaded
 # Browsers that open an address as a window without tabs and address bar (--app).
 COMMANDS = (
     "chromium",
@@ -139,7 +141,10 @@ def _open(address: str) -> None:
 
 
 def _warm() -> None:
-    """Load what the first page shows while the browser starts: the first network, its W, and the first photograph's pass."""
+    """Load what the first page shows while the browser starts: the first network, its W, and the first photograph's pass.
+
+    Then, when nobody waits for that page any more, the code of the other pages.
+    """
     from chipcore import ChipError
     from explorer import gallery, resources
 
@@ -150,6 +155,10 @@ def _warm() -> None:
             resources.importance(network.id, layer.name, network)
         photograph = gallery.photograph(next(iter(gallery.ENTRIES)))
         resources.seen(network.id, photograph.sha256, network, photograph)
+    time.sleep(LATER)
+    for name in ("channels", "compare", "localize", "learn", "fit"):
+        importlib.import_module(f"explorer.views.{name}")
+    resources.settle()
 
 
 if __name__ == "__main__":

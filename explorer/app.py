@@ -15,7 +15,8 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import resources, sidebar  # noqa: E402
+from explorer import jump, resources, sidebar  # noqa: E402
+from explorer.components import history  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -60,6 +61,8 @@ def wrong(error: Exception) -> None:
 pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
 st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
 page = st.navigation(list(pages.values()), position="top")
+history.one_step_a_view()
+jump.follow()
 try:
     with st.sidebar:
         selection = sidebar.choose()

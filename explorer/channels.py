@@ -166,7 +166,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """As matplotlib-venn calls it: '10' is in the first class only."""
+        """A digit a class: '10' is in the first class only."""
         return "".join("1" if member else "0" for member in self.members)
 
 

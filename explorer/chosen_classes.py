@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from chipcore import ChipError, Network
+from explorer import address
 
 MOST = 60  # classes picked one by one; all of them is a switch of its own
 
@@ -78,9 +79,9 @@ def _memory(choice: _Choice) -> str:
 
 def _kept(choice: _Choice, network: Network) -> list[int] | None:
     """What the visitor chose before, or the link; None where neither says anything of this network."""
-    memory = _memory(choice)
-    if memory not in st.session_state and choice.key in st.query_params:
-        st.session_state[memory] = (network.id, _read(st.query_params[choice.key], network))
+    memory, asked = _memory(choice), address.news(choice.key)
+    if asked is not None:
+        st.session_state[memory] = (network.id, _read(asked, network))
     network_id, indices = st.session_state.get(memory, ("", []))
     return list(indices) if network_id == network.id else None
 
@@ -97,6 +98,4 @@ def _read(text: str, network: Network) -> list[int]:
 
 def _write(choice: _Choice, network: Network, indices: Sequence[int]) -> None:
     classes = network.classes
-    text = ",".join(classes.synsets[index] if classes.synsets else str(index) for index in indices)
-    if st.query_params.get(choice.key) != text:
-        st.query_params[choice.key] = text
+    address.write(choice.key, ",".join(classes.synsets[index] if classes.synsets else str(index) for index in indices))

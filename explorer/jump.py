@@ -10,15 +10,17 @@ _GOTO = "goto-channel"
 
 
 def to_channel(layer: str, target: int, channel: int) -> None:
-    """Ask for Explore with this layer, class and channel; for callbacks, which run before the sidebar is drawn."""
-    sidebar.pick_class(target)
-    sidebar.pick_layer(layer)
-    st.session_state[_GOTO] = channel
+    """Ask for Explore with this layer, class and channel; for callbacks."""
+    st.session_state[_GOTO] = layer, target, channel
 
 
 def follow() -> None:
-    """Go there, where that was asked for; a page that offers channels calls it first."""
-    channel = st.session_state.pop(_GOTO, None)
-    if channel is not None:
-        st.session_state["channel"] = channel
-        sidebar.open_view("explore", channel=str(channel))
+    """Go there, where that was asked for.
+
+    Before the sidebar is drawn with what was picked: the address of this view must stay as it was, for the way back.
+    """
+    asked = st.session_state.pop(_GOTO, None)
+    if asked is not None:
+        layer, target, channel = asked
+        sidebar.pick_layer(layer)
+        sidebar.open_view("explore", **{"class": str(target), "channel": str(channel)})

@@ -12,7 +12,8 @@ import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
 from chipcore.render import COLOUR_MAPS
-from explorer import album, commands, depths, gallery, order, own_network, resources
+from explorer import address, album, commands, depths, gallery, order, own_network, resources
+from explorer.components.history import GOING
 from explorer.gallery import ENTRIES, Photograph
 from explorer.resources import Seen
 from explorer.words import plain
@@ -94,13 +95,7 @@ def open_view(name: str, **query: str) -> None:
     """
     # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
     kept = {key: st.query_params[key] for key in ("model", "class", album.PARAMETER) if key in st.query_params}
-    st.switch_page(st.session_state["views"][name], query_params={**kept, **query})
-
-
-def write_url(key: str, value: str) -> None:
-    """Into the URL, where it is not there yet."""
-    if st.query_params.get(key) != value:
-        st.query_params[key] = value
+    st.switch_page(st.session_state["views"][name], query_params={**kept, **query, GOING: name})
 
 
 def _model() -> str:
@@ -112,11 +107,11 @@ def _model() -> str:
     if added in names:
         st.session_state["model"] = added
         _start_at_prediction()
-    if st.session_state.get("model") not in names:
+    if address.news("model") in names or st.session_state.get("model") not in names:
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
     model = st.selectbox("Model", names, format_func=resources.title, key="model", on_change=_start_at_prediction, filter_mode=None)
-    write_url("model", model)
+    address.write("model", model)
     own_network.offer()
     return model
 
@@ -161,7 +156,7 @@ def _own() -> dict[str, Photograph]:
     own: dict[str, Photograph] = st.session_state["own"]
     keys = album.link(own.values())
     if keys:
-        write_url(album.PARAMETER, keys)
+        address.write(album.PARAMETER, keys)
     elif album.PARAMETER in st.query_params:
         del st.query_params[album.PARAMETER]
     return own
@@ -247,9 +242,10 @@ def _class(network: Network, layer: Layer, seen: Seen) -> int:
     """A new photograph starts at its most probable class; a class that was chosen stays until then."""
     classes = network.classes
     best = seen.best(PREDICTIONS)
-    if "class" not in st.session_state:
-        st.session_state["class"] = _from_url(network, best[0])
-    elif st.session_state.pop("follow", False) or st.session_state["class"] >= len(classes):
+    follow, asked = st.session_state.pop("follow", False), _from_url(network)
+    if asked is not None:
+        st.session_state["class"] = asked
+    elif "class" not in st.session_state or follow or st.session_state["class"] >= len(classes):
         st.session_state["class"] = best[0]
     place = st.container()  # the order is asked for below the list that it orders, but must be known before
     by = st.segmented_control(
@@ -270,7 +266,7 @@ def _class(network: Network, layer: Layer, seen: Seen) -> int:
             help="Type a name or a synset. The photograph’s own predictions come first. "
             "‘weak W’: learned from little; ‘no W’: not learned at all.",
         )  # fmt: skip
-    write_url("class", commands.class_name(network, target))
+    address.write("class", commands.class_name(network, target))
     return target
 
 
@@ -288,11 +284,13 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
     return order.first_ones_first(best, order.alphabetical(labels))
 
 
-def _from_url(network: Network, otherwise: int) -> int:
+def _from_url(network: Network) -> int | None:
+    """The class that a link or a step back asks for; None where there is none, or none that this network knows."""
+    asked = address.news("class")
     try:
-        return network.classes.index(st.query_params["class"])
-    except (KeyError, ChipError):
-        return otherwise
+        return None if asked is None else network.classes.index(asked)
+    except ChipError:
+        return None
 
 
 def _fitted(network: Network) -> list[Importance]:

@@ -211,7 +211,8 @@ def _heatmap(page: Any, address: str) -> float | None:
     start = time.perf_counter()
     try:
         page.goto(f"{address}/channels")
-        page.wait_for_selector(HEATMAP, timeout=20_000)
+        # Looked for at every frame; a wait for the selector looks twice a second only.
+        page.wait_for_function("selector => document.querySelector(selector) !== null", arg=HEATMAP, timeout=20_000)
         return time.perf_counter() - start
     except TooLong:
         return None

@@ -274,7 +274,10 @@ const made = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".chip-heatmap");
-  if (!made.has(root)) made.set(root, new HeatMap(root));
+  const first = !made.has(root);
+  if (first) made.set(root, new HeatMap(root));
   made.get(root).show(data, (cell) => setTriggerValue("cell", cell));
+  // After the next frame, that is when the picture is on the screen.
+  if (first) requestAnimationFrame(() => setTimeout(() => setTriggerValue("painted", true)));
   return () => { made.get(root)?.end(); made.delete(root); };
 }

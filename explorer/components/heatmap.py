@@ -18,13 +18,14 @@ _mount = st.components.v2.component(
 )
 
 
-def heatmap(data: bytes, key: str, on_cell: Callable[[int, int], None]) -> None:
+def heatmap(data: bytes, key: str, on_cell: Callable[[int, int], None], on_painted: Callable[[], None]) -> None:
     """Draw it.
 
     Args:
         data: from :func:`explorer.figures.heatmap.packed`.
         key: of the widget.
         on_cell: called before the next run of the page with (class, channel) of the cell that was clicked.
+        on_painted: called before the run that follows the first picture.
     """
 
     def clicked() -> None:
@@ -33,4 +34,4 @@ def heatmap(data: bytes, key: str, on_cell: Callable[[int, int], None]) -> None:
         if isinstance(cell, dict) and type(cell.get("class")) is type(cell.get("channel")) is int:
             on_cell(cell["class"], cell["channel"])
 
-    _mount(data=data, key=key, on_cell_change=clicked)
+    _mount(data=data, key=key, on_cell_change=clicked, on_painted_change=on_painted)

@@ -6,32 +6,15 @@ Never pyplot, which is not thread-safe: every figure is a ``matplotlib.figure.Fi
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from explorer.figures.look import DARK, LIGHT, Look, look
+
+__all__ = ["DARK", "LIGHT", "SHARP", "Look", "axes", "drawing", "figure", "look"]
 SHARP = 1.6  # pixels of the picture for one on the screen
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours of a figure: what is written, what is quiet, and the classes' or lines' own."""
-
-    paper: str
-    ink: str
-    quiet: str
-    colours: tuple[str, ...]
-
-
-# Told apart by colour-blind people too (after Okabe and Ito), strong enough for a projector.
-LIGHT = Look("#fdfcfa", "#1f1b16", "#6e665c", ("#c2410c", "#0f6cbf", "#0b7a5e", "#8b5cb0"))
-DARK = Look("#121014", "#f0ebe4", "#a9a199", ("#fb923c", "#5fb0ff", "#3fc7a0", "#c79bea"))
-
-
-def look(dark: bool) -> Look:
-    return DARK if dark else LIGHT
 
 
 def figure(width: float, height: float) -> Figure:

@@ -13,29 +13,35 @@ from chipcore import ChipError, Importance, Layer, Network
 from explorer import channels, chosen_classes, commands, downloads, figures, jump, sidebar
 from explorer.channels import Region
 from explorer.components.heatmap import heatmap
+from explorer.components.regions import regions as region_buttons
+from explorer.components.table import Column, table
 from explorer.downloads import Taken
 from explorer.figures import heatmap as heatmap_figures
-from explorer.figures import paper
+from explorer.figures import look
 from explorer.sidebar import Selection
 from explorer.views import channels_taken
 from explorer.words import plain
 
 ORDERS = {"number": "by number", "importance": "by importance", "similar": "alike together"}
-LISTED = 150  # channels of a region that get a button of their own
-WRAPPED = 20  # of a region; more stand in one line that scrolls
 BRANCHES = 40  # classes in the tree; more can't be read
 PER_CLASS = "per class"
 NEAREST = 12  # classes in the table of neighbours
+_PAINTED = "channels-painted"
 
 
 def show(selection: Selection) -> None:
     """The whole page."""
-    jump.follow()
     st.header("Which channels matter for which class?", anchor=False)
     st.markdown(
         "Every row is a class, every column a channel of this layer; the colour is the importance _w_ that CHIP learned. "
         "**Which channels does a class need, and do classes that look alike share theirs?**"
     )
+    _page(selection)
+
+
+@st.fragment  # so that what is changed on this page does not draw the sidebar anew
+def _page(selection: Selection) -> None:
+    jump.follow()
     layer = selection.layer
     try:
         importance = selection.importance(layer)
@@ -54,6 +60,8 @@ def show(selection: Selection) -> None:
         st.info("**There is nothing to draw yet.** Choose at least one class.", icon=":material/info:")
         return
     _heatmap(selection, layer, importance, rows)
+    if not st.session_state[_PAINTED]:
+        return  # the browser asks for the rest when it has painted this, or both would come a second later
     _overlaps(network, layer, importance, selection.target, rows)
     _neighbours(network, layer, importance, selection.target, rows)
     _counts(network, importance, rows)
@@ -138,7 +146,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     columns = _columns(str(order), importance, target, rows)
     drawn = heatmap_figures.packed(W, rows, labels, columns.tolist(), target, signed=signed, each=each)
     # The classes and channels of this picture, for a click that comes back from it.
-    heatmap(drawn, "weights", lambda index, channel: _clicked(layer, importance, index, channel))
+    heatmap(drawn, "weights", lambda index, channel: _clicked(layer, importance, index, channel), _painted)
     blank = float((W[rows] == 0).mean())
     weak = any(importance.evidence(index) == "weak" for index in rows)
     st.caption(
@@ -149,7 +157,9 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     titled = f"W of {network.title} at {layer.name}"
 
     def take() -> Taken:
-        picture = heatmap_figures.heatmap_picture(W, rows, labels, columns.tolist(), titled, paper.LIGHT, signed=signed, each=each)
+        from explorer.figures.heatmap_picture import heatmap_picture  # Matplotlib: for who takes the picture home, not for who looks
+
+        picture = heatmap_picture(W, rows, labels, columns.tolist(), titled, look.LIGHT, signed=signed, each=each)
         digest = _digest(importance)
         return Taken(
             picture,
@@ -159,7 +169,8 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
             commands.rows(network, layer.name, "rows", rows),
         )  # fmt: skip
 
-    downloads.offer("channels", f"chip-channels-{network.name}-{layer.name}", take, table=True)
+    if st.session_state.setdefault(_PAINTED, False):
+        downloads.offer("channels", f"chip-channels-{network.name}-{layer.name}", take, table=True)
 
 
 def _columns(order: str, importance: Importance, target: int, rows: list[int]) -> np.ndarray:
@@ -169,6 +180,10 @@ def _columns(order: str, importance: Importance, target: int, rows: list[int]) -
     if order == "similar":
         return _alike(_digest(importance), tuple(rows), W)
     return np.arange(W.shape[1])
+
+
+def _painted() -> None:
+    st.session_state[_PAINTED] = True
 
 
 def _clicked(layer: Layer, importance: Importance, index: int, channel: int) -> None:
@@ -188,7 +203,7 @@ def _venn(regions: Sequence[tuple[tuple[bool, ...], tuple[int, ...]]], labels: t
     from explorer.figures import venn  # takes longer to load than the heat map above it to be painted
 
     found = [Region(members, inside) for members, inside in regions]
-    return figures.png(venn.venn_picture(found, labels, paper.look(dark)))
+    return figures.png(venn.venn_picture(found, labels, look.look(dark)))
 
 
 @st.fragment
@@ -212,43 +227,32 @@ def _overlaps(network: Network, layer: Layer, importance: Importance, target: in
             "The most important channels of each class", 1, min(50, layer.channels), min(10, layer.channels), key="topk", bind="query-params",
             help="Fig. 11, left, takes ten. Only channels that speak for a class count.",
         )  # fmt: skip
-        _diagram("topk", layer, channels.regions([importance.top_channels(index, count) for index in compared]), compared, labels)
+        _diagram(
+            "topk", layer, importance, channels.regions([importance.top_channels(index, count) for index in compared]), compared, labels
+        )
     with right:
         share = st.select_slider(
             "Channels above this share of the class’s largest weight", ["1/10000", "1/1000", "1/100", "1/50", "1/20", "1/10", "1/5", "1/2"],
             "1/1000", key="share", bind="query-params", help="Fig. 11, right, takes one thousandth.",
         )  # fmt: skip
         above = 1 / int(str(share).removeprefix("1/"))
-        _diagram("share", layer, channels.regions([importance.channels_above(index, above) for index in compared]), compared, labels)
+        _diagram(
+            "share", layer, importance, channels.regions([importance.channels_above(index, above) for index in compared]), compared, labels
+        )
     channels_taken.overlaps(network, layer, importance, compared, count, above)
 
 
-def _diagram(key: str, layer: Layer, regions: list[Region], compared: list[int], labels: Sequence[str]) -> None:
+def _diagram(key: str, layer: Layer, importance: Importance, regions: list[Region], compared: list[int], labels: Sequence[str]) -> None:
     """One Venn diagram, and below it the channels of each region as buttons."""
     names = tuple(labels[index] for index in compared)
     with st.container(key=f"venn-{key}"):
         picture = _venn([(region.members, region.channels) for region in regions], names, _dark())
         st.image(picture, width="stretch", output_format="PNG", alt=channels.venn_words(regions, names))
+    groups = []
     for region in regions:
-        words = channels.region_words(region, names)
-        if not region.channels:
-            st.caption(f"**{plain(words)}**: none")
-            continue
         owner = next(index for index, member in zip(compared, region.members, strict=True) if member)
-        place = f"{key}-region-{region.name}"
-        st.pills(
-            f"**{plain(words)}** · {len(region.channels):,}", list(region.channels[:LISTED]), key=place,
-            on_change=_picked, args=(place, layer.name, owner), wrap=len(region.channels) <= WRAPPED,
-        )  # fmt: skip
-        if len(region.channels) > LISTED:
-            st.caption(f"and {len(region.channels) - LISTED:,} more")
-
-
-def _picked(place: str, layer: str, target: int) -> None:
-    channel = st.session_state[place]
-    st.session_state[place] = None  # or the way back would find it still pressed
-    if channel is not None:
-        jump.to_channel(layer, target, int(channel))
+        groups.append((channels.region_words(region, names), owner, region.channels))
+    region_buttons(groups, f"{key}-regions", lambda index, channel: _clicked(layer, importance, index, channel))
 
 
 # --- neighbours -------------------------------------------------------------------------------------------------
@@ -258,30 +262,27 @@ def _picked(place: str, layer: str, target: int) -> None:
 def _tree(digest: str, rows: tuple[int, ...], labels: tuple[str, ...], chosen: str, dark: bool, _W: np.ndarray) -> bytes:
     from explorer.figures import venn
 
-    return figures.png(venn.tree_picture(channels.tree(_W[list(rows)]), labels, chosen, paper.look(dark)))
+    return figures.png(venn.tree_picture(channels.tree(_W[list(rows)]), labels, chosen, look.look(dark)))
 
 
 def _neighbours(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
     label = network.classes.labels[target]
-    table, tree = st.columns([1.15, 1], gap="large")
-    with table:
+    nearest, tree = st.columns([1.15, 1], gap="large")
+    with nearest:
         st.subheader(f"Nearest to {plain(label)}", anchor=False)
         near = channels.neighbours(importance, target, 10)
         if near:
-            st.dataframe(
-                {
-                    "class": [_label(network, importance, one.index) for one in near[:NEAREST]],
-                    "shared": [one.shared for one in near[:NEAREST]],
-                    "Jaccard": [one.jaccard for one in near[:NEAREST]],
-                    "cosine": [one.cosine for one in near[:NEAREST]],
-                },
-                hide_index=True, height="content",
-                column_config={
-                    "shared": st.column_config.ProgressColumn(min_value=0, max_value=10, format="%d", help="Channels among the ten most important of both."),
-                    "Jaccard": st.column_config.NumberColumn(format="%.2f", help="Shared channels as a share of those in either top 10."),
-                    "cosine": st.column_config.NumberColumn(format="%.2f", help="Of the two whole rows of W: 1 alike, 0 unrelated, −1 opposite."),
-                },
-            )  # fmt: skip
+            table(
+                f"The classes nearest to {label}",
+                [
+                    Column("class"),
+                    Column("shared of 10", "Channels among the ten most important of both.", 0, 10),
+                    Column("Jaccard", "Shared channels as a share of those in either top 10.", 2),
+                    Column("cosine", "Of the two whole rows of W: 1 alike, 0 unrelated, −1 opposite.", 2),
+                ],
+                [(_label(network, importance, one.index), one.shared, one.jaccard, one.cosine) for one in near[:NEAREST]],
+                "nearest",
+            )
             st.caption(f"Of {len(near):,} other classes with a row of W, at {plain(layer.name)}.")
         else:
             st.caption(f"There is no other row of W to compare {plain(label)} with.")
@@ -306,25 +307,26 @@ def _neighbours(network: Network, layer: Layer, importance: Importance, target: 
 
 def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
     st.subheader("How sparse are the rows?", anchor=False)
-    told = channels.counts(importance, rows)
-    st.dataframe(
-        {
-            "class": [network.classes.labels[one.index] for one in told],
-            "non-zero": [one.nonzero for one in told],
-            "for": [one.positive for one in told],
-            "against": [one.negative for one in told],
-            "above 1/1000": [one.above for one in told],
-            "held-out R²": [None if math.isnan(one.r2) else one.r2 for one in told],
-            "evidence": [one.loyalty for one in told],
-            "row": [one.evidence for one in told],
-        },
-        hide_index=True, height=min(420, 38 * (len(told) + 1)), placeholder="not measured",
-        column_config={
-            "non-zero": st.column_config.ProgressColumn(min_value=0, max_value=importance.W.shape[1], format="%d"),
-            "for": st.column_config.NumberColumn(help="Positive weights: an open channel raises the score."),
-            "against": st.column_config.NumberColumn(help="Negative weights: an open channel lowers the score."),
-            "above 1/1000": st.column_config.NumberColumn(help="Weights above one thousandth of the row’s largest, as in Fig. 11."),
-            "held-out R²": st.column_config.NumberColumn(format="%.2f", help="How well the row predicts gates and photographs it was not fitted on; 1 is perfect."),
-            "evidence": st.column_config.NumberColumn(format="%.1f", help="How many whole photographs the row is worth: the sum of the class’s probability over them."),
-        },
+    channels_there = importance.W.shape[1]
+    table(
+        "How many weights of each class are not zero, and how far its row can be trusted",
+        [
+            Column("class"),
+            Column("non-zero", f"Weights that are not zero, of {channels_there:,}.", 0, channels_there),
+            Column("for", "Positive weights: an open channel raises the score.", 0),
+            Column("against", "Negative weights: an open channel lowers the score.", 0),
+            Column("above 1/1000", "Weights above one thousandth of the row’s largest, as in Fig. 11.", 0),
+            Column("held-out R²", "How well the row predicts gates and photographs it was not fitted on; 1 is perfect.", 2),
+            Column("photographs’ worth", "How many whole photographs the row is worth: the sum of the class’s probability over them.", 1),
+            Column("row", "Weak: learned from fewer than ten photographs’ worth of evidence."),
+        ],
+        [
+            (
+                network.classes.labels[one.index], one.nonzero, one.positive, one.negative, one.above,
+                None if math.isnan(one.r2) else one.r2, one.loyalty, one.evidence,
+            )
+            for one in channels.counts(importance, rows)
+        ],
+        "counts",
     )  # fmt: skip
+    st.caption("Click a heading to sort.")

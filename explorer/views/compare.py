@@ -11,7 +11,7 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.methods import METHODS
-from explorer import answers, cells, compare, downloads, figures, hover, sidebar, taking
+from explorer import address, answers, cells, compare, downloads, figures, hover, sidebar, taking
 from explorer.cells import Cell
 from explorer.components import overlays
 from explorer.figures import compare as drawing
@@ -82,17 +82,19 @@ def _others(selection: Selection) -> list[int]:
     """Up to three more classes; a new photograph starts with its most probable one. In the URL as ``with``."""
     network, best = selection.network, selection.seen.best(sidebar.PREDICTIONS)
     subject = (network.id, selection.photograph.sha256)
-    if "others" not in st.session_state or st.session_state.get("others-of", subject) != subject:
-        wanted = st.query_params.get("with") if "others" not in st.session_state and "others-of" not in st.session_state else None
-        st.session_state["others"] = _named(selection, wanted) if wanted is not None else [i for i in best if i != selection.target][:1]
+    asked = address.news("with")
+    if asked is not None:
+        st.session_state["others"] = _named(selection, asked)
+    elif "others" not in st.session_state or st.session_state.get("others-of", subject) != subject:
+        st.session_state["others"] = [i for i in best if i != selection.target][:1]
     st.session_state["others-of"] = subject
     rest = sorted(set(range(len(network.classes))) - set(best), key=lambda index: network.classes.labels[index].lower())
     chosen = st.multiselect(
         f"Besides {plain(selection.label)}, up to {MOST - 1} other classes", [*best, *rest], max_selections=MOST - 1, key="others",
         format_func=lambda i: network.classes.labels[i] + (f" · {percent(float(selection.seen.probabilities[i]))}" if i in best else ""),
-        filter_mode="contains", placeholder="Type a name",
+        filter_mode="contains", placeholder="Type a name", persist_state="session",
     )  # fmt: skip
-    st.query_params["with"] = ",".join(network.classes.synsets[i] if network.classes.synsets else str(i) for i in chosen)
+    address.write("with", ",".join(network.classes.synsets[i] if network.classes.synsets else str(i) for i in chosen))
     return [index for index in chosen if index != selection.target][: MOST - 1]
 
 
@@ -137,7 +139,7 @@ def _cell(selection: Selection, photograph: Image.Image, cell: Cell, top: float 
         )
         lines = [*_lines(cell), *_care(selection, cell)]
         body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        st.html(f'<div class="chip-caption"><h4>{html.escape(heading or cell.title)}</h4>{body}</div>')
+        st.html(f'<div class="chip-caption"><h3>{html.escape(heading or cell.title)}</h3>{body}</div>')
         if cell.waits:
             cells.waiting_room(selection, cell, place)
 

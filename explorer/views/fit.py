@@ -142,7 +142,7 @@ def _layers(selection: Selection) -> tuple[list[str], list[int]]:
         st.session_state["fit-classes"] = []
     classes = st.multiselect(
         "Which", range(len(labels)), default=None if "fit-classes" in st.session_state else [selection.target], key="fit-classes",
-        format_func=lambda index: labels[index], help="Rows of other classes stay as they are.",
+        format_func=lambda index: labels[index], help="Rows of other classes stay as they are.", persist_state="session",
     )  # fmt: skip
     return (chosen, sorted(classes)) if classes else ([], [])
 

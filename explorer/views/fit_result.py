@@ -8,7 +8,7 @@ import streamlit as st
 from chipcore import ChipError, Importance, curves
 from chipcore.curves import Curve
 from chipcore.importance import MANY
-from explorer import downloads, fits
+from explorer import address, downloads, fits
 from explorer.downloads import Taken
 from explorer.figures import fit as figures
 from explorer.fits import Row, Run
@@ -24,17 +24,19 @@ def show(selection: Selection) -> None:
     if not done:
         return
     st.divider()
-    wanted = st.session_state.get(WANTED)
+    wanted, asked = st.session_state.get(WANTED), address.news("run")
     if wanted in done:
         st.session_state["run"] = st.session_state.pop(WANTED)
+    elif asked in done:
+        st.session_state["run"] = asked
     elif st.session_state.get("run") not in done:
-        linked = st.query_params.get("run")
-        st.session_state["run"] = linked if linked in done else next(iter(done))
+        st.session_state["run"] = next(iter(done))
     heading, choice = st.columns([1, 1.4], vertical_alignment="bottom")
     heading.subheader("What was learned", anchor=False)
-    key = choice.selectbox("Fit", list(done), format_func=lambda key: _said(done[key]), key="run", filter_mode=None)
-    if st.query_params.get("run") != key:
-        st.query_params["run"] = key
+    key = choice.selectbox(
+        "Fit", list(done), format_func=lambda key: _said(done[key]), key="run", filter_mode=None, persist_state="session"
+    )
+    address.write("run", key)
     try:
         _result(selection, done[key])
     except ChipError as error:

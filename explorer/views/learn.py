@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from explorer import downloads, taking
+from explorer import address, downloads, taking
 from explorer.downloads import Taken
 from explorer.learn import STEPS
 from explorer.sidebar import Selection
@@ -54,21 +54,24 @@ def _offer(selection: Selection, step: str, take: Callable[[], Taken]) -> None:
 
 def _stepper() -> int:
     """Which step, from 1; in the URL as ``step``."""
-    if st.session_state.get("step") is None:
-        st.session_state["step"] = st.session_state.get(_KEPT) or _from_url()
+    asked = _from_url()
+    if asked is not None:
+        st.session_state["step"] = asked
+    elif st.session_state.get("step") is None:
+        st.session_state["step"] = st.session_state.get(_KEPT) or 1
     step = st.segmented_control(
         "Step", range(1, len(STEPS) + 1), format_func=lambda number: f"{number} · {STEPS[number - 1]}", key="step", required=True,
         label_visibility="collapsed", width="stretch",
     )  # fmt: skip
     st.session_state[_KEPT] = step
-    if st.query_params.get("step") != str(step):
-        st.query_params["step"] = str(step)
+    address.write("step", str(step))
     return int(step or 1)
 
 
-def _from_url() -> int:
-    text = st.query_params.get("step", "1")
-    return int(text) if text in {str(number) for number in range(1, len(STEPS) + 1)} else 1
+def _from_url() -> int | None:
+    """The step that a link or a step back asks for."""
+    asked = address.news("step")
+    return int(asked) if asked in {str(number) for number in range(1, len(STEPS) + 1)} else None
 
 
 def _turn(step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -18,10 +19,14 @@ PAINTED = '.chip-heatmap canvas[data-painted="true"]'
 pytestmark = pytest.mark.browser
 
 
+COUNTED = "[class*=st-key-counts] table"  # the last thing on the page
+
+
 def visit(page: Any, address: str) -> Any:
-    """Open the page and wait until the heat map is painted; gives its canvas."""
+    """Open the page and wait until all of it is there; gives the heat map's canvas."""
     page.goto(address)
     page.wait_for_selector(PAINTED)
+    page.wait_for_selector(COUNTED)
     page.wait_for_selector(IDLE)
     return page.locator(PAINTED)
 
@@ -67,7 +72,7 @@ def test_slider_counts_again_and_a_region_opens_its_channel(page: Any, server: s
     with open(table.value.path(), encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["synset"] for row in rows] == synsets
-    region = page.locator(".st-key-topk-region-10 button").first
+    region = page.locator(".st-key-topk-regions [data-region='0'] button").first
     number = region.inner_text()
     region.click()
     page.wait_for_url(lambda address: f"channel={number}" in address and "/channels" not in address)
@@ -81,3 +86,59 @@ def test_everything_scrolls_and_is_painted(page: Any, server: str) -> None:
     page.wait_for_function("old => document.querySelector('.chip-heatmap canvas').toDataURL() != old", arg=before)
     page.get_by_role("button", name="Larger cells").click()
     assert frame.evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+def settings(page: Any) -> tuple[Any, ...]:
+    """What is chosen on the page, once it is all there."""
+    page.wait_for_selector(COUNTED)
+    page.wait_for_selector(IDLE)
+    heat_map = page.evaluate("document.querySelector('.chip-heatmap canvas').getAttribute('aria-label')")
+    slider = page.get_by_role("slider", name="The most important channels of each class")
+    return (
+        page.locator(".st-key-sort [aria-checked=true]").inner_text(),
+        slider.input_value(),
+        page.locator(".st-key-classes").inner_text(),
+        heat_map,
+    )
+
+
+def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str, lite0: Network) -> None:
+    """Also in one step, and as it was left: Streamlit alone puts the address of a page between into the history."""
+    synsets = [lite0.classes.synsets[index] for index in (340, 32, 30)]
+    canvas = visit(page, f"{server}/channels?class={synsets[0]}&classes={','.join(synsets)}&sort=by+number&topk=7")
+    page.get_by_role("radio", name="by importance", exact=True).click()
+    page.wait_for_url("**sort=by+importance**")
+    page.wait_for_selector(IDLE)
+    address, chosen = page.url, settings(page)
+    assert chosen[:2] == ("by importance", "7")
+    for _ in range(2):
+        canvas.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")  # another class than the chosen one
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "/channels" not in url and "channel=" in url)
+        expect(page.get_by_role("heading", name="What speaks for tailed frog?")).to_be_visible()
+        page.wait_for_selector(IDLE)
+        there = page.url
+        page.go_back()
+        page.wait_for_selector(PAINTED)
+        assert settings(page) == chosen
+        assert parameters(page.url) == parameters(address)
+        page.go_forward()
+        expect(page.get_by_role("heading", name="What speaks for tailed frog?")).to_be_visible()
+        page.wait_for_selector(IDLE)
+        assert parameters(page.url) == parameters(there)
+        page.get_by_role("link", name="Channels", exact=True).click()  # not back: the page keeps its settings anyway
+        page.wait_for_selector(PAINTED)
+        page.get_by_role("heading", name="Which channels matter for which class?").wait_for()
+        assert settings(page)[:3] == chosen[:3]
+        page.go_back()
+        page.wait_for_selector(".st-key-strip img")
+        page.wait_for_selector(IDLE)
+        page.go_back()
+        page.wait_for_selector(PAINTED)
+        assert settings(page) == chosen
+
+
+def parameters(address: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(address).query)

@@ -98,7 +98,7 @@ def test_photograph_changes_and_a_synset_finds_a_class(page: Any, server: str, l
     changed(page, before)
     expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[fitted[0]]}?")).to_be_visible()
     page.wait_for_url("**photo=coffee**")
-    assert f"class={lite0.classes.synsets[fitted[0]]}" in page.url
+    page.wait_for_url(lambda url: f"class={lite0.classes.synsets[fitted[0]]}" in url)
 
 
 def test_upload_and_download(page: Any, server: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_view_stays_on_every_page(page: Any, server: str) -> None:
     expect(page.get_by_role("heading", name="What speaks for church?")).to_be_visible()
     expect(page.get_by_role("radio", name="pool2")).to_be_checked()
     for part in ("model=vgg16_slim", "photo=coffee", "class=3", "layer=pool2", "opacity=0.4"):
-        assert part in page.url
+        page.wait_for_url(lambda url, part=part: part in url)
 
 
 def test_values_channels_and_gates(page: Any, server: str) -> None:

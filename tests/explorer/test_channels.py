@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +20,14 @@ ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
 
 @pytest.fixture
 def open_page(open_app: OpenApp) -> OpenApp:
-    return partial(open_app, "channels")
+    """Opens the page as it is once the browser has painted the heat map."""
+
+    def open_at(**query: str) -> AppTest:
+        app = open_app("channels", **query)
+        app.session_state["channels-painted"] = True
+        return app.run()
+
+    return open_at
 
 
 def text(app: AppTest) -> str:
@@ -30,9 +36,13 @@ def text(app: AppTest) -> str:
     )
 
 
+def components(app: AppTest, name: str) -> list[Any]:
+    return [element for element in app.get("bidi_component") if element.proto.component_name == name]
+
+
 def packed(app: AppTest) -> dict[str, Any]:
     """The header of what the heat map was given."""
-    (drawn,) = app.get("bidi_component")
+    (drawn,) = components(app, "chip_heatmap")
     data = drawn.proto.bytes
     return dict(json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")]))
 
@@ -57,6 +67,17 @@ def test_suggests_classes_and_draws_them(open_page: OpenApp, lite0: Network, fit
     assert any(words.startswith("Dendrogram") for words in pictures)
     app.segmented_control(key="sort").set_value("importance").run()
     assert packed(app)["columns"][:5] == importance.top_channels(340, 5)
+
+
+def test_heat_map_comes_before_all_that_is_below_it(open_app: OpenApp, lite0: Network) -> None:
+    app = open_app("channels")
+    assert packed(app)["rows"]
+    assert not app.subheader
+    assert not alternatives(app)
+    app.session_state["channels-painted"] = True  # as the browser says
+    app.run()
+    assert len(app.subheader) == 4
+    assert [len(components(app, name)) for name in ("chip_heatmap", "chip_regions", "chip_table")] == [1, 2, 2]
 
 
 def test_link_reopens_classes_and_all_of_them_fit(open_page: OpenApp, lite0: Network, fitted: list[int]) -> None:
@@ -84,6 +105,10 @@ def test_sliders_count_what_the_paper_counts(open_page: OpenApp, lite0: Network,
     first, second = (words for words in alternatives(app) if words.startswith("Venn"))
     shared = set(importance.top_channels(some[0], 3)) & set(importance.top_channels(some[1], 3))
     assert f"both: {len(shared)}." in first
+    offered = json.loads(components(app, "chip_regions")[0].proto.json)
+    assert [set(region["channels"]) for region in offered][-1] == shared
+    assert {channel for region in offered for channel in region["channels"]} == {k for i in some for k in importance.top_channels(i, 3)}
+    assert all(channel in importance.top_channels(region["class"], 3) for region in offered for channel in region["channels"])
     above = [set(importance.channels_above(index, 1e-3)) for index in some]
     assert f"both: {len(above[0] & above[1])}." in second
 

@@ -17,6 +17,7 @@ from chipcore.overlaps import top_sets
 from explorer import channels
 from explorer.channels import Region
 from explorer.figures import heatmap, paper, venn
+from explorer.figures.heatmap_picture import heatmap_picture
 
 # Four classes, five channels. The last row was never fitted.
 W = torch.tensor([
@@ -121,5 +122,14 @@ def test_pictures_are_drawn_also_where_nothing_is_shared() -> None:
     for style in (paper.LIGHT, paper.DARK):
         assert venn.venn_picture(regions, ["a $x_1$", "b", "c"], style).size[0] > 600
     assert "all three: 0" in channels.venn_words(regions, ["a", "b", "c"])
-    picture = heatmap.heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", paper.LIGHT, signed=True, each=True)
+    picture = heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", paper.LIGHT, signed=True, each=True)
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 3
+
+
+def test_top_sets_are_the_top_channels_also_where_weights_are_equal() -> None:
+    W = torch.tensor([[1.0, 2.0, 2.0, 2.0, -1.0], [0.0, 0.0, 3.0, 0.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    ones = torch.ones(3)
+    importance = Importance(W, ones, ones.int(), ones.int(), ones, {})  # type: ignore[arg-type]
+    for count in (1, 2, 3, 5, 9):
+        for index, inside in enumerate(top_sets(importance.W.numpy(), count)):
+            assert set(np.flatnonzero(inside)) == set(importance.top_channels(index, count))

@@ -104,7 +104,7 @@ def test_four_methods_and_two_classes(open_page: OpenApp, lite0: Network) -> Non
     assert len(cards) == 8
     best = resources.seen(lite0.id, gallery.photograph("cat").sha256, lite0, gallery.photograph("cat")).best(2)
     for place, method in enumerate(("chip", "gradcam", "cmwp", "guided_backprop")):
-        assert f"<h4>{METHODS[method].title}</h4>" in cards[place]
+        assert f"<h3>{METHODS[method].title}</h3>" in cards[place]
         assert " pass" in cards[place] and " s, " in cards[place] and "maximum" in cards[place]
         for row, target in enumerate(best):
             assert f"{METHODS[method].title} map of {lite0.classes.labels[target]}" in alternatives(app)[4 * row + place]
@@ -187,7 +187,7 @@ def test_fig_9_is_one_click(open_page: OpenApp, slim: Network) -> None:
     app.segmented_control(key="compare").set_value("At every depth").run()
     assert not app.exception
     assert len(captions(app)) == 2 * len(slim.layers)
-    assert all(f"<h4>{layer.name}</h4>" in card for layer, card in zip(slim.layers * 2, captions(app), strict=True))
+    assert all(f"<h3>{layer.name}</h3>" in card for layer, card in zip(slim.layers * 2, captions(app), strict=True))
     assert any("How alike the two are at each depth" in one.value for one in app.markdown)
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from torch import Tensor
 
 from chipcore import ChipError
-from explorer import commands, downloads, figures, resources, sidebar, taking, terms
+from explorer import address, commands, downloads, figures, resources, taking, terms
 from explorer.depths import Depth
 from explorer.downloads import Taken
 from explorer.figures import bars
@@ -28,15 +28,16 @@ Driven = tuple[float, str, Seen]  # mean activation, the photograph's name in th
 def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[int], None]) -> None:
     """Its number, then four answers. ``order`` are the layer's channels, the largest contribution first."""
     layer, features = here.layer, selection.seen.features[here.layer.name]
-    if "channel" not in st.session_state:
-        wanted = st.query_params.get("channel", "")
-        st.session_state["channel"] = int(wanted) if wanted.isdecimal() else -1
+    wanted = address.news("channel")
+    if wanted is not None and wanted.isdecimal():
+        st.session_state["channel"] = int(wanted)
+    st.session_state.setdefault("channel", -1)
     if not 0 <= st.session_state["channel"] < layer.channels:  # at the start, or another layer's
         st.session_state["channel"] = order[0] if order else 0
     number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
     with number:
         k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
-        sidebar.write_url("channel", str(k))
+        address.write("channel", str(k))
         if here.row is not None and order:
             st.caption(f"These add most to the map of {plain(selection.label)}:")
             buttons.channels("most", order[:LISTED], terms.contributions(here.row, features), pick, chosen=k)
