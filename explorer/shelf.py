@@ -42,6 +42,11 @@ class Shelf(Generic[T]):
         self._weight = 0
 
     @property
+    def most(self) -> int:
+        """Bytes that may be kept."""
+        return self._most
+
+    @property
     def weight(self) -> int:
         """Bytes of all that is kept."""
         return self._weight
@@ -105,11 +110,12 @@ class Kept(Generic[P, R]):
         named: dict[str, Any] = {**dict(zip(self._names, args, strict=False)), **kwargs}
         key = tuple((name, value) for name, value in sorted(named.items()) if not name.startswith("_"))
 
-        def make() -> R:
-            with self._meanwhile():
-                return self._make(*args, **kwargs)
-
-        return self.shelf.get_or_make(key, make)
+        found = self.shelf.get(key)
+        if found is not None:
+            return found
+        # Outside the shelf's own lock for the key: whoever makes a value waits for nobody.
+        with self._meanwhile():
+            return self.shelf.get_or_make(key, lambda: self._make(*args, **kwargs))
 
     def clear(self) -> None:
         self.shelf.clear()
@@ -123,7 +129,7 @@ def kept(
     Args:
         megabytes: of all results together.
         weigh: gives the bytes of one; :func:`weight` by default.
-        meanwhile: entered while a result is made.
+        meanwhile: entered while a result is made or waited for.
     """
     return lambda make: Kept(make, Shelf(megabytes, weigh), meanwhile)
 
