@@ -9,7 +9,6 @@ What is heavy is bounded by its bytes (``explorer/shelf.py``), for a crowd bring
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 import chipcore
 from chipcore import Importance, Layer, Network
 from chipcore.importance import file_of
+from chipcore.memory import COPIES
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
@@ -29,11 +29,12 @@ from chipcore.networks import REGISTRY
 from chipcore.store import fitted_importance
 from chipcore.suffix import Activations
 from explorer import closing, figures, gallery, grid_game, own
+from explorer.allocator import settle as settle  # also as resources.settle
 from explorer.answers import Answers
 from explorer.closing import Closed
 from explorer.gallery import Photograph
 from explorer.jobs import Desk, Job
-from explorer.shelf import kept
+from explorer.shelf import kept, weight
 from explorer.visitors import at_work, me
 
 
@@ -53,19 +54,6 @@ class Seen:
     def best(self, count: int) -> list[int]:
         """The ``count`` most probable classes, the most probable first."""
         return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
-
-
-def settle() -> None:
-    """Take what is in memory by now out of the garbage collector's rounds; for after something large was loaded.
-
-    Streamlit collects garbage after every run of a page, and every look at a job under way is one. With torch, Plotly and
-    a network's graphs in memory that took 0.2 s of CPU each time, in which no other thread runs: a job with three lines of
-    progress on the page was ten times slower. What was frozen before is looked through once more, so that a network
-    that the cache has let go of does not stay.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def offered() -> list[str]:
@@ -106,7 +94,12 @@ def _shared_networks() -> list[str]:
     return []
 
 
-@kept(1600, meanwhile=lambda: at_work("Loading the network …"))  # one of the largest, or dozens as they usually are
+def _weigh_network(network: Network) -> int:
+    """Its weights, and their copies that its suffixes hold once it was cut."""
+    return COPIES * weight(network)
+
+
+@kept(2400, _weigh_network, lambda: at_work("Loading the network …"))  # one of the largest, or dozens as they usually are
 def network(name: str) -> Network:
     """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
     # A visitor must not make the server fetch things.

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -27,13 +28,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+SHELVES: WeakValueDictionary[str, Shelf[Any]] = WeakValueDictionary()  # by name, for whoever wants to know what is kept
+
+
 class Shelf(Generic[T]):
     """The values that were asked for last, at most ``megabytes`` of them; the newest stays, whatever it weighs.
 
-    Safe to use from any thread. A value that two ask for at once is made once; an error is not kept.
+    Safe to use from any thread. A value that two ask for at once is made once; an error is not kept. One with a ``name``
+    is listed in ``SHELVES``.
     """
 
-    def __init__(self, megabytes: float, weigh: Callable[[T], int] | None = None) -> None:
+    def __init__(self, megabytes: float, weigh: Callable[[T], int] | None = None, name: str = "") -> None:
+        if name:
+            SHELVES[name] = self
         self._most = int(megabytes * MB)
         self._weigh: Callable[[Any], int] = weigh or weight
         self._kept: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
@@ -131,7 +138,7 @@ def kept(
         weigh: gives the bytes of one; :func:`weight` by default.
         meanwhile: entered while a result is made or waited for.
     """
-    return lambda make: Kept(make, Shelf(megabytes, weigh), meanwhile)
+    return lambda make: Kept(make, Shelf(megabytes, weigh, f"{make.__module__}.{make.__name__}"), meanwhile)
 
 
 def weight(value: Any) -> int:

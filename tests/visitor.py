@@ -138,6 +138,10 @@ class Visitor:
     def has(self, key: str) -> bool:
         return any(getattr(value, "id", "").endswith(f"-{key}") for _kind, value, _fragment in self._all())
 
+    def widget_keys(self) -> list[str]:
+        """Of all widgets on the page."""
+        return [value.id.split("-", 2)[-1] for _kind, value, _fragment in self._all() if getattr(value, "id", "").startswith("$$ID-")]
+
     def texts(self) -> list[str]:
         """Everything that is drawn as Markdown or HTML or as a message."""
         found = []
@@ -270,7 +274,7 @@ def serving(log: Path, command: Sequence[str] = (), **environment: str) -> Itera
     with log.open("w") as stream:
         process = subprocess.Popen(whole, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not _healthy(port):
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"the server did not start:\n{log.read_text()}")
@@ -279,7 +283,7 @@ def serving(log: Path, command: Sequence[str] = (), **environment: str) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -189,7 +189,10 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
         earlier.stop()  # what was asked for before is not wanted any more
     try:
         job = st.session_state["fit-trial"] = desk.start(
-            key, "Trying a few photographs to see how long it takes", lambda job: fits.trial(network, request, found, job.report), owner=me()
+            key,
+            "Trying a few photographs to see how long it takes",
+            lambda job: fits.trial(network, request, found, job.report),
+            owner=me(),
         )
     except TooMany as error:
         st.info(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:")
