@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,12 +32,14 @@ class Job:
 
     - ``key``: names the work and everything it depends on; equal keys are the same job
     - ``owner``: names the visitor who asked for it first; empty where nobody did
+    - ``round``: when it is its turn: that of all visitors' first jobs comes before that of their second ones
     - ``error``: one sentence for the visitor where ``state`` is ``failed``
     """
 
     key: str
     title: str
     owner: str = ""
+    round: int = 0
     state: State = "waiting"
     stage: str = ""
     done: int = 0
@@ -106,7 +107,7 @@ class Job:
 class Desk:
     """Runs jobs, ``workers`` at a time. Safe to use from any thread.
 
-    Visitors take turns: the first job of each goes before the second of any, and among those the one that came first.
+    Visitors take turns: the first job that waits of each goes before the second of any, and among those the one that came first.
 
     Args:
         each: jobs that one visitor may have under way and waiting; 0 for any number.
@@ -118,6 +119,8 @@ class Desk:
         self._each, self._most, self._what = each, most, what
         self._waiting: list[tuple[Job, Callable[[Job], Any]]] = []
         self._jobs: dict[str, Job] = {}
+        self._rounds: dict[str, int] = {}  # of each visitor's last job
+        self._round = 0  # that has begun
         self._changed = threading.Condition()
         for number in range(workers):
             # Daemons: a server that is asked to end must not wait for a fit.
@@ -133,7 +136,7 @@ class Desk:
             if job is not None and not (job.over and (again or job.state != "done")):
                 return job
             self._check(owner)
-            job = self._jobs[key] = Job(key, title, owner)
+            job = self._jobs[key] = Job(key, title, owner, self._next_round(owner))
             over = [one for one in self._jobs.values() if one.over]
             for old in over[: max(0, len(over) - KEPT)]:
                 del self._jobs[old.key]
@@ -175,13 +178,15 @@ class Desk:
     def _in_turn(self) -> list[tuple[Job, Callable[[Job], Any]]]:
         """What waits, in the order in which it will run."""
         self._waiting = [(job, work) for job, work in self._waiting if not job.over]
-        before = Counter(one.owner for one in self._jobs.values() if one.owner and one.state == "running")
-        ranks = []
-        for job, _work in self._waiting:
-            ranks.append(before[job.owner])
-            if job.owner:
-                before[job.owner] += 1
-        return [self._waiting[i] for i in sorted(range(len(ranks)), key=ranks.__getitem__)]
+        return sorted(self._waiting, key=lambda one: one[0].round)  # equal rounds stay in the order in which they came
+
+    def _next_round(self, owner: str) -> int:
+        """The round in which a visitor's next job runs: one after that of the visitor's last one, but none that has begun."""
+        self._rounds = {one: last for one, last in self._rounds.items() if last > self._round}
+        found = self._rounds.get(owner, self._round) + 1
+        if owner:
+            self._rounds[owner] = found
+        return found
 
     def _serve(self) -> None:
         while True:
@@ -189,6 +194,7 @@ class Desk:
                 while not (turn := self._in_turn()):
                     self._changed.wait()
                 job, work = turn[0]
+                self._round = max(self._round, job.round)
                 self._waiting.remove(turn[0])
                 begun = job.begin()  # here, so that another worker sees whose turn it was
             if begun:
