@@ -19,6 +19,7 @@ from explorer import allocator, resources, sidebar, visitors  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 allocator.bound()
+visitors.bound_uploads()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.

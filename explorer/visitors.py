@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from urllib.parse import urlsplit
 
 import streamlit as st
+from starlette.exceptions import HTTPException
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime import exists, get_instance
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from explorer.crowd import VISITORS, Room, Seats, most_visitors
 from explorer.jobs import Job
@@ -28,6 +31,7 @@ _COOKIE = "_streamlit_xsrf"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 # Each pass takes all cores by itself: more at once would take more memory and no less time.
 AT_WORK = max(2, min(8, (os.cpu_count() or 2) // 4))
+UPLOADS_EACH, UPLOADS_ALL = 640 << 20, 2 << 30  # bytes that Streamlit's own store may hold of one visitor, and of all
 _seats, _room = Seats(), Room(AT_WORK)
 
 
@@ -84,6 +88,29 @@ def admitted() -> bool:
         return True
     here = [one.session.id for one in get_instance()._session_mgr.list_active_sessions()]
     return _seats.take(context.session_id, {*here, context.session_id}, most_visitors())
+
+
+def bound_uploads() -> None:
+    """Have the server refuse uploads (413) beyond what one visitor, or all of them, may keep in its memory.
+
+    Streamlit limits a single file only, and keeps all of them for as long as their tab is open, whether or not a page has asked for them.
+    """
+    manager = get_instance().uploaded_file_mgr if exists() else None
+    if isinstance(manager, MemoryUploadedFileManager) and "add_file" not in vars(manager):
+        manager.add_file = _with_limits(manager)  # type: ignore[method-assign, assignment]
+
+
+def _with_limits(manager: MemoryUploadedFileManager) -> Callable[[str, UploadedFileRec], None]:
+    add = manager.add_file
+
+    def within(session_id: str, file: UploadedFileRec) -> None:
+        held = {session: sum(len(one.data) for one in list(files.values())) for session, files in list(manager.file_storage.items())}
+        more = len(file.data)
+        if held.get(session_id, 0) + more > UPLOADS_EACH or sum(held.values()) + more > UPLOADS_ALL:
+            raise HTTPException(413, "too much was uploaded already; reload the page, or come back later.")
+        add(session_id, file)
+
+    return within
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -221,4 +222,28 @@ def test_strangers_see_a_fit_but_cannot_end_it_and_one_too_many_is_asked_to_come
                 other.open("fit", model="vgg16_slim")
                 assert any("was stopped before it was done" in text for text in other.texts()) and not other.has(forget)
                 assert again.click(forget) and run.key not in [one.key for one in fits.runs()]
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+def test_uploads_have_a_limit_for_each_visitor_and_for_all(tmp_path: Path) -> None:
+    """In the server's memory, whether or not a page has asked for them; lowered here, so that it takes no gigabytes."""
+    (tmp_path / "few.py").write_text(
+        "import sys\nfrom explorer import visitors\nvisitors.UPLOADS_EACH, visitors.UPLOADS_ALL = 3_000_000, 5_000_000\n"
+        "from streamlit.web import cli\nsys.argv = ['streamlit', 'run', 'explorer/app.py', *sys.argv[1:]]\ncli.main()\n"
+    )
+    environment = {"CHIP_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(tmp_path / "few.py")]
+    with serving(tmp_path / "log.txt", command, **environment) as (address, _process), Visitor(address) as one, Visitor(address) as other:
+        one.open("", model="vgg16_slim")
+        other.open("", model="vgg16_slim")
+        million = bytes(1_000_000)
+        for _ in range(3):
+            one.send("x.png", million)
+        with pytest.raises(AssertionError, match="413"):
+            one.send("x.png", million)
+        other.send("x.png", million)
+        other.send("x.png", million)
+        with pytest.raises(AssertionError, match="413"):
+            other.send("x.png", million)
+        assert "vgg16_slim" in one.again().query, "the page goes on"
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
