@@ -77,7 +77,7 @@ def waiting_room(selection: Selection, cell: Cell, place: str) -> None:
 
 
 def start(selection: Selection, cells: Sequence[Cell]) -> None:
-    """Put slow maps on the desk, one after another."""
+    """Put slow maps on the desk, as many as this visitor may have there."""
     kept, desk = resources.answers(), resources.slow_maps()
     network, view = selection.network, selection.seen.view
     for cell in cells:
@@ -90,4 +90,5 @@ def start(selection: Selection, cells: Sequence[Cell]) -> None:
             )
             return True
 
-        waiting.start(desk, cell.question.key, f"{cell.title} of {label}", work)
+        if not waiting.start(desk, cell.question.key, f"{cell.title} of {label}", work):
+            return

@@ -19,7 +19,7 @@ from explorer.gallery import Photograph
 from explorer.jobs import Job
 from explorer.learn import Experiment, First, Fitted
 from explorer.shelf import kept
-from explorer.visitors import at_work, me
+from explorer.visitors import at_work, owner_here
 
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
 
@@ -82,4 +82,8 @@ def local_fit(network: Network, photograph: Photograph, layer: Layer, target: in
 
     desk, key = resources.slow_maps(), f"lesson/{place}/{target}"
     found = desk.get(key)
-    return found if found is not None and not again else desk.start(key, f"The small fit at {layer.name}", work, owner=me(), again=again)
+    return (
+        found
+        if found is not None and not again
+        else desk.start(key, f"The small fit at {layer.name}", work, owner=owner_here(), again=again)
+    )

@@ -35,7 +35,7 @@ from explorer.closing import Closed
 from explorer.gallery import Photograph
 from explorer.jobs import Desk, Job
 from explorer.shelf import kept, weight
-from explorer.visitors import at_work, me
+from explorer.visitors import at_work, owner_here
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ def local_row(network: Network, sha256: str, layer: Layer, target: int, seen: Se
 
     label = network.classes.labels[target]
     key = f"local-{network.id}-{sha256}-{layer.name}-{target}"
-    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work, owner=me())
+    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work, owner=owner_here())
 
 
 def only_the_last(job: Job) -> None:
-    """Stop what this visitor's page has started by itself before, and nobody waits for any more: one such job is enough."""
+    """Stop what this visitor's page has started by itself before, where that has not begun: whoever leafs through must not fill the line."""
     earlier = st.session_state.get("started-by-itself")
-    if earlier is not None and earlier is not job and earlier.owner == me():
+    if earlier is not None and earlier is not job and earlier.state == "waiting" and earlier.owner == owner_here():
         earlier.stop()
     st.session_state["started-by-itself"] = job
 

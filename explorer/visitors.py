@@ -63,17 +63,24 @@ def alone(address: str, headers: Mapping[str, str]) -> bool:
     """Whether the app answers on this machine alone, this request was not passed on by a proxy, and no limit of visitors was given."""
     if address not in LOOPBACK or os.environ.get(VISITORS) or any(name in headers for name in _FORWARDED):
         return False
-    named = [
-        urlsplit(headers[name] if "//" in headers[name] else f"//{headers[name]}").hostname
-        for name in ("origin", "host")
-        if name in headers
-    ]
-    return all(name in LOOPBACK for name in named)
+    return all(_host(headers[name]) in LOOPBACK for name in ("origin", "host") if name in headers)
+
+
+def _host(header: str) -> str | None:
+    try:
+        return urlsplit(header if "//" in header else f"//{header}").hostname
+    except ValueError:  # brackets that do not close
+        return None
+
+
+def owner_here() -> str:
+    """Whose the jobs are that this visitor starts: nobody's, and so without limits, where the operator is alone."""
+    return "" if operator() else me()
 
 
 def may_end(owner: str) -> bool:
     """Whether this visitor may stop or forget what ``owner`` started; what belongs to nobody is the operator's."""
-    return owner == me() or operator()
+    return operator() or owner == me()
 
 
 def may_stop(job: Job) -> bool:

@@ -8,18 +8,20 @@ from typing import Any
 import streamlit as st
 
 from explorer.jobs import Desk, Job, TooMany
-from explorer.visitors import may_stop, me
+from explorer.visitors import may_stop, owner_here
 from explorer.words import duration, plain
 
 EVERY = 0.5  # seconds between looks at a running job
 
 
-def start(desk: Desk, key: str, title: str, work: Callable[[Job], Any]) -> None:
-    """Put a job of this visitor on a desk, also in a callback; a sentence comes up where there are too many."""
+def start(desk: Desk, key: str, title: str, work: Callable[[Job], Any]) -> bool:
+    """Put a job of this visitor on a desk, also in a callback; False, and a sentence comes up, where there are too many."""
     try:
-        desk.start(key, title, work, owner=me(), again=True)
+        desk.start(key, title, work, owner=owner_here(), again=True)
     except TooMany as error:
         st.toast(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:", duration="long")
+        return False
+    return True
 
 
 def until_done(desk: Desk, job: Job) -> bool:

@@ -16,7 +16,7 @@ from explorer.fits import Request, Run
 from explorer.jobs import Job, TooMany
 from explorer.sidebar import Selection
 from explorer.views import fit_result
-from explorer.visitors import may_end, may_stop, me
+from explorer.visitors import may_end, may_stop, owner_here
 from explorer.waiting import until_done
 from explorer.words import duration, plain
 
@@ -185,14 +185,14 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
     network, desk, fitting = selection.network, resources.trials(), resources.fits()
     key = f"trial-{request.key}"
     earlier = st.session_state.get("fit-trial")
-    if earlier is not None and earlier.key != key and earlier.owner == me():
+    if earlier is not None and earlier.key != key and earlier.owner == owner_here():
         earlier.stop()  # what was asked for before is not wanted any more
     try:
         job = st.session_state["fit-trial"] = desk.start(
             key,
             "Trying a few photographs to see how long it takes",
             lambda job: fits.trial(network, request, found, job.report),
-            owner=me(),
+            owner=owner_here(),
         )
     except TooMany as error:
         st.info(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:")
@@ -239,8 +239,8 @@ def _memory_in_words(cost: fits.Cost) -> str:
 def _start(selection: Selection, request: Request) -> None:
     try:
         if resources.fits().get(f"fit-{request.key}") is None:
-            resources.fits().check(me())  # before there is a folder
-        run = fits.prepare(request, selection.network, me())
+            resources.fits().check(owner_here())  # before there is a folder
+        run = fits.prepare(request, selection.network, owner_here())
         if run.finished:
             fits.put_in_use(run, selection.network)
             st.session_state[fit_result.WANTED] = run.key
@@ -254,7 +254,7 @@ def _start(selection: Selection, request: Request) -> None:
 
 def _go_on(selection: Selection, run: Run) -> None:
     network = selection.network
-    resources.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=me())
+    resources.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=owner_here())
 
 
 # --- what is under way ------------------------------------------------------------------------------------

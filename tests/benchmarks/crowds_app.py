@@ -33,6 +33,7 @@ from chipcore import ChipError
 from chipcore.methods import METHODS
 from explorer import figures, gallery
 from explorer.compare import key_of
+from explorer.crowd import VISITORS
 from tests.benchmarks.watched_server import FEW
 from tests.visitor import Visitor, serving
 
@@ -228,7 +229,7 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
         told, log = Path(folder, "told.json"), Path(folder, "log.txt")
         environment = {
             "CHIP_CACHE": str(Path(folder, "cache")), "CHIP_FOLDERS": str((data / "networks").resolve()),
-            "CHIP_MODULES": "tests.somebody.places_squeezenet",
+            "CHIP_MODULES": "tests.somebody.places_squeezenet", VISITORS: str(2 * sessions),
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.benchmarks.watched_server", str(told)]
         with serving(log, command, **environment) as (address, _process):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from explorer import crowd, fits, visitors
+from explorer import answers, crowd, fits, resources, visitors
 from explorer.crowd import Room, Seats
 from explorer.jobs import Desk, Job, TooMany
 from tests.visitor import Visitor, serving
@@ -69,6 +70,26 @@ def test_a_visitor_has_so_many_jobs_and_all_together_so_many() -> None:
     go.set()
     assert desk.get("b1").finished.wait(10)  # type: ignore[union-attr]
     assert first.state == "stopped" and first.started is None
+
+
+@pytest.mark.parametrize(("visitors_told", "started"), [("5", 4), ("", 8)])
+def test_one_click_for_many_maps(
+    visitors_told: str, started: int, open_app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among strangers it starts as many as one may have; who is alone with the app has no limit."""
+    monkeypatch.setenv(crowd.VISITORS, visitors_told)
+    desk = resources.slow_maps()
+    go = held(desk)
+    app = open_app("compare", model="vgg16_slim")
+    app.multiselect(key="methods").set_value(list(answers.SLOW)).run()
+    app.button(key="start-all").click().run()
+    assert not app.exception
+    jobs = [job for job in desk.jobs() if job.key != "held"]
+    assert len(jobs) == started
+    assert [toast.value.startswith("Not now: you have 4 slow maps") for toast in app.toast] == ([True] if started == 4 else [])
+    for job in jobs:
+        job.stop()
+    go.set()
 
 
 # --- seats and the line -----------------------------------------------------------------------------------------
@@ -168,7 +189,7 @@ HERE = {"origin": "http://localhost:8501", "host": "127.0.0.1:8501"}
         ("127.0.0.1", HERE, "", True), ("127.0.0.1", {}, "", True), ("::1", {"host": "[::1]:8501"}, "", True),
         ("0.0.0.0", HERE, "", False), ("", HERE, "", False), ("127.0.0.1", HERE, "30", False),
         ("127.0.0.1", {**HERE, "x-forwarded-for": "10.0.0.1"}, "", False), ("127.0.0.1", {**HERE, "origin": "https://chip.example.org"}, "", False),
-        ("127.0.0.1", {**HERE, "host": "chip.example.org"}, "", False),
+        ("127.0.0.1", {**HERE, "host": "chip.example.org"}, "", False), ("127.0.0.1", {**HERE, "origin": "http://[::1"}, "", False),
     ],
 )  # fmt: skip
 def test_who_is_alone_with_the_app(address: str, headers: dict[str, str], limit: str, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
