@@ -21,7 +21,7 @@ from chipcore.settings import FitSettings
 
 GB = 1 << 30
 _PROCESS = 600 << 20  # python, torch and what they load
-_COPIES = 3  # of the weights: as read, as used by the trunk, folded in the suffixes
+COPIES = 3  # of the weights: as read, as used by the trunk, folded in the suffixes
 _SLACK = 1.25  # what an allocator keeps beyond what is asked of it
 _FLOAT = 4
 
@@ -78,7 +78,7 @@ def beside_moments(network: Network, layers: Sequence[Layer], settings: FitSetti
     solving = max(4 * 8 * solve_block(layer.channels) * layer.channels**2 for layer in layers)
     working = max(trunk + max(suffixes), solving)
     background = sum(Background.bytes_of(len(network.classes), layer.channels) for layer in layers)
-    return int(_PROCESS + _COPIES * weights + background + _SLACK * working)
+    return int(_PROCESS + COPIES * weights + background + _SLACK * working)
 
 
 def _suffix(network: Network, layers: Sequence[Layer], layer: Layer, settings: FitSettings) -> int:

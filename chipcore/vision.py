@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ _SCHEMAS = (
     ("qnms", "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
 )
 _library: torch.library.Library | None = None  # the declaration lives as long as this object
+_lock = threading.Lock()
 
 
 def extension_loads() -> bool:
@@ -44,15 +46,16 @@ def extension_loads() -> bool:
 def declare_missing_operators() -> bool:
     """Declare torchvision's operator schemas if its extension can't be loaded; True where it did so."""
     global _library
-    if _library is not None:
+    with _lock:  # two visitors may be the first to ask, and a second declaration is refused
+        if _library is not None:
+            return True
+        if extension_loads():
+            return False
+        library = torch.library.Library("torchvision", "DEF")
+        for _name, schema in _SCHEMAS:
+            library.define(schema)
+        _library = library
         return True
-    if extension_loads():
-        return False
-    library = torch.library.Library("torchvision", "DEF")
-    for _name, schema in _SCHEMAS:
-        library.define(schema)
-    _library = library
-    return True
 
 
 def load() -> ModuleType:

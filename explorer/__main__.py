@@ -19,6 +19,9 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from explorer.allocator import bound
+from explorer.crowd import MOST, VISITORS
+
 ROOT = Path(__file__).resolve().parent.parent
 HOST, PORT = "127.0.0.1", 8501
 LATER = 12  # seconds after which the first page is surely drawn, and the charts of the others are loaded
@@ -49,7 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow", nargs="+", type=Path, default=[], metavar="DIR", help="folders whose photographs and checkpoints visitors may name"
     )
+    parser.add_argument(
+        "--visitors", type=int, default=None, metavar="N",
+        help=f"how many may be here at once (default: {MOST}); given at all, fits can be stopped by those alone who started them",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.visitors is not None:
+        if options.visitors < 1:
+            print(f"explorer: --visitors is {options.visitors}; give 1 or more.", file=sys.stderr)
+            return 2
+        os.environ[VISITORS] = str(options.visitors)
     for folder in options.allow:
         if not folder.is_dir():
             print(f"explorer: --allow {folder} is not a folder; give folders that exist.", file=sys.stderr)
@@ -64,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(ROOT)  # where Streamlit looks for .streamlit/config.toml
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
+    bound()  # before there are threads
     _preload()
     address = f"http://{HOST}:{port}"
     threading.Thread(target=_when_up, args=(address, not options.no_browser), daemon=True).start()

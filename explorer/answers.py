@@ -54,7 +54,7 @@ class Answers(Shelf[Saliency]):
     """The maps that were asked for last, by question. Safe to use from any thread."""
 
     def __init__(self, megabytes: float = KEPT) -> None:
-        super().__init__(megabytes, weigh)
+        super().__init__(megabytes, weigh, "explorer.answers")
 
 
 def weigh(saliency: Saliency) -> int:

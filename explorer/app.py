@@ -15,9 +15,12 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import jump, resources, sidebar  # noqa: E402
+from explorer import allocator, jump, resources, sidebar, visitors  # noqa: E402
 from explorer.components import history  # noqa: E402
 from explorer.words import plain  # noqa: E402
+
+allocator.bound()
+visitors.bound_uploads()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.
@@ -60,7 +63,11 @@ def wrong(error: Exception) -> None:
 
 pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
 st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
-page = st.navigation(list(pages.values()), position="top")
+admitted = visitors.admitted()
+page = st.navigation(list(pages.values()), position="top" if admitted else "hidden")
+if not admitted:
+    st.info(visitors.FULL, icon=":material/group:")
+    st.stop()
 history.one_step_a_view()
 jump.follow()
 try:

@@ -16,6 +16,7 @@ from explorer import answers, resources, waiting
 from explorer.answers import Question
 from explorer.jobs import Job
 from explorer.sidebar import Selection
+from explorer.visitors import at_work
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def look_up(selection: Selection, method: str, layer: Layer, target: int) -> Cel
     known = kept.get(question)
     if known is None and not question.slow:
         try:
-            known = answers.answer(selection.network, selection.seen.view, question, layer, selection.importance)
+            with at_work():
+                known = answers.answer(selection.network, selection.seen.view, question, layer, selection.importance)
         except ChipError as error:
             return Cell(question, layer, problem=str(error))
         kept.put(question, known)
@@ -75,7 +77,7 @@ def waiting_room(selection: Selection, cell: Cell, place: str) -> None:
 
 
 def start(selection: Selection, cells: Sequence[Cell]) -> None:
-    """Put slow maps on the desk, one after another."""
+    """Put slow maps on the desk, as many as this visitor may have there."""
     kept, desk = resources.answers(), resources.slow_maps()
     network, view = selection.network, selection.seen.view
     for cell in cells:
@@ -88,4 +90,5 @@ def start(selection: Selection, cells: Sequence[Cell]) -> None:
             )
             return True
 
-        desk.start(cell.question.key, f"{cell.title} of {label}", work, again=True)
+        if not waiting.start(desk, cell.question.key, f"{cell.title} of {label}", work):
+            return

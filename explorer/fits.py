@@ -153,6 +153,7 @@ class Run:
     seconds: float = 0.0
     unreadable: tuple[str, ...] = ()
     flags: str = ""  # of the command line, for the network
+    owner: str = ""  # the visitor who asked for it first, as a hash that nobody can guess
 
     @property
     def key(self) -> str:
@@ -191,13 +192,13 @@ class Run:
         return file_of(network, network.layer(layer), self.result)
 
 
-def prepare(request: Request, network: Network) -> Run:
-    """The run of a request: the one there is, or a new one with its folder."""
+def prepare(request: Request, network: Network, owner: str = "") -> Run:
+    """The run of a request: the one there is, whoever asked for it, or a new one of ``owner`` with its folder."""
     for run in runs():
         if run.key == request.key:
             return run
     many = "1 photograph" if request.count == 1 else f"{request.count:,} photographs"
-    run = Run(request, f"{network.title} at {', '.join(request.layers)}, {many}", _now(), flags=network.flags)
+    run = Run(request, f"{network.title} at {', '.join(request.layers)}, {many}", _now(), flags=network.flags, owner=owner)
     run.save()
     return run
 

@@ -19,18 +19,19 @@ from explorer.gallery import Photograph
 from explorer.jobs import Job
 from explorer.learn import Experiment, First, Fitted
 from explorer.shelf import kept
+from explorer.visitors import at_work, owner_here
 
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
 
 
-@kept(64)
+@kept(64, meanwhile=at_work)
 def activations(network_id: str, sha256: str, layer: str, _network: Network, _layer: Layer, _photograph: Photograph) -> Activations:
     """Features of one layer and the values that cross the cut there, for one photograph."""
     with torch.inference_mode():
         return _network.trunk(_network.input(_photograph.open()), (_layer,))
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
+@kept(8, meanwhile=at_work)
 def answer(
     network_id: str, sha256: str, layer: str, first: First, target: int, number_open: int, draw: int, _network: Network, _layer: Layer,
     _activations: Activations, _gate: Tensor,
@@ -39,7 +40,7 @@ def answer(
     return learn.answer(_network, _layer, _activations, _gate).numpy()
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
+@kept(8, meanwhile=at_work)
 def gradcam(
     network_id: str,
     sha256: str,
@@ -63,7 +64,7 @@ def _experiments() -> tuple[threading.Lock, OrderedDict[str, Experiment]]:
 def local_fit(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations, *, again: bool = False) -> Job:
     """The job whose result is the lasso path of this class, a tuple of ``Fitted``, and the experiment behind it.
 
-    One that failed or was stopped stays so until it is asked for ``again``.
+    One that failed or was stopped stays so until it is asked for ``again``. Raises ``TooMany`` where too much waits.
     """
     place = f"{network.id}/{photograph.sha256}/{layer.path}"
     lock, kept = _experiments()
@@ -81,4 +82,8 @@ def local_fit(network: Network, photograph: Photograph, layer: Layer, target: in
 
     desk, key = resources.slow_maps(), f"lesson/{place}/{target}"
     found = desk.get(key)
-    return found if found is not None and not again else desk.start(key, f"The small fit at {layer.name}", work, again=again)
+    return (
+        found
+        if found is not None and not again
+        else desk.start(key, f"The small fit at {layer.name}", work, owner=owner_here(), again=again)
+    )

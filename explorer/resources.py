@@ -9,20 +9,18 @@ What is heavy is bounded by its bytes (``explorer/shelf.py``), for a crowd bring
 
 from __future__ import annotations
 
-import gc
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 import torch
 from PIL import Image
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Layer, Network
 from chipcore.importance import file_of
+from chipcore.memory import COPIES
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
@@ -31,11 +29,13 @@ from chipcore.networks import REGISTRY
 from chipcore.store import fitted_importance
 from chipcore.suffix import Activations
 from explorer import album, closing, figures, gallery, grid_game, own
+from explorer.allocator import settle as settle  # also as resources.settle
 from explorer.answers import Answers
 from explorer.closing import Closed
 from explorer.gallery import Photograph
 from explorer.jobs import Desk, Job
-from explorer.shelf import kept
+from explorer.shelf import kept, weight
+from explorer.visitors import at_work, owner_here
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,6 @@ class Seen:
     def best(self, count: int) -> list[int]:
         """The ``count`` most probable classes, the most probable first."""
         return [int(index) for index in self.probabilities.topk(min(count, len(self.probabilities))).indices]
-
-
-def _saying(words: str) -> AbstractContextManager[None]:
-    """A line on the page while something is made; nothing outside a visitor's page, where there is none."""
-    return st.spinner(words) if get_script_run_ctx(suppress_warning=True) is not None else nullcontext()
-
-
-def settle() -> None:
-    """Take what is in memory by now out of the garbage collector's rounds; for after something large was loaded.
-
-    Streamlit collects garbage after every run of a page, and every look at a job under way is one. With torch, Plotly and
-    a network's graphs in memory that took 0.2 s of CPU each time, in which no other thread runs: a job with three lines of
-    progress on the page was ten times slower. What was frozen before is looked through once more, so that a network
-    that the cache has let go of does not stay.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def offered() -> list[str]:
@@ -112,7 +94,12 @@ def _shared_networks() -> list[str]:
     return []
 
 
-@kept(1600, meanwhile=lambda: _saying("Loading the network …"))  # one of the largest, or dozens as they usually are
+def _weigh_network(network: Network) -> int:
+    """Its weights, and their copies that its suffixes hold once it was cut."""
+    return COPIES * weight(network)
+
+
+@kept(2400, _weigh_network, lambda: at_work("Loading the network …"))  # one of the largest, or dozens as they usually are
 def network(name: str) -> Network:
     """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
     # A visitor must not make the server fetch things.
@@ -139,7 +126,7 @@ def _importance(network_id: str, layer: str, fitted: int, _network: Network) -> 
     return chipcore.load_importance(_network, layer)
 
 
-@kept(256, meanwhile=lambda: _saying("Looking at the photograph …"))
+@kept(256, meanwhile=lambda: at_work("Looking at the photograph …"))
 def seen(network_id: str, sha256: str, _network: Network, _photograph: Photograph) -> Seen:
     """The one pass through the network that a photograph costs; raises ``ImageError`` for a bad file."""
     view = _network.geometry.view(_photograph.open())
@@ -156,28 +143,28 @@ def inputs_of(network: Network, seen: Seen) -> Tensor:
     return network.geometry.normalise(torch.from_numpy(np.array(seen.view)))[None]
 
 
-@kept(64)
+@kept(64, meanwhile=at_work)
 def activations(network_id: str, sha256: str, _network: Network, _seen: Seen) -> Activations:
     """One photograph's features with all that crosses the cuts: what a gated suffix starts from."""
     with torch.inference_mode():
         return _network.trunk(inputs_of(_network, _seen), _network.layers)
 
 
-@kept(8)
+@kept(8, meanwhile=at_work)
 def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Seen) -> Closed:
     """What the network says of a photograph with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
     return closing.close(_network, _network.layer(layer), known, channels)
 
 
-@kept(32)
+@kept(32, meanwhile=at_work)
 def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Seen) -> Tensor:
     """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
     return input_gradient(_network, inputs_of(_network, _seen), target, "guided").cpu()
 
 
 def local_row(network: Network, sha256: str, layer: Layer, target: int, seen: Seen) -> Job:
-    """The job that fits a row of W on one photograph alone; its result is w_c, shape (K,)."""
+    """The job that fits a row of W on one photograph alone; its result is w_c, shape (K,). ``TooMany`` where too much waits."""
 
     def work(job: Job) -> Tensor:
         method = METHODS["local_chip"]
@@ -187,25 +174,33 @@ def local_row(network: Network, sha256: str, layer: Layer, target: int, seen: Se
 
     label = network.classes.labels[target]
     key = f"local-{network.id}-{sha256}-{layer.name}-{target}"
-    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work)
+    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work, owner=owner_here())
+
+
+def only_the_last(job: Job) -> None:
+    """Stop what this visitor's page has started by itself before, where that has not begun: whoever leafs through must not fill the line."""
+    earlier = st.session_state.get("started-by-itself")
+    if earlier is not None and earlier is not job and earlier.state == "waiting" and earlier.owner == owner_here():
+        earlier.stop()
+    st.session_state["started-by-itself"] = job
 
 
 @st.cache_resource
 def fits() -> Desk:
-    """Where fits run, one after another: each wants the whole machine."""
-    return Desk(workers=1)
+    """Where fits run, one after another: each wants the whole machine. One visitor may have one that runs and one that waits."""
+    return Desk(each=2, most=40, what="fits")
 
 
 @st.cache_resource
 def trials() -> Desk:
     """Where the time of a fit is tried before it is started."""
-    return Desk(workers=1)
+    return Desk(each=2, what="trials")
 
 
 @st.cache_resource
 def slow_maps() -> Desk:
-    """Where the methods run that take longer than a visitor should wait for a page."""
-    return Desk(workers=1)
+    """Where the methods run that take longer than a visitor should wait for a page: for each visitor one and three that wait."""
+    return Desk(each=4, what="slow maps")
 
 
 @st.cache_resource
@@ -214,7 +209,7 @@ def answers() -> Answers:
     return Answers()
 
 
-@kept(800, meanwhile=lambda: _saying("Making room for four photographs …"))
+@kept(800, meanwhile=lambda: at_work("Making room for four photographs …"))
 def board(network_id: str, layer_name: str, _network: Network, _layer: Layer) -> tuple[Network, Layer, bool]:
     """The network as it sees a mosaic of four, the layer there, and whether it takes four times the pixels."""
     return grid_game.board(_network, _layer)

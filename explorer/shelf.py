@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -27,19 +28,30 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+SHELVES: WeakValueDictionary[str, Shelf[Any]] = WeakValueDictionary()  # by name, for whoever wants to know what is kept
+
+
 class Shelf(Generic[T]):
     """The values that were asked for last, at most ``megabytes`` of them; the newest stays, whatever it weighs.
 
-    Safe to use from any thread. A value that two ask for at once is made once; an error is not kept.
+    Safe to use from any thread. A value that two ask for at once is made once; an error is not kept. One with a ``name``
+    is listed in ``SHELVES``.
     """
 
-    def __init__(self, megabytes: float, weigh: Callable[[T], int] | None = None) -> None:
+    def __init__(self, megabytes: float, weigh: Callable[[T], int] | None = None, name: str = "") -> None:
+        if name:
+            SHELVES[name] = self
         self._most = int(megabytes * MB)
         self._weigh: Callable[[Any], int] = weigh or weight
         self._kept: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
         self._makers: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
         self._weight = 0
+
+    @property
+    def most(self) -> int:
+        """Bytes that may be kept."""
+        return self._most
 
     @property
     def weight(self) -> int:
@@ -105,11 +117,12 @@ class Kept(Generic[P, R]):
         named: dict[str, Any] = {**dict(zip(self._names, args, strict=False)), **kwargs}
         key = tuple((name, value) for name, value in sorted(named.items()) if not name.startswith("_"))
 
-        def make() -> R:
-            with self._meanwhile():
-                return self._make(*args, **kwargs)
-
-        return self.shelf.get_or_make(key, make)
+        found = self.shelf.get(key)
+        if found is not None:
+            return found
+        # Outside the shelf's own lock for the key: whoever makes a value waits for nobody.
+        with self._meanwhile():
+            return self.shelf.get_or_make(key, lambda: self._make(*args, **kwargs))
 
     def clear(self) -> None:
         self.shelf.clear()
@@ -123,9 +136,9 @@ def kept(
     Args:
         megabytes: of all results together.
         weigh: gives the bytes of one; :func:`weight` by default.
-        meanwhile: entered while a result is made.
+        meanwhile: entered while a result is made or waited for.
     """
-    return lambda make: Kept(make, Shelf(megabytes, weigh), meanwhile)
+    return lambda make: Kept(make, Shelf(megabytes, weigh, f"{make.__module__}.{make.__name__}"), meanwhile)
 
 
 def weight(value: Any) -> int:

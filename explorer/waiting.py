@@ -1,13 +1,27 @@
-"""A background job on the page: how far it is, how long it will take, and a button to stop it."""
+"""A background job on the page: how far it is, how long it will take, and a button to stop it for whoever started it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import streamlit as st
 
-from explorer.jobs import Desk, Job
+from explorer.jobs import Desk, Job, TooMany
+from explorer.visitors import may_stop, owner_here
 from explorer.words import duration, plain
 
 EVERY = 0.5  # seconds between looks at a running job
+
+
+def start(desk: Desk, key: str, title: str, work: Callable[[Job], Any]) -> bool:
+    """Put a job of this visitor on a desk, also in a callback; False, and a sentence comes up, where there are too many."""
+    try:
+        desk.start(key, title, work, owner=owner_here(), again=True)
+    except TooMany as error:
+        st.toast(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:", duration="long")
+        return False
+    return True
 
 
 def until_done(desk: Desk, job: Job) -> bool:
@@ -32,7 +46,8 @@ def _watch(desk: Desk, job: Job) -> None:
         st.rerun(scope="app")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(job.share, _line(desk, job))
-        st.button("Stop", key=f"stop-{job.key}", on_click=job.stop, disabled=job.stopping.is_set())
+        if may_stop(job):
+            st.button("Stop", key=f"stop-{job.key}", on_click=job.stop, disabled=job.stopping.is_set())
 
 
 def _line(desk: Desk, job: Job) -> str:

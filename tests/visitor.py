@@ -28,9 +28,12 @@ _INLINE = re.compile(rb"data:image/\w+;base64,([A-Za-z0-9+/=]+)")
 
 
 class Visitor:
-    """One session of the app at ``address``, such as ``http://127.0.0.1:8501``. ``heard`` is given all that the server sends."""
+    """One session of the app at ``address``, such as ``http://127.0.0.1:8501``. ``heard`` is given all that the server sends.
 
-    def __init__(self, address: str, timeout: float = 120, heard: Callable[[bytes], None] | None = None) -> None:
+    ``token`` is that of another one, for a second tab of the same browser or after a reload.
+    """
+
+    def __init__(self, address: str, timeout: float = 120, heard: Callable[[bytes], None] | None = None, token: str = "") -> None:
         from websockets.sync.client import connect
 
         self.address, self.timeout = address, timeout
@@ -40,7 +43,7 @@ class Visitor:
         with urllib.request.urlopen(f"{address}/_stcore/health", timeout=timeout) as answer:
             cookies = [answer.headers.get("Set-Cookie", "")]
         found = re.search(r"_streamlit_xsrf=([^;]+)", ";".join(cookies))
-        self.token = found.group(1).strip('"') if found else ""
+        self.token = token or (found.group(1).strip('"') if found else "")
         self.session = self.page = self.query = ""
         self.pages: dict[str, str] = {}
         self.elements: dict[tuple[int, ...], Any] = {}  # what is on the page: the messages of its elements, by place
@@ -137,6 +140,10 @@ class Visitor:
 
     def has(self, key: str) -> bool:
         return any(getattr(value, "id", "").endswith(f"-{key}") for _kind, value, _fragment in self._all())
+
+    def widget_keys(self) -> list[str]:
+        """Of all widgets on the page."""
+        return [value.id.split("-", 2)[-1] for _kind, value, _fragment in self._all() if getattr(value, "id", "").startswith("$$ID-")]
 
     def texts(self) -> list[str]:
         """Everything that is drawn as Markdown or HTML or as a message."""
@@ -270,7 +277,7 @@ def serving(log: Path, command: Sequence[str] = (), **environment: str) -> Itera
     with log.open("w") as stream:
         process = subprocess.Popen(whole, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not _healthy(port):
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"the server did not start:\n{log.read_text()}")
@@ -279,7 +286,7 @@ def serving(log: Path, command: Sequence[str] = (), **environment: str) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

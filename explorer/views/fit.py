@@ -13,9 +13,10 @@ from chipcore.memory import GB
 from explorer import allowed, fit_settings, fits, resources, uploads
 from explorer.fit_settings import Field
 from explorer.fits import Request, Run
-from explorer.jobs import Job
+from explorer.jobs import Job, TooMany
 from explorer.sidebar import Selection
 from explorer.views import fit_result
+from explorer.visitors import may_end, may_stop, owner_here
 from explorer.waiting import until_done
 from explorer.words import duration, plain
 
@@ -23,6 +24,7 @@ WHAT = (
     "**W** says how much each channel of a layer matters for each class. It is learned by closing random channels many times and watching the "
     "predictions change. No labels are needed: the network’s own probabilities say which photograph counts for which class."
 )
+_THEIRS = " Only who started it, in the same browser, can stop or forget it."
 FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
 _KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
@@ -181,15 +183,20 @@ def _ask(field: Field) -> Any:
 def _cost(selection: Selection, request: Request, found: Photographs) -> None:
     """What the fit takes, before it is started; the time is tried in the background."""
     network, desk, fitting = selection.network, resources.trials(), resources.fits()
-    job = desk.start(
-        f"trial-{request.key}",
-        "Trying a few photographs to see how long it takes",
-        lambda job: fits.trial(network, request, found, job.report),
-    )
+    key = f"trial-{request.key}"
     earlier = st.session_state.get("fit-trial")
-    if earlier is not None and earlier is not job:
+    if earlier is not None and earlier.key != key and earlier.owner == owner_here():
         earlier.stop()  # what was asked for before is not wanted any more
-    st.session_state["fit-trial"] = job
+    try:
+        job = st.session_state["fit-trial"] = desk.start(
+            key,
+            "Trying a few photographs to see how long it takes",
+            lambda job: fits.trial(network, request, found, job.report),
+            owner=owner_here(),
+        )
+    except TooMany as error:
+        st.info(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:")
+        return
     run = next((one for one in fits.runs() if one.key == request.key), None)
     with st.container(border=True, key="fit-cost"):
         cells = st.columns([1, 1, 1, 1, 1.1], vertical_alignment="center")
@@ -231,7 +238,9 @@ def _memory_in_words(cost: fits.Cost) -> str:
 
 def _start(selection: Selection, request: Request) -> None:
     try:
-        run = fits.prepare(request, selection.network)
+        if resources.fits().get(f"fit-{request.key}") is None:
+            resources.fits().check(owner_here())  # before there is a folder
+        run = fits.prepare(request, selection.network, owner_here())
         if run.finished:
             fits.put_in_use(run, selection.network)
             st.session_state[fit_result.WANTED] = run.key
@@ -245,7 +254,7 @@ def _start(selection: Selection, request: Request) -> None:
 
 def _go_on(selection: Selection, run: Run) -> None:
     network = selection.network
-    resources.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report))
+    resources.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=owner_here())
 
 
 # --- what is under way ------------------------------------------------------------------------------------
@@ -270,7 +279,7 @@ def _under_way(selection: Selection) -> None:
             with st.container(border=True):
                 until_done(desk, job)
                 if job.rate:
-                    st.caption("It goes on when this tab is closed; whoever opens this page finds it.")
+                    st.caption("It goes on when this tab is closed; whoever opens this page finds it." + ("" if may_stop(job) else _THEIRS))
             st.session_state[fit_result.WANTED] = run.key
         elif not run.finished and ours:
             _interrupted(selection, run, job)
@@ -283,10 +292,17 @@ def _interrupted(selection: Selection, run: Run, job: Job | None) -> None:
         else:
             kept = "What was done is kept." if run.can_go_on else "It had just begun."
             st.markdown(f"**{plain(run.title)}** was stopped before it was done. {kept}")
+        if not may_end(run.owner):
+            st.caption(f"It can be gone on with by asking for the same fit.{_THEIRS}")
+            return
         with st.container(horizontal=True):
             if st.button("Go on", key=f"go-on-{run.key}", icon=":material/play_arrow:", type="primary"):
-                _go_on(selection, run)
-                st.rerun()
+                try:
+                    _go_on(selection, run)
+                except TooMany as error:
+                    st.error(plain(str(error)), icon=":material/error:")
+                else:
+                    st.rerun()
             if st.button(
                 "Forget it",
                 key=f"forget-{run.key}",

@@ -105,7 +105,8 @@ def _play(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
         def work(job: Job, method: str = method) -> tuple[Score, ...]:
             return grid_game.play(network, layer, method, tiles, lambda at: load_importance(fitted, at.name), job.report)
 
-        resources.slow_maps().start(_key(selection, tiles, method), f"Grid game, {METHODS[method].title}", work, again=True)
+        if not waiting.start(resources.slow_maps(), _key(selection, tiles, method), f"Grid game, {METHODS[method].title}", work):
+            return
 
 
 def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple[Score, ...]]) -> None:

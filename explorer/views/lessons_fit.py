@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from typing import Any
@@ -20,6 +21,7 @@ from explorer.downloads import Taken
 from explorer.figures import learn as pictures
 from explorer.figures import paper
 from explorer.gallery import Photograph
+from explorer.jobs import TooMany
 from explorer.learn import RATIOS, USUAL, Experiment, Fitted
 from explorer.sidebar import Selection
 from explorer.views.lessons import COLUMNS, Take, activations, keep, kept, learned_row, look_for, style, symbols, try_this
@@ -35,7 +37,12 @@ _QUICK = 0.4  # seconds that a page waits for a fit before it shows its progress
 def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None:
     """The small fit; None, and its progress on the page, while it runs."""
     asked = selection.network, selection.photograph, selection.layer, selection.target, activations(selection)
-    job = lesson.local_fit(*asked)
+    try:
+        job = lesson.local_fit(*asked)
+    except TooMany as error:
+        st.info(f"The small fit has to wait: {plain(str(error))}", icon=":material/hourglass_top:")
+        return None
+    resources.only_the_last(job)
     job.finished.wait(_QUICK)
     if until_done(resources.slow_maps(), job):
         return job.result
@@ -45,7 +52,8 @@ def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None
 
 
 def _again(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations) -> None:
-    lesson.local_fit(network, photograph, layer, target, known, again=True)
+    with contextlib.suppress(TooMany):  # the page says so
+        lesson.local_fit(network, photograph, layer, target, known, again=True)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

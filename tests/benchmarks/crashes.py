@@ -1,24 +1,30 @@
-"""A fit that is killed again and again, also while it writes, and resumed: is W the same to the bit each time?
+"""A fit that is killed again and again, at every stage of its work, and resumed: is W the same to the bit each time?
 
-    python -m tests.benchmarks.crashes [--times 100] [--photographs 84] [--json assets/results/crashes.json]
+    python -m tests.benchmarks.crashes [--times 100] [--photographs 42] [--json assets/results/crashes.json]
 
 The small VGG at pool5 and real photographs, in two passes, with a checkpoint as often as the program allows. A child
-process fits, is killed (SIGKILL) at a random moment or while a file is being written, and another one goes on with what
-it finds; half of these are killed too. What ends is compared with a fit that nobody disturbed.
+process fits, is killed (SIGKILL), and another one goes on with what it finds; half of these are killed too. What ends is
+compared with a fit that nobody disturbed. Half of the kills come at any moment, the other half at a random moment of a
+stage: starting (or reading a checkpoint), reading photographs, perturbing, writing a checkpoint, solving, writing W.
 Linux only: children are forks of a process that has loaded everything, so that a run takes no time to start.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import mmap
 import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,32 +33,83 @@ import torch
 from safetensors.torch import load_file
 
 import chipcore
-from chipcore import Network
+from chipcore import Importance, Network, admm
+from chipcore.checkpoint import Checkpoint
 from chipcore.datasets.folder import Photographs, find_photographs
 from chipcore.errors import ChipError
 from chipcore.moments import Moments
 from chipcore.settings import FitSettings
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
-SETTINGS = FitSettings(gates=4)
+SETTINGS = FitSettings(gates=2)
 LAYER = "pool5"
+STAGES = ("start", "reading photographs", "perturbing", "writing a checkpoint", "solving", "writing W")
+fit = sys.modules["chipcore.fit"]  # the package gives the function under this name
+
+
+class Stage:
+    """Which stage a child is in, told through memory that it shares with this process, with a count of the stages entered."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 8)
+
+    @property
+    def now(self) -> tuple[int, int]:
+        """Stage and count."""
+        return self._shared[0], int.from_bytes(self._shared[1:5], "little")
+
+    def enter(self, stage: int) -> None:
+        self._shared[0] = stage
+        self._shared[1:5] = (self.now[1] + 1).to_bytes(4, "little")
+
+    def clear(self) -> None:
+        self._shared[0:5] = bytes(5)
+
+    def during(self, stage: int, work: Callable[..., Any]) -> Callable[..., Any]:
+        """``work``, told of; afterwards photographs are read again, whatever it was."""
+
+        @functools.wraps(work)
+        def told(*given: Any, **named: Any) -> Any:
+            self.enter(stage)
+            try:
+                return work(*given, **named)
+            finally:
+                self.enter(1)
+
+        return told
+
+    def tell(self) -> None:
+        """In a child: from now on."""
+        real = fit.batches
+
+        def batches(*given: Any, **named: Any) -> Iterator[Any]:
+            self.enter(1)
+            yield from real(*given, **named)
+
+        fit.batches = batches
+        fit.add_batch = self.during(2, fit.add_batch)
+        Checkpoint.write = self.during(3, Checkpoint.write)  # type: ignore[method-assign]
+        admm.solve = self.during(4, admm.solve)
+        Importance.save = self.during(5, Importance.save)  # type: ignore[method-assign]
 
 
 class Runs:
     """Fits in children of this process, all with the same settings."""
 
     def __init__(self, network: Network, photographs: Photographs) -> None:
-        self.network, self.photographs = network, photographs
+        self.network, self.photographs, self.stage = network, photographs, Stage()
         network.suffix(network.layer(LAYER), (network.layer(LAYER),))  # cut here once, not in every child
         classes = len(network.classes)
         self.memory = (classes + 1) // 2 * 2 * Moments.bytes_per_class(network.layer(LAYER).channels)  # two passes
 
     def start(self, out: Path) -> int:
         """Fit (or go on) into ``out`` in a child; its process id."""
+        self.stage.clear()
         child = os.fork()
         if child:
             return child
         status = 1
+        self.stage.tell()
         try:
             fitted = chipcore.fit(
                 self.network, [LAYER], self.photographs, SETTINGS, memory=self.memory, checkpoints=out / "checkpoints", resume=True,
@@ -72,22 +129,30 @@ class Runs:
         """Run to the end; whether it got there."""
         return os.waitpid(self.start(out), 0)[1] == 0
 
-    def kill(self, out: Path, after: float, writing: bool) -> tuple[bool, bool]:
-        """Start, wait, kill; whether it was over by then, and whether a half-written file was left."""
+    def kill(self, out: Path, dice: random.Random, length: float, aimed: bool) -> tuple[str, bool]:
+        """Start, wait, kill; the stage it was in, empty where it was over by then, and whether a half-written file was left."""
         child = self.start(out)
-        until = time.monotonic() + after
-        over = False
-        while not over:
-            over = os.waitpid(child, os.WNOHANG)[0] == child
-            late = time.monotonic() >= until
-            if late and (not writing or half_written(out)):
-                break
-            if not (writing and late):
-                time.sleep(0.001)
-        if not over:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        return over, half_written(out)
+        begun = time.monotonic()
+        until = begun + dice.uniform(0, 0.8 * length)
+        wanted = dice.randrange(len(STAGES))
+        number = dice.randrange((1, 3, 3, 3, 2, 1)[wanted])  # the first of its kind, or a later one
+        seen, at = 0, (0, -1)
+        while os.waitpid(child, os.WNOHANG)[0] != child:
+            if aimed:
+                now = self.stage.now
+                if now != at:
+                    seen, at = seen + (now[0] == wanted), now
+                    until = time.monotonic() + dice.uniform(0, 0.02 if wanted in (3, 5) else 0.2)
+                ready = seen > number and now[0] == wanted
+            else:
+                ready = True
+            if ready and time.monotonic() >= until:
+                stage = self.stage.now[0]
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return STAGES[stage], half_written(out)
+            time.sleep(0.0005)
+        return "", half_written(out)
 
 
 def half_written(out: Path) -> bool:
@@ -115,25 +180,33 @@ def study(runs: Runs, times: int, place: Path, seed: int = 0) -> dict[str, Any]:
     length = time.monotonic() - start
     whole = weights(place / "whole")
     counts = {"kills": 0, "while_writing": 0, "ends": 0, "differing": 0, "refused_or_failed": 0, "left_behind": 0}
+    stages: Counter[str] = Counter()
     out = place / "out"
     while counts["kills"] < times:
-        over, half = runs.kill(out, dice.uniform(0, 0.8 * length), dice.random() < 0.5)
-        counts["kills"] += not over
-        counts["while_writing"] += half and not over
-        if over or dice.random() < 0.5 or counts["kills"] == times:
-            ended = runs.finish(out) if not (over and list(out.rglob("*.safetensors"))) else True
+        stage, half = runs.kill(out, dice, length, aimed=dice.random() < 0.5)
+        counts["kills"] += bool(stage)
+        counts["while_writing"] += half and bool(stage)
+        if stage:
+            stages[stage] += 1
+        if not stage or dice.random() < 0.5 or counts["kills"] == times:
+            ended = bool(list(out.rglob("*.safetensors"))) if not stage else runs.finish(out)
             counts["ends"] += ended
             counts["refused_or_failed"] += not ended
             counts["differing"] += ended and not same(weights(out), whole)
             counts["left_behind"] += ended and (out / "checkpoints").exists()
             shutil.rmtree(out, ignore_errors=True)
-    return {**counts, "seconds_undisturbed": round(length, 2)}
+    return {
+        **counts,
+        "by_stage": {stage: stages[stage] for stage in STAGES},
+        "seconds_undisturbed": round(length, 2),
+        "seconds": round(time.monotonic() - start, 1),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--times", type=int, default=100)
-    parser.add_argument("--photographs", type=int, default=84)
+    parser.add_argument("--photographs", type=int, default=42)
     parser.add_argument("--json", type=Path, default=Path("assets/results/crashes.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
@@ -145,11 +218,26 @@ def main() -> None:
         **found, "photographs": len(photographs), "layer": f"{network.name} {LAYER}", "passes": 2, "date": datetime.now(UTC).date().isoformat(),
         "torch": torch.__version__,
     }  # fmt: skip
-    print(json.dumps(result, indent=1))
+    print(table(result))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     if found["differing"] or found["refused_or_failed"] or found["left_behind"]:
         raise SystemExit(1)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures in words, one a line."""
+    lines = [
+        (f"kills of a fit of {result['seconds_undisturbed']:.1f} s", result["kills"]),
+        *((f"  {stage}", count) for stage, count in result["by_stage"].items()),
+        ("  that left a half-written file", result["while_writing"]),
+        ("fits that ended after them", result["ends"]),
+        ("  with a W that differs by a bit", result["differing"]),
+        ("  refused or failed", result["refused_or_failed"]),
+        ("  that left checkpoints behind", result["left_behind"]),
+        ("seconds in all", f"{result['seconds']:.0f}"),
+    ]
+    return "\n".join(f"{name:<40} {value}" for name, value in lines)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ Four networks (EfficientNet-Lite0, the small VGG, SqueezeNet 1.0, somebody's Pla
 app does, and shared by all sessions. Each session is a thread that asks for one map after another: any network,
 method, depth, photograph and class. Beside them one thread fits W over and over, which works in the solver's
 threads, and one loads networks anew, which traces graphs. Counted: maps that differ by a bit from the one that was
-computed alone before, exceptions, hooks before and after, memory at the start, after a minute and at the end.
+computed alone before, exceptions, hooks before and after, memory at the start, after each quarter and at the end.
 Then as many visitors come to the running app, for as long again: see ``crowds_app.py``.
+All methods of the registry are asked for; those that take long do little work (``watched_server.FEW``), which plays no
+part in whether it is right.
 """
 
 from __future__ import annotations
@@ -36,15 +38,12 @@ import chipcore
 from chipcore import ChipError, Importance, Network
 from chipcore.methods import METHODS
 from chipcore.settings import FitSettings
+from explorer import allocator
 from tests.benchmarks import crowds_app
+from tests.benchmarks.watched_server import FEW, resident
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
-# Little work a map, so that many are asked for; how much work it is plays no part in whether it is right.
-FEW = {
-    "lime": {"samples": 16}, "local_chip": {"gates": 24}, "deepdraw": {"octaves": 1, "steps": 2}, "occlusion": {"windows": 2, "overlap": 1},
-}  # fmt: skip
-SLOW = ("lime", "deepdraw", "occlusion", "local_chip")
 LEARN = FitSettings(gates=6, held_out=0, cutoff=1e-9, min_evidence=1e-9)
 
 
@@ -98,7 +97,7 @@ class Place:
                     for layer in layers if METHODS[method].uses_layer else layers[-1:]:
                         place.questions += [Question(name, method, layer.name, photograph, target) for target in best]
         if len(place.questions) > most:
-            place.questions = random.Random(0).sample(place.questions, most)
+            place.questions = drawn(place.questions, most)
         return place
 
     def _learn(self, name: str, network: Network) -> None:
@@ -140,6 +139,17 @@ class Place:
         every = [vars(module) for network in self.networks.values() for module in network.model.modules()]
         every.append({key: value for key, value in vars(torch.nn.modules.module).items() if key.startswith("_global")})
         return sum(len(value) for one in every for key, value in one.items() if key.endswith("_hooks") and isinstance(value, dict))
+
+
+def drawn(questions: Sequence[Question], most: int) -> list[Question]:
+    """So many of them, drawn blindly but as evenly from all methods as they allow."""
+    shuffled = random.Random(0).sample(questions, len(questions))
+    seen: Counter[str] = Counter()
+    ranks = []
+    for asked in shuffled:
+        ranks.append(seen[asked.method])
+        seen[asked.method] += 1
+    return [shuffled[i] for i in sorted(range(len(ranks)), key=ranks.__getitem__)[:most]]
 
 
 @dataclass
@@ -192,7 +202,7 @@ class Crowd:
                 self.failed.append(f"load: {type(error).__name__}: {error}")
 
     def run(self, sessions: int, seconds: float) -> list[float]:
-        """Let them in for so long; returns the process's memory in GB at the start, after a minute (at most) and at the end."""
+        """Let them in for so long; returns the process's memory in GB at the start, after each quarter, and when all have gone."""
         gc.collect()
         memory = [resident()]
         threads = [threading.Thread(target=self.visit, args=(seed,)) for seed in range(sessions)]
@@ -200,19 +210,13 @@ class Crowd:
         start = time.monotonic()
         for thread in threads:
             thread.start()
-        for until in (min(60.0, seconds / 2), seconds):
-            time.sleep(max(0.0, start + until - time.monotonic()))
+        for quarter in range(1, 5):
+            time.sleep(max(0.0, start + seconds * quarter / 4 - time.monotonic()))
             memory.append(resident())
         self.over.set()
         for thread in threads:
             thread.join()
-        return memory
-
-
-def resident() -> float:
-    """Main memory of this process, in GB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**30, 3)
+        return [*memory, resident()]
 
 
 def alone(place: Place, questions: Sequence[Question]) -> Iterator[tuple[Question, str]]:
@@ -228,6 +232,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("assets/results/crowds.json"))
     parser.add_argument("--app", action=argparse.BooleanOptionalAction, default=True, help="visitors of the app as well, for as long again")
     options = parser.parse_args()
+    allocator.bound()  # as the app does
     place = Place.open(("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places"), list(METHODS), most=options.questions)
     hooks = place.hooks()
     crowd = Crowd(place, dict(alone(place, place.questions)))
@@ -238,17 +243,56 @@ def main() -> None:
         "questions": len(crowd.alone), "refusals": sum(one.startswith("refused") for one in crowd.alone.values()),
         "maps": crowd.maps.total(), **crowd.others, "different": len(crowd.wrong), "exceptions": len(crowd.failed),
         "first_failures": [*crowd.wrong[:5], *crowd.failed[:5]], "hooks_before": hooks, "hooks_after": place.hooks(),
-        "memory_gb": dict(zip(("start", "minute", "end"), memory, strict=True)), "threads_of_torch": torch.get_num_threads(),
+        "memory_gb": dict(zip(crowds_app.TIMES, memory, strict=True)), "threads_of_torch": torch.get_num_threads(),
         "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__,
     }  # fmt: skip
     if options.app:  # the same again with visitors of the running app, in a process of its own
         del place, crowd
         result["app"] = crowds_app.run(options.sessions, 60 * options.minutes, DATA)
-    print(json.dumps(result, indent=1))
+    result["exit_status"] = int(bool(
+        result["different"] or result["exceptions"] or result["hooks_after"] != hooks or set(METHODS) - set(result["methods"])
+        or (options.app and crowds_app.bad(result["app"]))
+    ))  # fmt: skip
+    print(table(result))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if result["different"] or result["exceptions"] or result["hooks_after"] != hooks or (options.app and crowds_app.bad(result["app"])):
-        raise SystemExit(1)
+    raise SystemExit(result["exit_status"])
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures in words, one a line."""
+    app = result.get("app")
+    methods = len(METHODS)
+    lines = [
+        ("library: sessions x minutes", f"{result['sessions']} x {result['minutes']:g}"),
+        ("  maps, of how many methods", f"{result['maps']:,}, {len(result['methods'])} of {methods}"),
+        ("  of the methods that take long", ", ".join(f"{name} {result['methods'].get(name, 0)}" for name in FEW)),
+        ("  fits and loads beside them", f"{result.get('fits', 0)}, {result.get('networks loaded', 0)}"),
+        ("  maps and W that differ from those computed alone", result["different"]),
+        ("  exceptions", result["exceptions"]),
+        ("  hooks before, after", f"{result['hooks_before']}, {result['hooks_after']}"),
+        ("  memory, GB", in_words(result["memory_gb"])),
+    ]
+    if app:
+        lines += [
+            ("app: visitors x minutes", f"{app['sessions']} x {app['seconds'] / 60:g}"),
+            ("  pages, maps taken home, of how many methods", f"{app['pages']:,}, {app['maps']:,}, {len(app['methods'])} of {methods}"),
+            ("  of the methods that take long", ", ".join(f"{name} {app['methods'].get(name, 0)}" for name in FEW)),
+            ("  different maps, computed again alone", f"{app['different_maps']:,}, {app['computed_alone']:,}"),
+            ("  that differ", len(app["different"])),
+            ("  saw something of another visitor", len(app["saw_of_others"])),
+            ("  pages that failed, traces in the log", f"{len(app['failed'])}, {len(app['log'])}"),
+            ("  hooks left", app["hooks_after"]),
+            ("  memory, GB", in_words(app["memory_gb"])),
+            ("  of that kept for all visitors, GB", in_words(app["kept_gb"])),
+            ("  the most that may be kept, GB", f"{app['most_gb']:.1f}: {', '.join(f'{name} {size:,} MB' for name, size in app['most_mb'].items())}"),
+        ]  # fmt: skip
+    first = [*result["first_failures"], *([] if not app else [*app["different"], *app["failed"], *app["log"]])][:5]
+    return "\n".join(f"{name:<52} {value}" for name, value in [*lines, *(("first failure", one) for one in first)])
+
+
+def in_words(series: dict[str, float]) -> str:
+    return ", ".join(f"{value:.2f} {when}" for when, value in series.items())
 
 
 if __name__ == "__main__":

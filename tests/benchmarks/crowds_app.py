@@ -33,10 +33,13 @@ from chipcore import ChipError
 from chipcore.methods import METHODS
 from explorer import figures, gallery
 from explorer.compare import key_of
+from explorer.crowd import VISITORS
+from tests.benchmarks.watched_server import FEW
 from tests.visitor import Visitor, serving
 
 NETWORKS = ("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places")
-SLOW = {0: "local_chip", 1: "lime", 2: "occlusion", 3: "deepdraw"}  # by session: what waits for a click
+SLOW = tuple(FEW)  # what waits for a click
+TIMES = ("at the start", "1/4", "1/2", "3/4", "at the end", "when all have gone")
 VIEWS = ("explore", "channels", "localize", "learn", "fit")
 SUBMIT = "FormSubmitter:own-form-Add it"
 _SECRET = re.compile(rb"(?:mine|secret)-(\d+)-x")
@@ -94,9 +97,9 @@ class Session:
                 dice, first = random.Random(self.number), True
                 while time.monotonic() < end or first:
                     self._look(visitor, dice)
+                    if slow and (first or dice.random() < 0.3):
+                        self._wait(visitor, SLOW[self.number % len(SLOW)] if first else dice.choice(SLOW), time.monotonic() + patience)
                     first = False
-                if slow and self.number in SLOW:
-                    self._wait(visitor, SLOW[self.number], time.monotonic() + patience)
         except Exception as error:
             self._fails(f"{type(error).__name__}: {str(error)[:300]}")
 
@@ -144,22 +147,24 @@ class Session:
         self._check(visitor.set({"photo": photo}))
         layers = [one.content for one in visitor.widget("layer").options]
         self._check(visitor.set({"layer": dice.choice(layers)}))
-        fast = [name for name in METHODS if name not in SLOW.values()]
+        fast = [name for name in METHODS if name not in SLOW]
         self._compare(visitor, [METHODS[name].title for name in dice.sample(fast, 4)])
 
     def _wait(self, visitor: Visitor, method: str, end: float) -> None:
         """One of the methods that wait for a click; the last depth is the quickest."""
-        photo = next(iter(gallery.ENTRIES))
         visitor.open("compare", model=self.model)
-        visitor.set({"photo": photo})
         visitor.set({"layer": visitor.widget("layer").options[-1].content})
-        visitor.set({"methods": [METHODS[method].title], "others": []})
-        if visitor.has("start-all"):
-            visitor.click("start-all")
+        self._check(visitor.set({"methods": [METHODS[method].title], "others": []}))
+        starts = [key for key in visitor.widget_keys() if key.startswith("start-grid-")]
+        if starts:
+            self._check(visitor.click(starts[0]))
         while visitor.busy() and time.monotonic() < end:
-            time.sleep(0.5)
+            time.sleep(0.3)
             visitor.again()
-        self._compare(visitor, [METHODS[method].title])
+        if visitor.busy():
+            self._fails(f"{method} did not come")
+        else:
+            self._compare(visitor, [METHODS[method].title])
 
     def _check(self, visitor: Visitor) -> None:
         self.found.asked["pages"] += 1
@@ -204,7 +209,7 @@ def alone(maps: dict[tuple[str, str, str, str], set[str]], networks: dict[str, c
         method = next(one for one in sorted(METHODS, key=len, reverse=True) if key.startswith(one))
         target = int(re.findall(r"\d+", key)[-1])
         try:
-            found = chipcore.explain(network, image, target, method, layer)
+            found = chipcore.explain(network, image, target, method, layer, options=FEW.get(method, {}))
         except ChipError as error:
             wrong.append(f"{network.title} {photo} {layer} {key}: {error}")
             continue
@@ -224,7 +229,7 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
         told, log = Path(folder, "told.json"), Path(folder, "log.txt")
         environment = {
             "CHIP_CACHE": str(Path(folder, "cache")), "CHIP_FOLDERS": str((data / "networks").resolve()),
-            "CHIP_MODULES": "tests.somebody.places_squeezenet",
+            "CHIP_MODULES": "tests.somebody.places_squeezenet", VISITORS: str(2 * sessions),
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.benchmarks.watched_server", str(told)]
         with serving(log, command, **environment) as (address, _process):
@@ -233,14 +238,14 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
             threads = [threading.Thread(target=one.walk, args=(address, start + seconds, patience, slow)) for one in people]
             for thread in threads:
                 thread.start()
-            memory = [_told(told)["memory_gb"]]
-            for until in (min(60.0, seconds / 2), seconds):
-                time.sleep(max(0.0, start + until - time.monotonic()))
-                memory.append(_told(told)["memory_gb"])
+            told_of = [_told(told)]
+            for quarter in range(1, 5):
+                time.sleep(max(0.0, start + seconds * quarter / 4 - time.monotonic()))
+                told_of.append(_told(told))
             for thread in threads:
                 thread.join()
-            time.sleep(1.1)
-            last = _told(told)
+            time.sleep(7)  # what is freed is given back every five seconds
+            told_of.append(last := _told(told))
         trouble = [line for line in log.read_text().splitlines() if "Traceback" in line or "Error" in line]
     thumbnails = {
         number: hash(figures.data_uri(gallery.thumbnail(gallery.uploaded("x", photograph_of(number)).open())).encode())
@@ -260,7 +265,9 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
         "sessions": sessions, "seconds": seconds, "networks": {loaded[one].title: count for one, count in found.networks.items()}, "pages": found.asked["pages"], "maps": found.methods.total(),
         "methods": dict(sorted(found.methods.items())), "different_maps": len(found.maps), "computed_alone": checked, "different": wrong,
         "saw_of_others": found.strangers, "failed": found.failed, "log": trouble[:5], "hooks_after": last["hooks"],
-        "memory_gb": dict(zip(("start", "minute", "end", "after"), [*memory, last["memory_gb"]], strict=True)), "kept_mb": last["kept_mb"],
+        "memory_gb": {when: one["memory_gb"] for when, one in zip(TIMES, told_of, strict=True)},
+        "kept_gb": {when: round(sum(one["kept_mb"].values()) / 1024, 3) for when, one in zip(TIMES, told_of, strict=True)},
+        "most_gb": round(sum(last["most_mb"].values()) / 1024, 2), "kept_mb": last["kept_mb"], "most_mb": last["most_mb"],
         "threads_of_torch": torch.get_num_threads(),
     }  # fmt: skip
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.visitor import serving
+
 CHROMIUM = Path(os.environ.get("CHIP_CHROMIUM") or "/usr/bin/chromium")
 PATIENCE = 120_000  # ms; a machine may be busy, and what is right does not get wrong by being late
 FLAGS = [
@@ -50,40 +45,12 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app as a user starts it, from the repository root so that config.toml is found; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "streamlit.log"
-    # Into a file: nobody reads a pipe here, and a full one would stop the server.
-    with log.open("w") as stream:
-        command = [sys.executable, "-m", "streamlit", "run", "explorer/app.py", f"--server.port={port}"]
-        # A cache of its own: W that a test fits must not meet another test, or the user.
-        environment = {**os.environ, "CHIP_CACHE": str(log.parent / "cache")}
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    try:
-        deadline = time.monotonic() + 180
-        while not _healthy(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the server did not start:\n{log.read_text()}")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+    # A cache of its own: W that a test fits must not meet another test, or the user.
+    with serving(log, CHIP_CACHE=str(log.parent / "cache")) as (address, _process):
+        yield address
         said = log.read_text()
         assert "Traceback" not in said, said
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _healthy(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _is_complaint(message: Any) -> bool:

@@ -44,3 +44,24 @@ def test_a_plain_import_dies_here_and_ours_does_not() -> None:
         pytest.skip("this torchvision's extension fits this torch")
     assert "nms does not exist" in plain.stderr
     assert run(USE) == "True"
+
+
+def test_threads_that_ask_at_once_declare_once() -> None:
+    """Four visitors who add a network as the first: one used to see a RuntimeError."""
+    together = """
+import threading, torch
+def refuse(path): raise OSError('built for another torch')
+torch.ops.load_library = refuse
+from chipcore import vision
+real = torch.library.Library
+def slowly(*given):
+    import time
+    time.sleep(0.05)
+    return real(*given)
+torch.library.Library = slowly
+told = []
+threads = [threading.Thread(target=lambda: told.append(vision.declare_missing_operators())) for _ in range(4)]
+[one.start() for one in threads], [one.join() for one in threads]
+print(told)
+"""
+    assert run(together) == str([True] * 4)

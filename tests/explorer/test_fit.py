@@ -259,3 +259,14 @@ def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None
     key = app.header[0].value
     assert own.known(key) and own.read(key).mean == (0.5,)
     assert key in resources._shared_networks(), "a file of an allowed folder: every visitor is offered it"
+
+
+def test_what_a_browser_sends_beyond_the_limits_is_not_believed(open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all the machine's memory and more could be asked for. Older versions of Streamlit checked in the browser alone."""
+    asked: list[fits.Request] = []
+    monkeypatch.setattr(fits, "trial", lambda _network, request, *_others: asked.append(request))
+    app = open_fit(folder="photographs", gates="4", layers="pool5")
+    app.number_input(key="memory").set_value(1e9)
+    app.number_input(key="per-folder").set_value(-3)
+    wait(app.run())
+    assert asked and all(1 <= one.memory <= fits.most_memory() and one.per_folder == 0 for one in asked)

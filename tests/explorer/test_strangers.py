@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import logging
+import random
 import re
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,29 @@ def test_a_chart_gets_names_without_markup() -> None:
 
     figure = fit.evidence([fits.Row(0, "<a href='https://x'>b</a>", 3.0, 3, 0.5, 4, "good")])
     assert "<a" not in figure.to_json()
+
+
+ODD = (
+    "", "..", "../../etc/passwd", FILE, "1e999", "-1", "nan", "9" * 20, "a" * 5000, "\0", "%00", "zebra,zebra,zebra", "own-" + "0" * 24, "None", "[]", "0;1", "\U0001f4a5"
+)  # fmt: skip
+
+
+def keys_of_the_url() -> list[str]:
+    """Every parameter that a view reads."""
+    code = "".join(path.read_text() for path in (ROOT / "explorer").rglob("*.py"))
+    return sorted({*re.findall(r'key="([a-z0-9_-]+)",\s*bind', code), *re.findall(r'query_params(?:\.get\(|\[)"([a-z0-9_-]+)"', code)})
+
+
+@pytest.mark.parametrize("view", sorted({view for view, _query in VIEWS}))
+def test_no_link_breaks_a_page(view: str, open_app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path))
+    keys, dice = keys_of_the_url(), random.Random(view)
+    assert {"class", "photo", "layer", "run", "model", "step"} <= set(keys)
+    for _ in range(4):
+        query = {"model": "vgg16_slim", **{key: dice.choice(ODD) for key in dice.sample(keys, 6)}}
+        app = open_app(view, **query)
+        assert not app.exception, query
+        assert not any("went wrong" in error.value for error in app.error), query
 
 
 # --- the program ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import streamlit as st
 
 from explorer import depths, resources, sidebar, waiting
 from explorer.depths import Depth, Note
+from explorer.jobs import TooMany
 from explorer.sidebar import Selection
 from explorer.views.explore import closer, strip, top
 from explorer.words import plain
@@ -45,7 +46,15 @@ def _local(selection: Selection, missing: Depth) -> Depth:
     layer, label = missing.layer, plain(selection.label)
     desk, sha256 = resources.slow_maps(), selection.photograph.sha256
     known = {job.key for job in desk.jobs()}
-    job = resources.local_row(selection.network, sha256, layer, selection.target, selection.seen)
+    try:
+        job = resources.local_row(selection.network, sha256, layer, selection.target, selection.seen)
+    except TooMany as error:
+        st.info(
+            f"W holds nothing for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
+            icon=":material/hourglass_top:",
+        )
+        return missing
+    resources.only_the_last(job)
     if job.key not in known:
         job.finished.wait(PATIENCE)
     with st.container(key="local", border=True):
