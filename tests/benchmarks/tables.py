@@ -88,7 +88,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
         "slim", ["localization", *SLIM, "--labels", str(work / "slim/labels.txt"), "--layer", "all", "--methods", *RIVALS, "--data", str(work / "slim")],
     )  # fmt: skip
     found["grid_slim"] = (
-        "slim", ["pointing", *SLIM, "--layer", "all", "--methods", *RIVALS, "--data", str(DATA / "fourteen/val"), "--grid", "2", "--mosaics", "100",
+        "slim", ["pointing", *SLIM, "--layer", "all", "--methods", "chip", "gradcam", "--data", str(DATA / "fourteen/val"), "--grid", "2", "--mosaics", "30",
                  "--confidence", "0.9"],
     )  # fmt: skip
     found["depths_lite0_stage5"] = (

@@ -88,8 +88,8 @@ def test_bench_app_without_a_browser_is_one_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_bench_app_says_what_was_met_missed_and_not_measured() -> None:
-    seconds = {"server_up": [3.0], "ready": [2.0], "change": [0.3, 0.9], "heatmap": []}
-    summary = {"ready": 2.0, "change_median": 0.6, "change_95": 0.9, "heatmap": None}
+    seconds = {"server_up": [3.0], "ready": [2.0], "change": [0.3, 0.9], "heatmap": [], "heatmap_link": [4.0]}
+    summary = {"ready": 2.0, "change_median": 0.6, "change_95": 0.9, "heatmap": None, "heatmap_link": 4.0}
     text = app.table({"network": "n", "processors": 2, "seconds": seconds, "summary": summary, "targets": app.TARGETS})
     assert ["meets" in line for line in text.splitlines()[1:4]] == [True, False, True]
     assert "MISSES 0.5" in text and "not measured" in text

@@ -121,7 +121,12 @@ ODD = (
 def keys_of_the_url() -> list[str]:
     """Every parameter that a view reads."""
     code = "".join(path.read_text() for path in (ROOT / "explorer").rglob("*.py"))
-    return sorted({*re.findall(r'key="([a-z0-9_-]+)",\s*bind', code), *re.findall(r'query_params(?:\.get\(|\[)"([a-z0-9_-]+)"', code)})
+    return sorted(
+        {
+            *re.findall(r'key="([a-z0-9_-]+)",\s*bind', code),
+            *re.findall(r'(?:query_params(?:\.get\(|\[)|address\.news\()"([a-z0-9_-]+)"', code),
+        }
+    )
 
 
 @pytest.mark.parametrize("view", sorted({view for view, _query in VIEWS}))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from chipcore import Importance, Layer, Network
+from chipcore.closing import DRAWS
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
@@ -56,7 +57,7 @@ def test_similar_classes_share_a_direction() -> None:
 
 def test_random_channels_are_different_ones_and_the_same_for_a_seed() -> None:
     sets = closing.random_channels(20, 7)
-    assert len(sets) == closing.DRAWS
+    assert len(sets) == DRAWS
     assert all(len(set(some)) == 7 and max(some) < 20 for some in sets)
     assert sets == closing.random_channels(20, 7) != closing.random_channels(20, 7, seed=1)
     assert closing.steps(24) == [0, 1, 2, 3, 5, 10, 20, 24]
@@ -69,7 +70,7 @@ def test_closing_nothing_changes_nothing_and_closing_all_forgets_the_photograph(
     known = lite0.trunk(cat)
     nothing = closing.close(lite0, layer, known, [])
     assert torch.allclose(nothing.chosen, known.scores[0].softmax(0), atol=1e-5)
-    assert torch.allclose(nothing.random, nothing.chosen.expand(closing.DRAWS, -1), atol=1e-6)
+    assert torch.allclose(nothing.random, nothing.chosen.expand(DRAWS, -1), atol=1e-6)
     every = range(layer.channels)
     one, other = (closing.close(lite0, layer, lite0.trunk(photograph), every).chosen for photograph in (cat, cup))
     assert torch.allclose(one, other, atol=1e-6)
