@@ -110,8 +110,8 @@ def fit(selection: Selection) -> Take | None:
             ("<i>R</i>²", "of the gates it never saw", readable(one.held_out)),
         ])  # fmt: skip
         st.caption(
-            "Eq. 11 with a constant _b_꜀, which the paper leaves out; _R_² of 1 is a perfect prediction. With one photograph _f_ is one factor of the whole and changes nothing. "
-            "The W of the other pages is learned the same way, from thousands of photographs."
+            "Eq. 11, and a constant _b_ that the paper leaves out; 1 is a perfect prediction. With one photograph _f_ is one factor of the whole and changes nothing. "
+            "The W of the other pages is learned the same way from thousands of photographs, which need no constant."
         )
         with st.expander("How it is solved (Eq. 16 to 20)"):
             st.latex(
