@@ -132,6 +132,7 @@ def test_the_command_does_the_same_fit(request_: Request, slim: Network) -> None
         "gates": 12,
         "lambda_ratio": 0.01,
         "background": 0.25,
+        "intercept": True,
         "target": "probability",
         "precision": "bfloat16",
         "draw": "stratified",
