@@ -55,7 +55,9 @@ def _wrapped(label: str, width: int = 16) -> str:
 def tree_picture(linked: np.ndarray, labels: Sequence[str], chosen: str, style: Look) -> Image.Image:
     """A dendrogram of classes, from ``explorer.channels.tree``: the further left two branches meet, the less alike."""
     drawn = figure(520, 110 + 26 * len(labels))  # about as wide as its column on a laptop, so that names can be read
-    ax = axes(drawn, style, across="1 − cosine of their rows of W, where branches meet")
+    ax = axes(drawn, style)
+    # From the axis's beginning: it is wider than the axis, and centred it would lose its first words.
+    ax.set_xlabel("1 − cosine of their rows of W, where branches meet", color=style.ink, fontsize=12, loc="left")
     shown = dendrogram(linked, labels=list(labels), orientation="left", ax=ax, color_threshold=0, above_threshold_color=style.colours[0])
     ax.set_yticklabels([_cut(label).replace("$", r"\$") for label in shown["ivl"]], fontsize=12)
     for text, label in zip(ax.get_yticklabels(), shown["ivl"], strict=True):
