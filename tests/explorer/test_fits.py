@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +97,34 @@ def test_a_stopped_run_goes_on_where_it_was(request_: Request, slim: Network, mo
     assert first[0] == 32 and not done.can_go_on
     whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
     assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W)
+
+
+KILLED = """
+import os, signal
+from chipcore import load_network
+from explorer import fits
+fits.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+def killed(done, total, stage):
+    if stage == "photographs" and done == 32:
+        os.kill(os.getpid(), signal.SIGKILL)
+network = load_network("vgg16_slim")
+found = fits.find("photographs", 18)
+asked = fits.Request("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), fits.FitSettings(gates=4, held_out=0.2).as_dict(), 4.0, found.fingerprint, len(found))
+fits.perform(fits.prepare(asked, network), network, killed)
+"""
+
+
+def test_a_killed_server_leaves_a_run_that_goes_on_and_no_lock(request_: Request, slim: Network) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).resolve().parents[2], check=False, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    (found,) = fits.runs()  # as a new server finds it
+    assert found.key == request_.key and found.can_go_on and not found.finished
+    first: list[int] = []
+    done = fits.perform(found, slim, lambda done, _total, stage: first.append(done) if stage == "photographs" else None)
+    assert first[0] >= 16, "not from the beginning"
+    whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
+    assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W) and fits.in_use(done, slim)
+    assert not [file for file in done.folder.parent.rglob("*") if ".part" in file.name or file.suffix == ".tmp"]
 
 
 def test_other_photographs_are_another_run_and_gone_ones_a_sentence(request_: Request, slim: Network, tmp_path: Path) -> None:
