@@ -33,6 +33,7 @@ EACH = 40  # photographs of a class folder that W is fitted on
 TWICE = {f"ILSVRC2012_val_{number:08d}" for number in (12484, 12870, 29918, 12504, 15787, 24327)}
 
 SQUEEZENET = ["--network", "squeezenet1_0", "--checkpoint", str(DATA / "networks/squeezenet1_0.pth")]
+SQUEEZENET_POOLS = ("pool1", "features.6", "features.11")
 LITE0 = ["--network", "efficientnet_lite0"]
 SLIM = ["--network", "vgg16_slim"]
 PLACES = [
@@ -48,7 +49,7 @@ def fits(work: Path) -> dict[str, list[str]]:
     some = ["--photos-per-class", "15"]  # a gate at a shallow layer costs as much as a whole pass
     return {
         "squeezenet": [*SQUEEZENET, "--layers", "features.12", "--images", *photographs, "--gates", "50"],
-        "squeezenet-depths": [*SQUEEZENET, "--layers", "pool1", "fire4", "fire8", "--images", *photographs, *some, "--gates", "12", "--precision", "bfloat16"],
+        "squeezenet-depths": [*SQUEEZENET, "--layers", *SQUEEZENET_POOLS, "--images", *photographs, *some, "--gates", "12", "--precision", "bfloat16"],
         "lite0": [*LITE0, "--layers", "head", "stage5", "--images", *photographs, "--gates", "50"],
         "lite0-depths": [*LITE0, "--layers", "stage1", "stage2", "stage3", "stage4", "--images", *photographs, *some, "--gates", "12", "--precision", "bfloat16"],
         "slim": [*SLIM, "--layers", "all", "--images", str(DATA / "fourteen/train"), "--gates", "16", "--precision", "bfloat16"],
@@ -63,7 +64,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
     lime = ["--limit", "50", "--lime-samples", "100"]
     found: dict[str, tuple[str, list[str]]] = {}
     for name, network, last, depths in (
-        ("squeezenet", SQUEEZENET, "features.12", ["pool1", "fire4", "fire8"]),
+        ("squeezenet", SQUEEZENET, "features.12", list(SQUEEZENET_POOLS)),
         ("lite0", LITE0, "head", ["stage1", "stage2", "stage3", "stage4"]),
     ):
         found[f"localization_{name}"] = (name, ["localization", *network, "--layer", last, "--methods", *RIVALS, *boxes])
