@@ -15,12 +15,13 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import allocator, jump, resources, sidebar, visitors  # noqa: E402
+from explorer import allocator, jump, kept_downloads, resources, sidebar, visitors  # noqa: E402
 from explorer.components import history  # noqa: E402
 from explorer.words import plain  # noqa: E402
 
 allocator.bound()
 visitors.bound_uploads()
+kept_downloads.keep()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.
