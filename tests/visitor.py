@@ -117,6 +117,12 @@ class Visitor:
 
     def download(self, key: str) -> bytes:
         """What a download button gives."""
+        with urllib.request.urlopen(self.made(key), timeout=self.timeout) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def made(self, key: str) -> str:
+        """Click a download button: the address of the file that the server made for it."""
         from streamlit.proto.BackMsg_pb2 import BackMsg
 
         button = self.widget(key)
@@ -128,9 +134,7 @@ class Visitor:
         answer = self._until("backend_operation_response").backend_operation_response
         if answer.error_msg:
             raise AssertionError(f"{key}: {answer.error_msg}")
-        with urllib.request.urlopen(self.address + answer.deferred_file.url, timeout=self.timeout) as stream:
-            content: bytes = stream.read()
-        return content
+        return self.address + str(answer.deferred_file.url)
 
     # --- what a visitor sees --------------------------------------------------------------------------------
 

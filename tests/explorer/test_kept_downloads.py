@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import urllib.request
+from pathlib import Path
+
 import pytest
 from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.runtime.media_file_storage import MediaFileKind
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
 from explorer import kept_downloads
+from tests.visitor import Visitor, serving
 
 
 def made(manager: MediaFileManager, words: bytes = b"a map") -> str:
@@ -51,3 +55,17 @@ def test_pictures_of_the_page_go_as_before() -> None:
     manager.clear_session_refs()
     manager.remove_orphaned_files()
     assert not there(manager, name)
+
+
+@pytest.mark.slow
+def test_pages_of_another_visitor_do_not_take_a_download_away(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "log.txt", CHIP_CACHE=str(tmp_path / "cache")) as (address, _process),
+        Visitor(address) as visitor,
+        Visitor(address) as other,
+    ):
+        file = visitor.open("", model="vgg16_slim").made("strip-png")
+        for step in (1, 2, 3):
+            other.open("learn", model="vgg16_slim", step=str(step))
+        with urllib.request.urlopen(file, timeout=30) as answer:
+            assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
