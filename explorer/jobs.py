@@ -202,6 +202,11 @@ class Desk:
             del job, work, turn  # or the last one's photographs would stay until the next comes
 
 
+def _server_ends(error: Exception) -> bool:
+    """Whether it says that Python closes its pools of threads, as it does when the server is told to end."""
+    return isinstance(error, RuntimeError) and "cannot schedule new futures after" in str(error)
+
+
 def run(job: Job, work: Callable[[Job], Any]) -> None:
     """Do the work of a job that has begun; every way it can end is a state of the job."""
     state: State = "done"
@@ -214,6 +219,9 @@ def run(job: Job, work: Callable[[Job], Any]) -> None:
     except MemoryError:
         state, job.error = "failed", "this machine has not enough memory for it; choose fewer layers, classes or samples."
     except Exception as error:  # the visitor gets its kind, the operator's log the rest
+        if _server_ends(error):  # its pools of threads are closed under the work; a fit goes on from its checkpoints
+            state = "stopped"
+            return
         state, job.error = "failed", f"something went wrong in the program ({type(error).__name__}); the server's log says more."
         import logging
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,12 @@ def test_uploads_have_a_limit_for_each_visitor_and_for_all(tmp_path: Path) -> No
             other.send("x.png", million)
         assert "vgg16_slim" in one.again().query, "the page goes on"
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_server_that_ends_is_no_mistake_of_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    """Python closes its pools of threads first; the work that meets a closed one has not failed."""
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    job = Desk().start("a", "a fit", lambda _job: pool.submit(print))
+    assert job.finished.wait(10) and job.state == "stopped" and not job.error
+    assert not caplog.records
