@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chipcore.fit import batch_size
 from chipcore.networks import Layer, Network
 from chipcore.perturbation import perturbed_scores
 from chipcore.suffix import Activations
@@ -51,7 +52,8 @@ def scores(network: Network, layer: Layer, activations: Activations, gates: Tens
     """
     with torch.inference_mode():
         suffix, features = network.suffix(layer, layers or network.layers), activations.features[layer.path]
-        return perturbed_scores(suffix, features, activations.carried[layer.path], gates[None].to(features), batch=len(gates))[0].cpu()
+        at_once = batch_size(suffix.peak, features.device)  # so that memory does not grow with the number of gates
+        return perturbed_scores(suffix, features, activations.carried[layer.path], gates[None].to(features), at_once)[0].cpu()
 
 
 def close(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> Closed:
