@@ -42,7 +42,7 @@ def in_the_paper() -> tuple[list[str], list[str]]:
 
 def as_drawn(raw: Tensor, size: int) -> np.ndarray:
     """What the eye is shown of a map: its positive part at the network's input resolution, float64 (size, size)."""
-    large: np.ndarray = maps.upsample(raw, size).clamp(min=0).numpy().astype(np.float64)
+    large: np.ndarray = maps.positive_map(raw, size).numpy().astype(np.float64)
     return large
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional
 
 from chipcore import maps
 from chipcore.methods.backpropagation import strongest
@@ -25,7 +24,7 @@ def _refined(shallow: Depth, deep: Depth) -> Depth:
     lacking = next((one for one in (shallow, deep) if one.raw is None), None)
     if lacking is not None or shallow.raw is None or deep.raw is None:
         return Depth(deep.layer, missing=f"no map at {lacking.layer.name}" if lacking else "")
-    raw = shallow.raw * _enlarged(deep.raw, shallow.raw.shape[0], shallow.raw.shape[1])
+    raw = shallow.raw * maps.positive_map(deep.raw, (shallow.raw.shape[0], shallow.raw.shape[1]))
     return _described(deep, raw)
 
 
@@ -39,14 +38,9 @@ def guided(found: Sequence[Depth], gradient: Tensor) -> list[Depth]:
     height, width = gradient.shape[-2:]
     return [
         Depth(one.layer, missing=f"no map at {one.layer.name}") if one.raw is None
-        else _described(one, strongest(gradient * _enlarged(one.raw, height, width)))
+        else _described(one, strongest(gradient * maps.positive_map(one.raw, (height, width))))
         for one in found
     ]  # fmt: skip
-
-
-def _enlarged(raw: Tensor, height: int, width: int) -> Tensor:
-    """The positive part, bilinear: where a map speaks against the class there is nothing to refine."""
-    return functional.interpolate(raw[None, None].clamp(min=0), (height, width), mode="bilinear", align_corners=False)[0, 0]
 
 
 def _described(one: Depth, raw: Tensor) -> Depth:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chipcore import maps
 from chipcore.evaluation.boxes import Box, extent, largest_component
-from chipcore.evaluation.photographs import over_maximum, positive
+from chipcore.evaluation.photographs import over_maximum
 
 
 def relative(raw: Tensor, size: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def relative(raw: Tensor, size: int) -> np.ndarray:
     """
     if maps.state(raw) == "not finite":
         return np.zeros((size, size))
-    shares: np.ndarray = over_maximum(positive(maps.upsample(raw, size))).astype(np.float64)
+    shares: np.ndarray = over_maximum(maps.positive_map(raw, size).numpy()).astype(np.float64)
     return shares
 
 

@@ -26,6 +26,7 @@ from chipcore.evaluation import bootstrap
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.photographs import Progress, Reader, sample, silent, view_of
 from chipcore.evaluation.sanity import Sanity
+from chipcore.maps import positive_map, upsample
 from chipcore.networks import Layer, Network
 from chipcore.perturbation import perturbed_scores
 from chipcore.suffix import Activations
@@ -42,10 +43,15 @@ def area(curve: np.ndarray) -> float:
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
-def pixel_order(large: np.ndarray, seed: int) -> np.ndarray:
-    """Pixels from the map's largest value to its smallest, shape (h * w,); equal ones in an order drawn by ``seed``."""
-    luck = np.random.default_rng(seed).permutation(large.size)
-    return luck[np.argsort(-large.ravel()[luck], kind="stable")]
+def pixel_order(raw: Tensor, size: int, seed: int) -> np.ndarray:
+    """Pixels from the finished map's largest value to its smallest, shape (size * size,).
+
+    Where the finished map is zero, what speaks against the class comes last: the up-sampled signed map decides.
+    Equal ones in an order drawn by ``seed``.
+    """
+    finished, signed = (large.numpy().ravel() for large in (positive_map(raw, size), upsample(raw, size)))
+    luck = np.random.default_rng(seed).permutation(finished.size)
+    return np.lexsort((luck, -signed, -finished))
 
 
 def blurred(inputs: Tensor) -> Tensor:
@@ -154,13 +160,13 @@ def evaluate(
                 for order, curve in channel_curves(panel, layer, activations, target, channel_steps, rng).items():
                     channels[layer.name, order].append(curve)
             for method in panel.methods if {"deletion", "sanity"} & set(parts) else ():
-                large = panel.signed_map(method, inputs, target, layer, activations, tally)
+                raw = panel.raw_map(method, inputs, target, layer, activations, tally)
                 if "deletion" in parts:
-                    order_of = pixel_order(large.numpy(), seed)
+                    order_of = pixel_order(raw, inputs.shape[-1], seed)
                     pixels[layer.name, method, "deletion"].append(pixel_curve(network, inputs, blank, order_of, target, steps))
                     pixels[layer.name, method, "insertion"].append(pixel_curve(network, canvas, inputs, order_of, target, steps))
                 if sanity:
-                    sanity.compare(method, inputs, target, layer, shaken, large)
+                    sanity.compare(method, inputs, target, layer, shaken, raw)
     layers = {}
     for layer in panel.layers:
         tally = tallies[layer.name]

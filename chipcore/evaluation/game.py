@@ -111,7 +111,7 @@ def play(
             continue
         if maps.state(raw) == "not finite":
             raw = torch.zeros_like(raw)
-        found.append(Score(cell, raw, tuple(float(share) for share in grid.shares(maps.upsample(raw, size).numpy(), SIDE))))
+        found.append(Score(cell, raw, tuple(float(share) for share in grid.shares(maps.positive_map(raw, size).numpy(), SIDE))))
     return tuple(found)
 
 

@@ -25,6 +25,7 @@ from chipcore.evaluation import bootstrap
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.photographs import Progress, as_input, silent
 from chipcore.images import open_image
+from chipcore.maps import positive_map
 from chipcore.networks import Layer
 
 Scale = Literal["auto", "full", "squashed"]
@@ -36,10 +37,9 @@ def cells_of(size: int, side: int) -> np.ndarray:
     return place[:, None] * side + place[None]
 
 
-def shares(large: np.ndarray, side: int) -> np.ndarray:
-    """Positive mass of every cell over all of it, shape (side * side,); zeros for a map without any."""
-    heat = np.maximum(large, 0).astype(np.float64)
-    mass = np.bincount(cells_of(large.shape[0], side).ravel(), weights=heat.ravel(), minlength=side * side)
+def shares(heat: np.ndarray, side: int) -> np.ndarray:
+    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any."""
+    mass = np.bincount(cells_of(heat.shape[0], side).ravel(), weights=heat.astype(np.float64).ravel(), minlength=side * side)
     return mass / mass.sum() if mass.sum() > 0 else mass
 
 
@@ -154,6 +154,6 @@ def _play(
         for method in panel.methods:
             own = []
             for cell, target in enumerate(mosaic.targets):
-                large = panel.signed_map(method, inputs, target, layer, activations, tallies[layer.name])
-                own.append(shares(large.numpy(), side)[cell])
+                raw = panel.raw_map(method, inputs, target, layer, activations, tallies[layer.name])
+                own.append(shares(positive_map(raw, inputs.shape[-1]).numpy(), side)[cell])
             scores[layer.name, method].append(np.array(own))

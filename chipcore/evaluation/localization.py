@@ -24,7 +24,8 @@ from chipcore.errors import DataError
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.boxes import NO_BOXES, THRESHOLDS, box_to_view, mask_of_boxes, overlap_curves
 from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, Reader, min_max, over_maximum, positive, sample, share_inside, silent, view_of
+from chipcore.evaluation.photographs import Progress, Reader, min_max, over_maximum, sample, share_inside, silent, view_of
+from chipcore.maps import positive_map
 
 V2_OVERLAPS = (0.3, 0.5, 0.7)
 GRAD_CAM_THRESHOLD = 0.15  # what Grad-CAM's own paper fixes
@@ -98,7 +99,8 @@ def evaluate(panel: Panel, data: Localization, limit: int = 0, seed: int = 0, pr
             seen[layer.name].top1.append(first[0] == target)
             seen[layer.name].top5.append(target in first)
             for method in panel.methods:
-                heat = positive(panel.signed_map(method, inputs, target, layer, activations, tally))
+                raw = panel.raw_map(method, inputs, target, layer, activations, tally)
+                heat = positive_map(raw, inputs.shape[-1]).numpy()
                 outcomes[layer.name][method].add(heat, truth)
     layers = {}
     for layer in panel.layers:

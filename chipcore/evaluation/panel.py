@@ -117,8 +117,8 @@ class Panel:
         tally.weak += importance is not None and importance.evidence(target) == "weak"
         return True
 
-    def signed_map(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: Activations, tally: Tally) -> Tensor:
-        """A method's map, bilinearly up-sampled to the input, shape (h, w), signed, on the CPU.
+    def raw_map(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: Activations, tally: Tally) -> Tensor:
+        """A method's map at its own resolution, shape (u, v), signed, on the CPU; ``maps.positive_map`` finishes it.
 
         A map that is not finite or has no positive part is counted as blank; a non-finite one becomes zeros.
         """
@@ -129,9 +129,7 @@ class Panel:
         raw = METHODS[method](request).raw.detach().cpu()
         tally.seconds[method] += time.perf_counter() - start
         tally.maps[method] += 1
-        state = maps.state(raw)
-        if state == "not finite":
+        if maps.state(raw) == "not finite":
             raw = torch.zeros_like(raw)
-        large = maps.upsample(raw, inputs.shape[-1])
-        tally.blank[method] += not bool((large > 0).any())
-        return large
+        tally.blank[method] += not bool((raw > 0).any())
+        return raw

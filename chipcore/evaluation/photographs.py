@@ -59,11 +59,6 @@ class Reader:
             return None
 
 
-def positive(large: Tensor) -> np.ndarray:
-    """The positive part of an up-sampled map, float32 (h, w)."""
-    return large.clamp(min=0).numpy()
-
-
 def over_maximum(heat: np.ndarray) -> np.ndarray:
     """A map as a share of its maximum; zeros stay zeros."""
     top = float(heat.max())

@@ -16,18 +16,18 @@ from chipcore.evaluation.walk import layer_report, walk
 TOLERANCE = 15  # pixels, of the network's view
 
 
-def hits(large: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool:
+def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool:
     """Whether the map's maximum lies on the mask or within ``tolerance`` pixels of it.
 
     A map without a positive part points nowhere and misses. Several equal maxima: the first in reading order.
 
     Args:
-        large: the signed map, shape (h, w).
+        heat: the finished map, shape (h, w).
         mask: bool, shape (h, w), not empty.
     """
-    if not large.max() > 0:
+    if not heat.max() > 0:
         return False
-    y, x = np.unravel_index(int(large.argmax()), large.shape)
+    y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     rows, columns = np.nonzero(mask)
     return bool(((rows - y) ** 2 + (columns - x) ** 2).min() <= tolerance**2)
 
@@ -39,9 +39,9 @@ def evaluate(
     hit: dict[tuple[str, str], list[bool]] = defaultdict(list)
     energy: dict[tuple[str, str], list[float]] = defaultdict(list)
 
-    def measure(layer: str, method: str, large: np.ndarray, mask: np.ndarray) -> None:
-        hit[layer, method].append(hits(large, mask, tolerance))
-        energy[layer, method].append(share_inside(np.maximum(large, 0), mask))
+    def measure(layer: str, method: str, heat: np.ndarray, mask: np.ndarray) -> None:
+        hit[layer, method].append(hits(heat, mask, tolerance))
+        energy[layer, method].append(share_inside(heat, mask))
 
     walked = walk(panel, source, limit, seed, progress, measure)
     layers = {}

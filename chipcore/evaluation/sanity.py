@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from chipcore.evaluation.panel import Panel, Tally
 from chipcore.evaluation.photographs import over_maximum
+from chipcore.maps import positive_map, upsample
 from chipcore.networks import Layer, Network
 from chipcore.suffix import Activations
 
@@ -51,8 +52,13 @@ def randomised(network: Network, stage: str, seed: int) -> Network:
     return replace(network, model=model, weights_sha256=f"randomised {stage} {seed}", _cuts={}, _lock=threading.Lock())
 
 
-def similarity(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
-    """Spearman's rank correlation of two signed maps (h, w), and SSIM of their pictures; None where one is constant."""
+def similarity(before: Tensor, after: Tensor, size: int) -> tuple[float, float] | None:
+    """Spearman's rank correlation of two signed maps and SSIM of their finished ones, both at (size, size); None where one is constant.
+
+    Args:
+        before, after: raw maps, shape (u, v).
+        size: pixels of the network's input.
+    """
     if before.max() == before.min() or after.max() == after.min():
         return None
     # They take a second to import, which every other command would pay.
@@ -61,9 +67,9 @@ def similarity(before: np.ndarray, after: np.ndarray) -> tuple[float, float] | N
 
     with warnings.catch_warnings():  # a nearly constant map: spearmanr warns and gives NaN, which is left out below
         warnings.simplefilter("ignore")
-        rank = float(spearmanr(before.ravel(), after.ravel()).statistic)
-    pictures = [over_maximum(np.maximum(one, 0)) for one in (before, after)]
-    alike = float(structural_similarity(*pictures, data_range=1.0, win_size=min(7, (before.shape[0] - 1) // 2 * 2 + 1)))
+        rank = float(spearmanr(*(upsample(one, size).numpy().ravel() for one in (before, after))).statistic)
+    pictures = [over_maximum(positive_map(one, size).numpy()) for one in (before, after)]
+    alike = float(structural_similarity(*pictures, data_range=1.0, win_size=min(7, (size - 1) // 2 * 2 + 1)))
     return (rank, alike) if math.isfinite(rank) and math.isfinite(alike) else None
 
 
@@ -84,11 +90,11 @@ class Sanity:
         """One pass through every randomised copy."""
         return {stage: panel.look(inputs) for stage, panel in self._panels.items()}
 
-    def compare(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: dict[str, Activations], large: Tensor) -> None:
-        """Set a method's map of each copy against ``large``, its up-sampled, signed map of the network itself."""
+    def compare(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: dict[str, Activations], raw: Tensor) -> None:
+        """Set a method's map of each copy against ``raw``, its signed map (u, v) of the network itself."""
         for stage, panel in self._panels.items():
-            other = panel.signed_map(method, inputs, target, layer, activations[stage], Tally())
-            found = similarity(large.numpy(), other.numpy())
+            other = panel.raw_map(method, inputs, target, layer, activations[stage], Tally())
+            found = similarity(raw, other, inputs.shape[-1])
             if found is None:
                 self._constant[layer.name, method, stage] += 1
             else:

@@ -32,8 +32,8 @@ def evaluate(panel: Panel, source: Source, limit: int = 0, seed: int = 0, progre
     """Measure every method of the panel on photographs with masks; the threshold is one a method, over the whole set."""
     curves: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
 
-    def measure(layer: str, method: str, large: np.ndarray, mask: np.ndarray) -> None:
-        curves[layer, method].append(mask_iou_curve(over_maximum(np.maximum(large, 0)), mask))
+    def measure(layer: str, method: str, heat: np.ndarray, mask: np.ndarray) -> None:
+        curves[layer, method].append(mask_iou_curve(over_maximum(heat), mask))
 
     walked = walk(panel, source, limit, seed, progress, measure)
     layers = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from chipcore.evaluation.objects import Shown, Source
 from chipcore.evaluation.panel import Panel, Tally
 from chipcore.evaluation.photographs import Progress, Reader, sample, view_of
+from chipcore.maps import positive_map
 
 
 @dataclass
@@ -37,7 +38,7 @@ Measure = Callable[[str, str, np.ndarray, np.ndarray], None]
 
 
 def walk(panel: Panel, source: Source, limit: int, seed: int, progress: Progress, measure: Measure) -> Walk:
-    """Give ``measure(layer, method, large, mask)`` every signed, up-sampled map with its object's mask, both (size, size)."""
+    """Give ``measure(layer, method, heat, mask)`` every finished map (:func:`positive_map`) with its object's mask, both (size, size)."""
     rows, tallies = {layer.name: Rows() for layer in panel.layers}, panel.tallies()
     reader = Reader(source.photographs, list(source.broken))
     names = sample(source.photographs.names, limit, seed)
@@ -61,8 +62,8 @@ def walk(panel: Panel, source: Source, limit: int, seed: int, progress: Progress
                 there.targets.append(shown.target)
                 there.probabilities.append(float(f[shown.target]))
                 for method in panel.methods:
-                    large = panel.signed_map(method, inputs, shown.target, layer, activations, tally)
-                    measure(layer.name, method, large.numpy(), shown.mask)
+                    raw = panel.raw_map(method, inputs, shown.target, layer, activations, tally)
+                    measure(layer.name, method, positive_map(raw, inputs.shape[-1]).numpy(), shown.mask)
     return Walk(rows, tallies, reader.broken, len(names))
 
 

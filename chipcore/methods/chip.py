@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from chipcore.errors import ChipError
 from chipcore.importance import load_importance
-from chipcore.maps import chip_map
+from chipcore.maps import chip_map, positive_map
 from chipcore.methods.base import Explanation, Properties, Request, fitted_row, register
 from chipcore.methods.gradcam import guided
 
@@ -49,8 +48,8 @@ def refined_chip(request: Request) -> Explanation:
     shallow_row = fitted_row(request, importance, shallow)
     features = request.known_activations(shallow, request.layer).features
     fine = chip_map(shallow_row, features[shallow.path][0])
-    coarse = chip_map(deep_row, features[request.layer.path][0]).clamp(min=0)
-    return Explanation(fine * functional.interpolate(coarse[None, None], fine.shape, mode="bilinear", align_corners=False)[0, 0], passes=1)
+    coarse = positive_map(chip_map(deep_row, features[request.layer.path][0]), (fine.shape[0], fine.shape[1]))
+    return Explanation(fine * coarse, passes=1)
 
 
 @register(

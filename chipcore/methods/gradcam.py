@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chipcore.maps import chip_map
+from chipcore.maps import chip_map, positive_map
 from chipcore.methods.backpropagation import colours, input_gradient, strongest
 from chipcore.methods.base import Explanation, Properties, Request, register
 
@@ -29,7 +29,7 @@ def feature_gradient(request: Request) -> tuple[Tensor, Tensor]:
 def gradcam_map(request: Request) -> Tensor:
     """L = sum_k alpha_k A_k with alpha_k the mean gradient of channel k, shape (u, v).
 
-    The published map is max(0, L); the raw map keeps L's sign, and the picture shows the positive part.
+    The published map is max(0, L), taken before the up-sampling (:func:`chipcore.maps.positive_map`); the raw map keeps L's sign.
     """
     features, gradient = feature_gradient(request)
     return chip_map(gradient.mean((1, 2)), features)
@@ -61,7 +61,5 @@ def guided(request: Request, coarse: Tensor, passes: int) -> Explanation:
     the largest magnitude, so the raw map (h, w) has no sign; ``image`` keeps the signed colours.
     """
     gradient = input_gradient(request.network, request.inputs, request.target, "guided")
-    where = torch.nn.functional.interpolate(
-        coarse[None, None].clamp(min=0).to(gradient), gradient.shape[-2:], mode="bilinear", align_corners=False
-    )[0]
+    where = positive_map(coarse, (gradient.shape[-2], gradient.shape[-1])).to(gradient)
     return Explanation(strongest(gradient * where), passes=passes + 2, image=colours(gradient * where))

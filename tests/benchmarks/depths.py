@@ -18,7 +18,7 @@ import torch
 import chipcore
 from chipcore.datasets.folder import find_photographs
 from chipcore.images import open_image
-from chipcore.maps import chip_map, upsample
+from chipcore.maps import chip_map, positive_map
 
 CANDIDATES = {
     2: ("blocks.0", "blocks.1.expand"),
@@ -58,7 +58,7 @@ def main(data: Path) -> None:
         with torch.inference_mode():
             features = network.trunk(network.input(open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{name}.JPEG")), layers).features
         for layer in layers:
-            positive = upsample(chip_map(fitted[layer.name].W[index], features[layer.path][0]), network.geometry.size).clamp(min=0).numpy()
+            positive = positive_map(chip_map(fitted[layer.name].W[index], features[layer.path][0]), network.geometry.size).numpy()
             shares[layer.name].append(float(positive[mask].sum() / max(positive.sum(), 1e-12)))
     print(f"{'stride':>6}  {'layer':<22}{'channels':>9}{'median R2':>11}{'energy':>8}   of {len(next(iter(shares.values())))} photographs")
     for stride, pair in CANDIDATES.items():

@@ -18,7 +18,7 @@ from chipcore.evaluation.localization import true_boxes
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.photographs import as_input, min_max
 from chipcore.images import open_image
-from chipcore.maps import upsample
+from chipcore.maps import positive_map
 from chipcore.methods import METHODS, Request
 from chipcore.networks import Layer, Network
 
@@ -88,7 +88,7 @@ def judge_mosaics(scenes: list[Scene], W: Tensor | None) -> np.ndarray:
         own = []
         for at, (row, cell) in enumerate(zip(scene.rows, scene.truth, strict=True)):
             raw = scene.gradcam[at] if W is None else torch.einsum("k,kuv->uv", W[row].to(scene.features), scene.features)
-            heat = upsample(raw, scene.size).clamp(min=0)
+            heat = positive_map(raw, scene.size)
             own.append(float(heat[cells == cell].sum() / heat.sum().clamp(min=1e-20)))
         shares.append(np.mean(own))
     return np.array(shares)
@@ -99,7 +99,7 @@ def judge_boxes(scenes: list[Scene], W: Tensor | None) -> tuple[np.ndarray, np.n
     right, energy = [], []
     for scene in scenes:
         raw = scene.gradcam[0] if W is None else torch.einsum("k,kuv->uv", W[scene.rows[0]].to(scene.features), scene.features)
-        heat = upsample(raw, scene.size).clamp(min=0).numpy()
+        heat = positive_map(raw, scene.size).numpy()
         right.append(overlap_curves(min_max(heat), scene.truth)[0] >= 0.5)
         mask = np.zeros(heat.shape, bool)
         for x0, y0, x1, y1 in scene.truth:

@@ -22,7 +22,6 @@ from chipcore.errors import DataError
 from chipcore.evaluation import localization
 from chipcore.evaluation.boxes import THRESHOLDS
 from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import positive
 from chipcore.images import InputGeometry
 from explorer import gallery, localize, resources, truth
 from explorer.figures import localize as drawing
@@ -109,7 +108,7 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         raw = chipcore.explain(lite0, image, target, "gradcam", "head").raw
         curve = localize.curve(localize.relative(raw, 224), true.boxes)
         outcomes = localization.Outcomes()
-        outcomes.add(positive(maps.upsample(raw, 224)), true.boxes)
+        outcomes.add(maps.positive_map(raw, 224).numpy(), true.boxes)
         assert (curve >= 0.5).tolist() == outcomes.table2[0].tolist()
         top = int(lite0.probabilities(lite0.input(image))[0].argmax()) == target
         hits.append((curve >= 0.5) & top)

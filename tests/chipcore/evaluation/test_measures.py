@@ -17,6 +17,7 @@ from chipcore.evaluation import faithfulness, grid, localization, pointing, segm
 from chipcore.evaluation.objects import Ilsvrc, open_any, open_masks
 from chipcore.evaluation.panel import Panel
 from chipcore.evaluation.sanity import randomised, similarity
+from chipcore.maps import positive_map
 from chipcore.networks import Network
 from chipcore.store import sha256_of_tensors
 
@@ -167,8 +168,9 @@ def test_cells_in_reading_order() -> None:
 
 
 def test_shares_of_the_positive_part() -> None:
-    large = np.array([[3.0, -9.0], [1.0, 0.0]])
-    assert grid.shares(large, 2).tolist() == [0.75, 0, 0.25, 0] and grid.shares(-np.ones((2, 2)), 2).tolist() == [0, 0, 0, 0]
+    raw = torch.tensor([[3.0, -9.0], [1.0, 0.0]])
+    finished, nothing = (positive_map(one, 2).numpy() for one in (raw, -torch.ones(2, 2)))
+    assert grid.shares(finished, 2).tolist() == [0.75, 0, 0.25, 0] and grid.shares(nothing, 2).tolist() == [0, 0, 0, 0]
 
 
 def class_folders(root: Path) -> Path:
@@ -240,8 +242,8 @@ def test_areas() -> None:
 
 
 def test_pixels_go_in_the_map_s_order_and_equal_ones_by_lot() -> None:
-    assert faithfulness.pixel_order(np.array([[0.1, 0.9], [-1.0, 0.5]]), 0).tolist() == [1, 3, 0, 2]
-    first, second = (faithfulness.pixel_order(np.zeros((5, 5)), seed) for seed in (0, 1))
+    assert faithfulness.pixel_order(torch.tensor([[0.1, 0.9], [-1.0, 0.5]]), 2, 0).tolist() == [1, 3, 0, 2]
+    first, second = (faithfulness.pixel_order(torch.zeros(5, 5), 5, seed) for seed in (0, 1))
     assert sorted(first) == list(range(25)) and first.tolist() != list(range(25)) and (first != second).any()
 
 
@@ -300,9 +302,9 @@ def test_randomising_happens_on_a_copy_from_the_end_upwards(colours: Network) ->
 
 
 def test_similarity_of_a_map_with_itself_its_opposite_and_a_flat_one() -> None:
-    ramp = np.arange(256.0, dtype=np.float32).reshape(16, 16) - 128
-    assert similarity(ramp, ramp) == pytest.approx((1, 1)) and similarity(ramp, -ramp)[0] == pytest.approx(-1)  # type: ignore[index]
-    assert similarity(ramp, np.zeros_like(ramp)) is None
+    ramp = torch.arange(256.0).reshape(16, 16) - 128
+    assert similarity(ramp, ramp, 16) == pytest.approx((1, 1)) and similarity(ramp, -ramp, 16)[0] == pytest.approx(-1)  # type: ignore[index]
+    assert similarity(ramp, torch.zeros_like(ramp), 16) is None
 
 
 def test_faithfulness_by_hand(colours: Network, rivals: None, tmp_path: Path) -> None:
