@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chipcore.errors import ImportanceError, ImportanceNotFitted, OtherInput
 from chipcore.networks.network import Layer, Network
-from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
+from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
 FORMAT = 1
 TENSORS = ("W", "r2", "support", "images", "loyalty")

@@ -66,3 +66,10 @@ def picture(raw: Tensor, size: int, *, signed: bool = False, maximum: float | No
     large = upsample(raw, size) if signed else positive_map(raw, size)
     top = maximum if maximum is not None else float(large.abs().max())
     return (large / top).clamp(-1, 1) if top > 0 else torch.zeros_like(large)
+
+
+STATES = {
+    "constant": "the map has the same value everywhere, so it points nowhere",
+    "no positive part": "at this depth every place speaks against this class, or none for it",
+    "not finite": "the map holds NaN or infinity; the weights or W are damaged",
+}

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
 from chipcore.importance import Importance, describe
 from chipcore.networks import Network
-from chipcore.networks.classes import Classes
 
 SIZE = 16
 SYNSETS = ("n00000001", "n00000002", "n00000003")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
 from chipcore.networks import Network
-from chipcore.networks.classes import Classes
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("CHIP_DATA") or ROOT.parent / "shared" / "data")

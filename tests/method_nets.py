@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
 from chipcore.importance import Importance
 from chipcore.methods import Request
 from chipcore.networks import Network
-from chipcore.networks.classes import Classes
 
 SIZE = 16
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from chipcore import Network
-from chipcore.__main__ import main
-from chipcore.networks import options
+from chipcore.cli import options
+from chipcore.cli.main import main
 
 SLIM = ("--network", "vgg16_slim")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from chipcore.datasets.coco import read_rgb
-from chipcore.datasets.folder import Photographs, existing_folder
+from chipcore.datasets.image_folder import Photographs, existing_folder
 from chipcore.errors import DataError
 
 # The object's number in SceneParse150 and in _seg.png (objectInfo150.csv, mapFromADE.txt); 0: only the JSON of 2021 knows it.

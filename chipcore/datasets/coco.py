@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.class_names import imagenet
+from chipcore.datasets.image_folder import Photographs, find_photographs
 from chipcore.errors import DataError
 from chipcore.images import MAX_PIXELS
-from chipcore.networks.classes import imagenet
 
 # COCO category -> ImageNet synsets that are kinds of it ("first-last": every class between, in ILSVRC's order).
 # Categories without a class that is plainly the same thing (person, handbag, plants, most furniture parts) are left out.

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import Photographs, find_photographs
 from chipcore.errors import DataError
 
 _PHOTOGRAPHS, _ANNOTATIONS = Path("Data", "CLS-LOC"), Path("Annotations", "CLS-LOC")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.class_names import Classes
+from chipcore.datasets.image_folder import Photographs, find_photographs
 from chipcore.errors import ChipError, DataError
-from chipcore.networks.classes import Classes
 
 
 @dataclass(frozen=True)

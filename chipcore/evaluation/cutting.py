@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from chipcore import maps
-from chipcore.evaluation.boxes import Box, extent, largest_component
-from chipcore.evaluation.photographs import over_maximum
+from chipcore.datasets.annotations import Box, extent
+from chipcore.evaluation.boxes import largest_component
+from chipcore.evaluation.images import over_maximum
 
 
 def relative(raw: Tensor, size: int) -> np.ndarray:

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.folder import Photographs
+from chipcore.datasets.image_folder import Photographs
 from chipcore.errors import SettingsError
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, Reader, sample, silent, view_of
-from chipcore.evaluation.sanity import Sanity
+from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.images import Progress, Reader, sample, silent, view_of
+from chipcore.evaluation.sanity_checks import Sanity
+from chipcore.gating.perturbation import perturbed_scores
+from chipcore.gating.suffix import Activations
 from chipcore.maps import positive_map, upsample
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import perturbed_scores
-from chipcore.suffix import Activations
 
 PARTS = ("deletion", "channels", "sanity")
 STEPS = 224  # Petsiuk et al.: one row of pixels a step

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from chipcore.datasets.annotations import NO_BOXES, box_to_view, mask_of_boxes
 from chipcore.datasets.ilsvrc import Annotation, Localization
 from chipcore.errors import DataError
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.boxes import NO_BOXES, THRESHOLDS, box_to_view, mask_of_boxes, overlap_curves
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, Reader, min_max, over_maximum, sample, share_inside, silent, view_of
+from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.boxes import THRESHOLDS, overlap_curves
+from chipcore.evaluation.images import Progress, Reader, min_max, over_maximum, sample, share_inside, silent, view_of
 from chipcore.maps import positive_map
 
 V2_OVERLAPS = (0.3, 0.5, 0.7)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from chipcore.datasets.annotations import Source
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.objects import Source
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, share_inside, silent
-from chipcore.evaluation.walk import layer_report, walk
+from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.images import Progress, share_inside, silent
+from chipcore.evaluation.runner import layer_report, walk
 
 TOLERANCE = 15  # pixels, of the network's view
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from chipcore.datasets.annotations import Source
 from chipcore.evaluation import bootstrap
+from chipcore.evaluation.benchmark import Panel
 from chipcore.evaluation.boxes import THRESHOLDS, levels
-from chipcore.evaluation.objects import Source
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, over_maximum, silent
-from chipcore.evaluation.walk import Rows, layer_report, walk
+from chipcore.evaluation.images import Progress, over_maximum, silent
+from chipcore.evaluation.runner import Rows, layer_report, walk
 
 
 def mask_iou_curve(heat: np.ndarray, mask: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The methods, by name: CHIP and its rivals, one call and one geometry for all."""
 
 # Each registers itself.
-from chipcore.methods import backpropagation, cam, chip, cmwp, deepdraw, gradcam, lime, local_chip, occlusion  # noqa: F401
+from chipcore.methods import backpropagation, cam, chip, deepdraw, excitation_backprop, gradcam, lime, local_chip, occlusion  # noqa: F401
 from chipcore.methods.base import METHODS, Explanation, Method, Properties, Request, Saliency, explain, explain_view, register
 
 # The order in which people are offered the methods.

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from chipcore import maps
 from chipcore.errors import ChipError, SettingsError, UnknownName
+from chipcore.gating.suffix import Activations
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
-from chipcore.suffix import Activations
 
 MOST = 100_000  # of samples, steps and the like
 

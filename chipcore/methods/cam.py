@@ -12,7 +12,7 @@ from torch.nn import functional
 from chipcore.errors import ChipError
 from chipcore.maps import chip_map
 from chipcore.methods.base import Explanation, Properties, Request, register
-from chipcore.methods.graphs import Graph, graph_of, tensor_sources
+from chipcore.methods.traced_graph import Graph, graph_of, tensor_sources
 from chipcore.networks.network import Network
 
 # What may stand between the last features and the scores, besides the pooling itself, which is tried out below.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chipcore import admm
 from chipcore.errors import ChipError
-from chipcore.fit import batch_size
-from chipcore.gates import draw, generator
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.regression import system
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import draw, generator
+from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.maps import chip_map
 from chipcore.methods.base import Explanation, Properties, Request, chosen_only, register
-from chipcore.moments import Moments
-from chipcore.perturbation import perturbed_scores
-from chipcore.rows import system
-from chipcore.settings import FitSettings
+from chipcore.solvers import admm
 
 PART = 60  # gate samples between two reports
 

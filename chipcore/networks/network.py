@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chipcore.cut import Cut
+from chipcore.datasets.class_names import Classes
 from chipcore.errors import ChipError, UnknownName
+from chipcore.gating.split import Cut
+from chipcore.gating.suffix import Activations, Suffix
 from chipcore.images import InputGeometry
-from chipcore.networks.classes import Classes
-from chipcore.store import sha256_of_tensors
-from chipcore.suffix import Activations, Suffix
+from chipcore.storage import sha256_of_tensors
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
+from chipcore.datasets.class_names import Classes, numbered
+from chipcore.datasets.label_files import read_labels
 from chipcore.errors import CheckpointError, ChipError
-from chipcore.networks.classes import Classes, numbered
-from chipcore.networks.discover import discover
-from chipcore.networks.entry import Entry
-from chipcore.networks.labels import read_labels
+from chipcore.networks.checkpoint_config import Sheet, read_sheet
+from chipcore.networks.external import count_outputs, recipe
+from chipcore.networks.layer_discovery import discover
 from chipcore.networks.network import Network
-from chipcore.networks.own import count_outputs, recipe
-from chipcore.networks.sheet import Sheet, read_sheet
+from chipcore.networks.spec import Entry
 from chipcore.networks.weights import load_strictly, read_state_dict
 from chipcore.networks.zoo import ENTRIES
-from chipcore.store import is_file
+from chipcore.storage import is_file
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
@@ -38,7 +38,7 @@ def load_network(
 ) -> Network:
     """A network by name, with its published weights or with those of a checkpoint.
 
-    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.sheet`),
+    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.checkpoint_config`),
     then from the name.
 
     Args:

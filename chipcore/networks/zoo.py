@@ -13,11 +13,11 @@ from typing import Any, Literal, cast
 
 from torch import nn
 
-from chipcore import vision
+from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
-from chipcore.networks import efficientnet_lite, vgg_slim
-from chipcore.networks.classes import Classes
-from chipcore.networks.entry import Depth, Entry, unchanged
+from chipcore.networks import torchvision_import
+from chipcore.networks.architectures import efficientnet_lite, vgg_slim
+from chipcore.networks.spec import Depth, Entry, unchanged
 from chipcore.networks.weights import Bundled, Package, Torchvision
 
 
@@ -40,7 +40,7 @@ def build_torchvision(name: str, **options: Any) -> Callable[..., nn.Module]:
     """A builder of a torchvision classifier without weights; it takes ``classes=``."""
 
     def build(classes: int = 1000) -> nn.Module:
-        return cast(nn.Module, vision.models.get_model(name, weights=None, num_classes=classes, **options))
+        return cast(nn.Module, torchvision_import.models.get_model(name, weights=None, num_classes=classes, **options))
 
     return build
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.folder import Photographs, batches, find_photographs
+from chipcore.datasets.image_folder import Photographs, batches, find_photographs
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.folder import batches
+from chipcore.datasets.image_folder import batches
 from chipcore.errors import ChipError
 from chipcore.networks import Network
-from chipcore.store import write_whole
+from chipcore.storage import write_whole
 from chipcore.training.photographs import ClassFolders
 
 DIRECTIONS = 128

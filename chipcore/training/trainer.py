@@ -20,7 +20,7 @@ from torch.nn import functional
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 from chipcore.networks import load_network
-from chipcore.networks.vgg_slim import VGGSlim
+from chipcore.networks.architectures.vgg_slim import VGGSlim
 from chipcore.training import saved
 from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolour
 from chipcore.training.settings import TrainSettings

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from chipcore.admm import ADMMSettings
-from chipcore.curves import Curve
+from chipcore.analysis.evidence import Row
+from chipcore.fitting.diagnostics import Curve
 from chipcore.importance import MANY
-from explorer.fits import Row
+from chipcore.solvers.admm import ADMMSettings
 
 GOOD, WEAK, NONE = "#2a9d8f", "#f4a261", "#9a9a9a"  # told apart by people who see no red or green, and on dark as on light
 _LINE, _OTHER = "#ea580c", "#4c78a8"

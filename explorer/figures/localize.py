@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from chipcore import render
+from chipcore import visualization
+from chipcore.evaluation import threshold_boxes
 from chipcore.evaluation.boxes import THRESHOLDS
+from chipcore.evaluation.threshold_boxes import Cut
 from chipcore.methods import METHODS
-from explorer import localize
 from explorer.figures.pictures import chip_picture
-from explorer.localize import Cut
 
 TRUTH, FOUND = (255, 255, 255), (34, 211, 238)  # as in explorer/components/overlays.py
 # Margins of the chart in pixels; style.css places the line of the threshold by them. No legend, for it would move them: the table of
@@ -40,7 +40,9 @@ def cut_picture(view: Image.Image, shares: np.ndarray, cut: Cut, *, colour_map: 
     """
     side = view.width * scale
     large = view.resize((side, side), Image.Resampling.LANCZOS)
-    drawn = np.asarray(render.overlay(view, shares, colour_map=colour_map, opacity=opacity).resize((side, side), Image.Resampling.BILINEAR))
+    drawn = np.asarray(
+        visualization.overlay(view, shares, colour_map=colour_map, opacity=opacity).resize((side, side), Image.Resampling.BILINEAR)
+    )
     grey = np.asarray(ImageOps.grayscale(large).convert("RGB")) * 0.45
     mask, largest = (np.kron(one, np.ones((scale, scale), dtype=bool)) for one in (cut.mask, cut.largest))
     picture = np.where(mask[..., None], drawn, grey).astype(np.uint8)
@@ -85,7 +87,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
             x=THRESHOLDS, y=values, name=title, mode="lines", line={"color": colour[name], "width": 3},
             hovertemplate=f"{title}<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
         )  # fmt: skip
-        threshold, height = localize.best(values)
+        threshold, height = threshold_boxes.best(values)
         if height > 0:
             figure.add_scatter(
                 x=[threshold], y=[height], mode="markers", showlegend=False, cliponaxis=False, marker={"color": colour[name], "size": 13, "line": {"width": 2, "color": "white"}},

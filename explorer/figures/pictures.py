@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from chipcore import maps, render
+from chipcore import maps, visualization
 
 SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
 PAPER, INK, QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
@@ -36,7 +36,7 @@ def chip_picture(
     in a diverging colour map of its own.
     """
     picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), photograph.width)
-    return render.overlay(photograph, picture, colour_map=render.SIGNED_COLOUR_MAP if signed else colour_map, opacity=opacity)
+    return visualization.overlay(photograph, picture, colour_map=visualization.SIGNED_COLOUR_MAP if signed else colour_map, opacity=opacity)
 
 
 def blank_picture(photograph: Image.Image) -> Image.Image:
@@ -102,6 +102,6 @@ def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
 
 def gradient(colour_map: str, steps: int = 12) -> str:
     """The colour map from 0 (the signed one: from the largest value against) to its maximum as a CSS gradient, for the legend."""
-    first = -1 if colour_map == render.SIGNED_COLOUR_MAP else 0
-    colours = render.colour(np.linspace(first, 1, steps, dtype=np.float32)[None], colour_map)[0]
+    first = -1 if colour_map == visualization.SIGNED_COLOUR_MAP else 0
+    colours = visualization.colour(np.linspace(first, 1, steps, dtype=np.float32)[None], colour_map)[0]
     return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours) + ")"

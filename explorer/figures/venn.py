@@ -11,8 +11,8 @@ from matplotlib_venn.layout.venn3 import DefaultLayoutAlgorithm as Layout3
 from PIL import Image
 from scipy.cluster.hierarchy import dendrogram
 
-from explorer.channels import Region
-from explorer.figures.paper import Look, axes, drawing, figure
+from chipcore.analysis.class_channels import Region
+from explorer.figures.theme import Look, axes, drawing, figure
 
 
 def venn_picture(regions: Sequence[Region], labels: Sequence[str], style: Look) -> Image.Image:
@@ -53,7 +53,7 @@ def _wrapped(label: str, width: int = 16) -> str:
 
 
 def tree_picture(linked: np.ndarray, labels: Sequence[str], chosen: str, style: Look) -> Image.Image:
-    """A dendrogram of classes, from ``explorer.channels.tree``: the further left two branches meet, the less alike."""
+    """A dendrogram of classes, from ``chipcore.analysis.class_channels.tree``: the further left two branches meet, the less alike."""
     drawn = figure(520, 110 + 26 * len(labels))  # about as wide as its column on a laptop, so that names can be read
     ax = axes(drawn, style)
     # From the axis's beginning: it is wider than the axis, and centred it would lose its first words.

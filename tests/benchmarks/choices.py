@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore import admm, load_network
-from chipcore.__main__ import keep_freed_memory
-from chipcore.datasets.folder import Photographs, batches, find_photographs
+from chipcore import load_network
+from chipcore.cli.main import keep_freed_memory
 from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.image_folder import Photographs, batches, find_photographs
 from chipcore.datasets.mosaics import open_class_folders
-from chipcore.fit import batch_size
-from chipcore.gates import draw_uniform, generator
-from chipcore.moments import Moments
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import draw_uniform, generator
+from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import perturbed_scores
-from chipcore.settings import FitSettings
+from chipcore.solvers import admm
 from tests.benchmarks.judging import box_interval, boxed, interval, judge_boxes, judge_mosaics, mosaics
 from tests.benchmarks.tables import prepare
 

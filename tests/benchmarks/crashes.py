@@ -33,18 +33,19 @@ import torch
 from safetensors.torch import load_file
 
 import chipcore
-from chipcore import Importance, Network, admm
-from chipcore.checkpoint import Checkpoint
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore import Importance, Network
+from chipcore.datasets.image_folder import Photographs, find_photographs
 from chipcore.errors import ChipError
-from chipcore.moments import Moments
-from chipcore.settings import FitSettings
+from chipcore.fitting.checkpoint import Checkpoint
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
+from chipcore.solvers import admm
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
 SETTINGS = FitSettings(gates=2)
 LAYER = "pool5"
 STAGES = ("start", "reading photographs", "perturbing", "writing a checkpoint", "solving", "writing W")
-fit = sys.modules["chipcore.fit"]  # the package gives the function under this name
+fit = sys.modules["chipcore.fitting.pipeline"]  # the package gives the function under this name
 
 
 class Stage:

@@ -36,9 +36,9 @@ from PIL import Image
 
 import chipcore
 from chipcore import ChipError, Importance, Network
+from chipcore.fitting.settings import FitSettings
 from chipcore.methods import METHODS
-from chipcore.settings import FitSettings
-from explorer import allocator
+from explorer.services import memory as memory_service
 from tests.benchmarks import crowds_app
 from tests.benchmarks.watched_server import FEW, resident
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("assets/results/crowds.json"))
     parser.add_argument("--app", action=argparse.BooleanOptionalAction, default=True, help="visitors of the app as well, for as long again")
     options = parser.parse_args()
-    allocator.bound()  # as the app does
+    memory_service.bound()  # as the app does
     place = Place.open(("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places"), list(METHODS), most=options.questions)
     hooks = place.hooks()
     crowd = Crowd(place, dict(alone(place, place.questions)))

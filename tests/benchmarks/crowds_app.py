@@ -31,9 +31,10 @@ import torch
 import chipcore
 from chipcore import ChipError
 from chipcore.methods import METHODS
-from explorer import figures, gallery
-from explorer.compare import key_of
-from explorer.crowd import VISITORS
+from explorer import figures
+from explorer.services import gallery
+from explorer.services.limits import VISITORS
+from explorer.views.compare.methods_table import key_of
 from tests.benchmarks.watched_server import FEW
 from tests.visitor import Visitor, serving
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import chipcore
-from chipcore.datasets.folder import find_photographs
+from chipcore.datasets.image_folder import find_photographs
 from chipcore.images import open_image
 from chipcore.maps import chip_map, positive_map
 

@@ -24,16 +24,15 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
-from chipcore.datasets.folder import batches, find_photographs
-from chipcore.fit import batch_size
-from chipcore.gates import Draw, draw, generator
+from chipcore.datasets.image_folder import batches, find_photographs
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.regression import solve_rows
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import Draw, draw, generator
+from chipcore.gating.perturbation import Precision, batch_size, perturbed_scores
+from chipcore.gating.suffix import Activations
 from chipcore.importance import Importance
-from chipcore.moments import Moments
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import Precision, perturbed_scores
-from chipcore.rows import solve_rows
-from chipcore.settings import FitSettings
-from chipcore.suffix import Activations
 
 DRAWS: tuple[Draw, ...] = ("uniform", "importance", "stratified", "antithetic")
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")

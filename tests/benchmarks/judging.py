@@ -12,11 +12,11 @@ from torch import Tensor
 
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.mosaics import draw_mosaics
+from chipcore.evaluation.benchmark import Panel
 from chipcore.evaluation.boxes import overlap_curves
-from chipcore.evaluation.grid import cells_of, enlarged, join
+from chipcore.evaluation.grid_pointing import cells_of, enlarged, join
+from chipcore.evaluation.images import as_input, min_max
 from chipcore.evaluation.localization import true_boxes
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import as_input, min_max
 from chipcore.images import open_image
 from chipcore.maps import positive_map
 from chipcore.methods import METHODS, Request

@@ -24,7 +24,7 @@ import numpy as np
 
 from chipcore.datasets.coco import open_coco, read_rgb
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.evaluation.table import table
+from chipcore.evaluation.report import table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("CHIP_DATA") or ROOT / "../shared/data").resolve()

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from chipcore import FitSettings, Layer, Network, load_network
-from chipcore.datasets.folder import Batch
+from chipcore.datasets.image_folder import Batch
 from chipcore.errors import CheckpointError
-from chipcore.fit import Gathered, Share, add_batch
+from chipcore.fitting.pipeline import Gathered, Share, add_batch
 from chipcore.networks import REGISTRY
-from chipcore.store import ASSETS, write_whole
+from chipcore.storage import ASSETS, write_whole
 
 PHOTOGRAPHS, GATES = 1000, 40  # what is reckoned
 TRIED, FEW = 4, 8  # photographs and gates that are measured

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from explorer import gallery
+from explorer.services import gallery
 
 expect = pytest.importorskip("playwright.sync_api").expect
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from explorer import gallery
+from explorer.services import gallery
 
 pytest.importorskip("playwright.sync_api")
 

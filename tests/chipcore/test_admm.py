@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from chipcore import admm, lasso
 from chipcore.errors import SettingsError
+from chipcore.solvers import admm, lasso
 
 DOUBLE = torch.float64
 
@@ -318,7 +318,7 @@ def test_real_moments() -> None:
     if not (data / "networks" / "squeezenet1_0.pth").exists():
         assert not os.environ.get("CI"), f"{data} holds no networks/squeezenet1_0.pth"
         pytest.skip(f"no SqueezeNet weights in {data}")
-    from chipcore.bench import solve as bench
+    from chipcore.benchmarks import solve as bench
 
     gram, cross, _classes = bench.real_moments(data, photographs=3, gates=20, folders=4)  # at most 240 samples: singular
     lam = 1e-3 * admm.lambda_max(cross)

@@ -16,8 +16,8 @@ from PIL import Image
 from refusals import files_below, said
 from safetensors.torch import save_file
 
-from chipcore.networks.efficientnet_lite import EfficientNetLite, convert_published
-from chipcore.networks.vgg_slim import VGGSlim
+from chipcore.networks.architectures.efficientnet_lite import EfficientNetLite, convert_published
+from chipcore.networks.architectures.vgg_slim import VGGSlim
 
 
 class Trap:

@@ -21,20 +21,20 @@ from refusals import SLIM, files_below, load_once, said
 from safetensors.torch import load_file
 
 import chipcore
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from chipcore.errors import CheckpointError, ChipError
-from chipcore.fit import Progress
+from chipcore.fitting.pipeline import Progress
+from chipcore.fitting.settings import FitSettings
 from chipcore.importance import load_importance
 from chipcore.networks.weights import Torchvision
-from chipcore.settings import FitSettings
-from chipcore.store import check_writable, locked, write_whole
+from chipcore.storage import check_writable, locked, write_whole
 
 SETTINGS = FitSettings(gates=4)
 
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.networks.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from PIL import Image
 from refusals import SLIM, load_once, said
 
 from chipcore import Network, fit
-from chipcore.__main__ import main
-from chipcore.datasets.folder import Photographs, batches, find_photographs
+from chipcore.cli.main import main
+from chipcore.datasets.image_folder import Photographs, batches, find_photographs
 from chipcore.errors import DataError
-from chipcore.fit import Progress
-from chipcore.settings import FitSettings
+from chipcore.fitting.pipeline import Progress
+from chipcore.fitting.settings import FitSettings
 
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.networks.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import chipcore
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from chipcore.errors import ImportanceError
 from chipcore.importance import Importance, load_importance, read_importance
-from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance
+from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance
 
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.networks.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image
 from refusals import SLIM, files_below, load_once, said
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -27,7 +27,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.networks.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
 
 
 @cache

@@ -10,15 +10,15 @@ from PIL import Image
 from refusals import SLIM, files_below, load_once, said
 
 from chipcore.errors import SettingsError
+from chipcore.fitting.settings import FitSettings
 from chipcore.images import InputGeometry
 from chipcore.methods import METHODS
-from chipcore.settings import FitSettings
 from chipcore.training.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.networks.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
 
 
 @pytest.fixture

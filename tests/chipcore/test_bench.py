@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chipcore.__main__ import main
-from chipcore.bench import app, processes
-from chipcore.bench import fit as bench
+from chipcore.benchmarks import app, processes
+from chipcore.benchmarks import fit as bench
+from chipcore.cli.main import main
 from chipcore.networks import Network
 from conftest import ROOT
 
@@ -52,7 +52,7 @@ def test_the_command_writes_table_and_json(tmp_path: Path, capsys: pytest.Captur
 
 def test_flops_of_onednns_product_are_counted() -> None:
     """torch's counter does not know the operator; a share of the peak without it would be a lie."""
-    from chipcore.linear import linear
+    from chipcore.gating.linear_ops import linear
 
     with torch.inference_mode(), bench._counting() as counted:
         linear(torch.ones(3, 5), torch.ones(7, 5))

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 import chipcore
-from chipcore.checkpoint import Checkpoint, Position
 from chipcore.errors import ChipError
-from chipcore.fit import Progress
-from chipcore.moments import Moments
+from chipcore.fitting.checkpoint import Checkpoint, Position
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.pipeline import Progress
+from chipcore.fitting.settings import FitSettings
 from chipcore.networks import Network
-from chipcore.settings import FitSettings
 from conftest import ROOT, tiny_network
 
 SETTINGS = FitSettings(gates=4, held_out=0.2, background=0.5)
@@ -172,7 +172,7 @@ import os, sys, time, torch
 torch.set_num_threads(1)
 from pathlib import Path
 import chipcore
-from chipcore.distributed import team
+from chipcore.fitting.distributed import team
 from conftest import tiny_network
 from test_checkpoint import MEMORY, SETTINGS
 place = Path(sys.argv[2])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from conftest import ROOT
 
 WEIGHTS = ("networks", "squeezenet1_0.pth")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from benchmarks.crowds import Crowd, Place
 
-from chipcore import admm
 from chipcore.methods import METHODS
-from chipcore.threads import solving_threads
+from chipcore.solvers import admm
+from chipcore.solvers.threads import solving_threads
 
 
 @pytest.mark.slow

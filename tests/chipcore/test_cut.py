@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chipcore import vision
-from chipcore.cut import Cut
 from chipcore.errors import ChipError
-from chipcore.networks import REGISTRY
+from chipcore.gating.split import Cut
+from chipcore.networks import REGISTRY, torchvision_import
 from conftest import TinyNet
 
 # One of every family, at layers inside and outside branches.
@@ -77,7 +76,7 @@ def compare(model: nn.Module, paths: tuple[str, ...], size: int, tolerance: floa
 def test_gated_prediction_equals_a_full_pass(name: str) -> None:
     torch.manual_seed(0)
     options = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
-    model = vision.models.get_model(name, weights=None, **options).eval()
+    model = torchvision_import.models.get_model(name, weights=None, **options).eval()
     calibrate(model)
     assert compare(model, FAMILIES[name], 96, 2e-4).traced
 
@@ -100,7 +99,7 @@ def test_lite0_at_all_its_depths(lite0) -> None:
 
 def test_contributions_are_gated_where_a_linear_map_follows() -> None:
     torch.manual_seed(0)
-    vgg = vision.models.vgg11().eval()
+    vgg = torchvision_import.models.vgg11().eval()
     cut = Cut(vgg, ["features.19", "features.20"], torch.zeros(1, 3, 64, 64))
     assert cut.suffixes["features.20"]._front is not None
     assert cut.suffixes["features.19"]._front is None, "a ReLU and a pool come first"
@@ -210,7 +209,7 @@ def test_in_place_results_that_are_dropped_are_not_lost() -> None:
 )
 def test_scores_of_some_classes_are_those_among_all(name: str, path: str, selects: bool) -> None:
     torch.manual_seed(0)
-    model = vision.models.get_model(name, weights=None).eval()
+    model = torchvision_import.models.get_model(name, weights=None).eval()
     calibrate(model)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     cut = Cut(model, (path,), images[:1])

@@ -13,8 +13,8 @@ from torch import nn
 import chipcore
 from chipcore import Network
 from chipcore.errors import ChipError, SettingsError
+from chipcore.fitting.settings import FitSettings
 from chipcore.methods import METHODS
-from chipcore.settings import FitSettings
 from conftest import tiny_network
 from method_nets import QUICK
 

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 import chipcore
-from chipcore import admm
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import Photographs, find_photographs
 from chipcore.errors import ChipError, DataError, SettingsError
-from chipcore.fit import Gathered, Progress, gather, plan
-from chipcore.gates import draw_uniform, generator
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.pipeline import Gathered, Progress, gather, plan
+from chipcore.fitting.regression import solve_rows
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import draw_uniform, generator
 from chipcore.images import open_image
-from chipcore.moments import Moments
 from chipcore.networks import Network
-from chipcore.rows import solve_rows
-from chipcore.settings import FitSettings
+from chipcore.solvers import admm
 
 
 @pytest.fixture
@@ -235,8 +235,8 @@ def test_folders_without_photographs_and_settings_out_of_range(tiny: Network, tm
 
 
 def test_caller_model_is_left_alone(folder: Path) -> None:
+    from chipcore.datasets.class_names import numbered
     from chipcore.images import InputGeometry
-    from chipcore.networks.classes import numbered
     from conftest import TinyNet
 
     torch.manual_seed(0)

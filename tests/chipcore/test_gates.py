@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chipcore.gates import Draw, draw, draw_uniform, gate, generator, proximity
+from chipcore.gating.gates import Draw, draw, draw_uniform, gate, generator, proximity
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16])

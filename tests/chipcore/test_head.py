@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from chipcore.head import separates_classes
+from chipcore.gating.class_head import separates_classes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from chipcore import images
 from chipcore.errors import ImageError, SettingsError
 from chipcore.images import InputGeometry, as_rgb, open_image
-from chipcore.vision import transforms
+from chipcore.networks.torchvision_import import transforms
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from chipcore.linear import FastLinear, linear
+from chipcore.gating.linear_ops import FastLinear, linear
 
 
 @pytest.mark.parametrize(("rows", "inner", "outer"), [(1, 1, 1), (3, 7, 5), (100, 512, 1000)])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from chipcore.errors import SettingsError
-from chipcore.memory import GB, beside_moments, estimate
-from chipcore.moments import Moments
+from chipcore.fitting.memory import GB, beside_moments, estimate
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
 from chipcore.networks import Network
-from chipcore.settings import FitSettings
 from conftest import ROOT
 
 FIT = """

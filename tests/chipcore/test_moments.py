@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from chipcore.errors import ChipError
-from chipcore.moments import Moments
+from chipcore.fitting.moments import Moments
 
 CUTOFF = 0.05
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.errors import CheckpointError, ChipError, UnknownName
 from chipcore.images import open_image
 from chipcore.networks import REGISTRY, Network, load_network
-from chipcore.networks.classes import Classes, imagenet
 
 
 def test_lite0_has_six_depths_at_strides_2_to_32(lite0: Network) -> None:
@@ -68,9 +68,9 @@ def test_classes_by_index_synset_and_name() -> None:
 
 
 def test_torchvisions_own_class_names_are_in_our_order() -> None:
-    from chipcore import vision
+    from chipcore.networks import torchvision_import
 
-    names = vision.models.get_model_weights("squeezenet1_0").DEFAULT.meta["categories"]
+    names = torchvision_import.models.get_model_weights("squeezenet1_0").DEFAULT.meta["categories"]
     ours = imagenet().names
     agree = sum(
         theirs.lower() in name.lower() or name.split(",")[0].lower() in theirs.lower() for theirs, name in zip(names, ours, strict=True)

@@ -7,8 +7,8 @@ import torch
 
 from chipcore import Network
 from chipcore.errors import ChipError
-from chipcore.perturbation import perturbed_scores
-from chipcore.suffix import Suffix
+from chipcore.gating.perturbation import perturbed_scores
+from chipcore.gating.suffix import Suffix
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 7, 1000])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from chipcore import Importance
+from chipcore.analysis.channel_overlap import above_sets, arrays, top_sets
 from chipcore.errors import SettingsError
-from chipcore.overlaps import above_sets, arrays, top_sets
 
 W = torch.tensor([[4.0, 2.0, 0.002, -1.0], [3.0, 0.0, 5.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
 

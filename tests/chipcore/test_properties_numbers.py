@@ -10,14 +10,16 @@ from fuzzing import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chipcore import admm, maps
+from chipcore import maps
+from chipcore.datasets.annotations import mask_of_boxes, mask_to_view
 from chipcore.errors import ChipError, SettingsError
-from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, mask_of_boxes, mask_to_view, overlap_curves
-from chipcore.gates import Draw, draw, gate, generator, proximity
+from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, overlap_curves
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.regression import solve_rows, system
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import Draw, draw, gate, generator, proximity
 from chipcore.images import InputGeometry
-from chipcore.moments import Moments
-from chipcore.rows import solve_rows, system
-from chipcore.settings import FitSettings
+from chipcore.solvers import admm
 
 DRAWS: tuple[Draw, ...] = ("uniform", "importance", "stratified", "antithetic")
 seeds = st.integers(0, 2**32 - 1)
@@ -191,7 +193,7 @@ def test_pictures(height: int, width: int, chosen: list[float], signed: bool, ma
 @cases(60)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=6), st.text(max_size=12))
 def test_names_of_classes(names: list[str], wanted: str) -> None:
-    from chipcore.networks.classes import Classes
+    from chipcore.datasets.class_names import Classes
 
     classes = Classes(tuple(names))
     for one in (wanted, *names):

@@ -22,18 +22,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 
-from chipcore.checkpoint import Checkpoint, Position
 from chipcore.datasets.ade20k import open_ade20k, scene_key
+from chipcore.datasets.annotations import box_to_view
 from chipcore.datasets.coco import open_coco, read_rgb
-from chipcore.datasets.folder import find_photographs
 from chipcore.datasets.ilsvrc import read_annotation
+from chipcore.datasets.image_folder import find_photographs
+from chipcore.datasets.label_files import read_labels
 from chipcore.errors import ChipError
-from chipcore.evaluation.boxes import box_to_view
+from chipcore.fitting.checkpoint import Checkpoint, Position
+from chipcore.fitting.moments import Moments
 from chipcore.images import InputGeometry, open_image
 from chipcore.importance import Importance, describe, read_importance
-from chipcore.moments import Moments
-from chipcore.networks.labels import read_labels
-from chipcore.networks.sheet import read_sheet
+from chipcore.networks.checkpoint_config import read_sheet
 from chipcore.networks.weights import load_strictly, read_state_dict
 from chipcore.training.saved import load_trained
 from conftest import TinyNet, tiny_network

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from chipcore import vision
 from chipcore.images import open_image
-from chipcore.networks import Network, load_network
-from chipcore.networks.vgg_slim import VGGSlim
-from chipcore.store import ASSETS
+from chipcore.networks import Network, load_network, torchvision_import
+from chipcore.networks.architectures.vgg_slim import VGGSlim
+from chipcore.storage import ASSETS
 
 FILE = ASSETS / "networks" / "vgg16_slim.safetensors"
 
@@ -25,7 +24,7 @@ def network() -> Network:
 
 def test_it_is_vgg16_at_a_quarter_of_the_width() -> None:
     with torch.device("meta"):  # no memory and no random numbers for 138 million weights
-        features = vision.models.vgg16(weights=None).features
+        features = torchvision_import.models.vgg16(weights=None).features
         full = VGGSlim(1000, 64)
     slim = VGGSlim(14)
     published = [(m.in_channels, m.out_channels) for m in features if isinstance(m, nn.Conv2d)]

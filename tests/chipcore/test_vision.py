@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chipcore import vision
+from chipcore.networks import torchvision_import
 
 USE = """
 from chipcore import vision
@@ -31,10 +31,10 @@ def test_without_the_extension_the_operators_are_declared() -> None:
 def test_where_the_extension_loads_nothing_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(torch.ops, "load_library", asked.append)
-    monkeypatch.setattr(vision, "_library", None)
+    monkeypatch.setattr(torchvision_import, "_library", None)
     monkeypatch.setattr(torch.library, "Library", lambda *_: pytest.fail("declared operators that exist"))
-    assert vision.extension_loads() and asked[0].name.startswith("_C")
-    assert vision.declare_missing_operators() is False
+    assert torchvision_import.extension_loads() and asked[0].name.startswith("_C")
+    assert torchvision_import.declare_missing_operators() is False
 
 
 def test_a_plain_import_dies_here_and_ours_does_not() -> None:

@@ -11,7 +11,7 @@ import skimage
 import torch
 from PIL import Image
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from chipcore.networks import REGISTRY
 
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "chelsea.png"

@@ -13,7 +13,7 @@ from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Importance, Network
-from explorer import resources
+from explorer.state import cached
 
 APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 
@@ -21,9 +21,9 @@ APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 @pytest.fixture(autouse=True)
 def empty_caches() -> Iterator[None]:
     """Streamlit's caches outlive a session, so one test's network would serve the next one."""
-    resources.clear()
+    cached.clear()
     yield
-    resources.clear()
+    cached.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch, lite0: Network, slim: Network) 
         return known[name] if name in known and "checkpoint" not in options else real(name, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chipcore, "load_network", load)
-    monkeypatch.setattr(resources, "settle", lambda: None)
+    monkeypatch.setattr(cached, "settle", lambda: None)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from chipcore.errors import ChipError
-from explorer import album, gallery
+from explorer.services import gallery, photo_links
 
 OpenApp = Callable[..., AppTest]
 
@@ -27,7 +27,7 @@ def photograph(colour: str, size: int = 60) -> bytes:
 
 def kept(*colours: str) -> dict[str, gallery.Photograph]:
     given, _last = gallery.with_uploads({}, [(f"{one}.jpg", photograph(one)) for one in colours])
-    found, problem = album.kept_all(given)
+    found, problem = photo_links.kept_all(given)
     assert not problem
     return found
 
@@ -37,7 +37,7 @@ def kept(*colours: str) -> dict[str, gallery.Photograph]:
 
 def test_a_link_gives_back_what_was_kept_in_its_order() -> None:
     given = kept("olive", "navy")
-    found, gone = album.open_link(album.link(given.values()))
+    found, gone = photo_links.open_link(photo_links.link(given.values()))
     assert found == given and not gone
     assert list(found) == ["olive.jpg", "navy.jpg"]
 
@@ -47,31 +47,31 @@ def test_keys_are_drawn_and_not_computed_from_the_photograph(own_cache: Path) ->
     assert one.sha256 == other.sha256 and one.key != other.key
     assert len(one.key) == 32 and one.key not in one.sha256, "128 random bits"
     assert stat.S_IMODE((own_cache / "photographs" / one.key).stat().st_mode) == 0o700
-    assert album.open_link(one.sha256) == ({}, 1) == album.open_link(one.sha256[:32])
+    assert photo_links.open_link(one.sha256) == ({}, 1) == photo_links.open_link(one.sha256[:32])
 
 
 def test_the_same_name_behind_two_keys_is_told_apart() -> None:
     one, other = kept("olive")["olive.jpg"], kept("olive")["olive.jpg"]
-    assert list(album.open_link(album.link([one, other]))[0]) == ["olive.jpg", "olive.jpg 2"]
+    assert list(photo_links.open_link(photo_links.link([one, other]))[0]) == ["olive.jpg", "olive.jpg 2"]
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "....", "../../etc/passwd", "/", "\0", "x" * 10_000, "0" * 32, "A" * 32, "é" * 32])
 def test_what_is_no_key_opens_nothing(text: str) -> None:
     kept("olive")
-    assert album.open_link(text)[0] == {}
+    assert photo_links.open_link(text)[0] == {}
 
 
 def test_a_link_holds_no_more_than_a_gallery() -> None:
     keys = [one.key for one in kept(*(f"#{20 * number:02x}0000" for number in range(gallery.MAX_UPLOADS))).values()]
     more = [one.key for one in kept("red").values()]
-    assert len(album.open_link(".".join([*keys, *more]))[0]) == gallery.MAX_UPLOADS
+    assert len(photo_links.open_link(".".join([*keys, *more]))[0]) == gallery.MAX_UPLOADS
 
 
 def test_what_is_no_photograph_is_not_kept(own_cache: Path) -> None:
     heavy = photograph("olive") + b"\0" * gallery.MAX_BYTES
     given, _last = gallery.with_uploads({}, [("a.jpg", b"text"), ("b.jpg", heavy)])
-    found, _problem = album.kept_all(given)
-    assert album.link(found.values()) == "" and not (own_cache / "photographs").exists()
+    found, _problem = photo_links.kept_all(given)
+    assert photo_links.link(found.values()) == "" and not (own_cache / "photographs").exists()
     assert found["b.jpg"].data == b"", "nor in memory, where it is too large"
 
 
@@ -81,16 +81,16 @@ def test_unused_photographs_go_by_age_and_the_oldest_for_room(own_cache: Path, m
     now = time.time()
     for days, one in ((8, first), (2, second), (1, third)):
         os.utime(folder / one.key, (now - days * 86_400,) * 2)
-    assert album.open_link(first.key) == ({}, 1), "nobody opened it for a week"
+    assert photo_links.open_link(first.key) == ({}, 1), "nobody opened it for a week"
     assert not (folder / first.key).exists()
-    album.open_link(second.key)  # used, so the third goes first
+    photo_links.open_link(second.key)  # used, so the third goes first
     size = sum(path.stat().st_size for path in (folder / second.key).iterdir())
-    monkeypatch.setattr(album, "KEPT_BYTES", int(2.5 * size))
+    monkeypatch.setattr(photo_links, "KEPT_BYTES", int(2.5 * size))
     fourth = kept("gray")["gray.jpg"]
-    assert [album.open_link(one.key)[1] for one in (second, third, fourth)] == [0, 1, 0]
-    monkeypatch.setattr(album, "KEPT_COUNT", 1)
+    assert [photo_links.open_link(one.key)[1] for one in (second, third, fourth)] == [0, 1, 0]
+    monkeypatch.setattr(photo_links, "KEPT_COUNT", 1)
     fifth = kept("black")["black.jpg"]
-    assert [album.open_link(one.key)[1] for one in (second, fourth, fifth)] == [1, 1, 0]
+    assert [photo_links.open_link(one.key)[1] for one in (second, fourth, fifth)] == [1, 1, 0]
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(own_cache: Path, monkeypat
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ChipError, match="could not be kept on the server"):
-        album.keep("a.jpg", gallery.uploaded("a.jpg", photograph("olive")))
+        photo_links.keep("a.jpg", gallery.uploaded("a.jpg", photograph("olive")))
     assert list((own_cache / "photographs").iterdir()) == []
 
 

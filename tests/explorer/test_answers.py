@@ -11,8 +11,8 @@ from PIL import Image
 import chipcore
 from chipcore import Network, Saliency
 from chipcore.methods import METHODS, explain_view
-from explorer import answers, gallery
-from explorer.answers import Answers, Question
+from explorer.services import gallery, saliency_cache
+from explorer.services.saliency_cache import Answers, Question
 
 
 def saliency(raw: torch.Tensor, method: str = "gradcam") -> Saliency:
@@ -21,7 +21,7 @@ def saliency(raw: torch.Tensor, method: str = "gradcam") -> Saliency:
 
 
 def test_the_oldest_unused_map_goes_first() -> None:
-    kept = Answers(2.5 * answers.weigh(saliency(torch.ones(2, 2))) / 2**20)
+    kept = Answers(2.5 * saliency_cache.weigh(saliency(torch.ones(2, 2))) / 2**20)
     first, second, third = (Question("net", "photo", "chip", "last", target) for target in range(3))
     one = saliency(torch.ones(2, 2))
     kept.put(first, one)
@@ -44,7 +44,7 @@ def test_an_answer_is_what_chipcore_explains(lite0: Network) -> None:
     view = lite0.geometry.view(photograph.open())
     for method in ("chip", "gradcam", "refined_chip"):
         question = Question.of(lite0, photograph.sha256, method, lite0.layers[-1], 285)
-        mine = answers.answer(lite0, view, question, lite0.layers[-1], lambda layer: chipcore.load_importance(lite0, layer.name))
+        mine = saliency_cache.answer(lite0, view, question, lite0.layers[-1], lambda layer: chipcore.load_importance(lite0, layer.name))
         theirs = chipcore.explain(lite0, photograph.open(), 285, method, lite0.layers[-1].name)
         assert torch.equal(mine.raw, theirs.raw), method
         assert mine.passes == theirs.passes and mine.layer == theirs.layer
@@ -73,7 +73,7 @@ def test_a_cropping_network_does_not_crop_its_own_view_again(lite0: Network) -> 
     ],
 )
 def test_a_blank_map_says_why(method: str, raw: torch.Tensor, said: str) -> None:
-    found = answers.why_blank(saliency(raw, method))
+    found = saliency_cache.why_blank(saliency(raw, method))
     assert said in found
     assert bool(found) == bool(said)
 
@@ -81,13 +81,13 @@ def test_a_blank_map_says_why(method: str, raw: torch.Tensor, said: str) -> None
 def test_deconvolution_of_squeezenet_is_blank_and_says_why(squeezenet: Network) -> None:
     found = explain_view(squeezenet, squeezenet.geometry.view(gallery.photograph("cat").open()), 281, "deconvolution")
     assert not bool(found.raw.any())
-    assert "none of it reaches the pixels" in answers.why_blank(found)
+    assert "none of it reaches the pixels" in saliency_cache.why_blank(found)
 
 
 def test_gradients_at_the_pixels_are_drawn_up_to_what_one_in_a_hundred_exceeds() -> None:
     raw = torch.arange(10_000.0).reshape(100, 100)
     raw[0, 0] = 1e6
-    assert answers.saturates(saliency(raw, "backprop"))
-    assert 9_890 < answers.strongest_drawn(saliency(raw, "backprop")) < 9_910
+    assert saliency_cache.saturates(saliency(raw, "backprop"))
+    assert 9_890 < saliency_cache.strongest_drawn(saliency(raw, "backprop")) < 9_910
     coarse = dataclasses.replace(saliency(raw, "gradcam"), view=Image.new("RGB", (700, 700)))
-    assert answers.strongest_drawn(coarse) == 1e6
+    assert saliency_cache.strongest_drawn(coarse) == 1e6

@@ -22,10 +22,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from chipcore import Importance, Network
-from chipcore.__main__ import main
-from chipcore.networks import options
-from explorer import downloads, resources
-from explorer.downloads import Taken
+from chipcore.cli import options
+from chipcore.cli.main import main
+from explorer.components import downloads
+from explorer.components.downloads import Taken
+from explorer.state import cached
 
 OpenApp = Callable[..., AppTest]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -92,7 +93,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def finished(app: AppTest) -> AppTest:
-    for job in resources.slow_maps().jobs():
+    for job in cached.slow_maps().jobs():
         assert job.finished.wait(120) and job.state == "done", job.error
     return app.run()
 

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore import Importance, ImportanceNotFitted, Network
-from explorer import channels
+from chipcore.analysis import class_channels
 
 OpenApp = Callable[..., AppTest]
 ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
@@ -59,7 +59,7 @@ def test_suggests_classes_and_draws_them(open_page: OpenApp, lite0: Network, fit
     assert len(header["rows"]) >= 6
     assert sorted(header["columns"]) == list(range(lite0.layers[-1].channels))
     importance = chipcore.load_importance(lite0, lite0.layers[-1].name)
-    nearest = channels.neighbours(importance, 340, 10)[0].index
+    nearest = class_channels.neighbours(importance, 340, 10)[0].index
     assert nearest in header["rows"]
     assert any("weak" in label for label in header["labels"]) == any(importance.evidence(row) == "weak" for row in header["rows"])
     pictures = alternatives(app)

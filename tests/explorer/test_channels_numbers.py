@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from chipcore import Importance
-from chipcore.networks.classes import Classes
-from chipcore.overlaps import top_sets
-from explorer import channels
-from explorer.channels import Region
-from explorer.figures import heatmap, paper, venn
-from explorer.figures.heatmap_picture import heatmap_picture
+from chipcore.analysis import class_channels
+from chipcore.analysis.channel_overlap import top_sets
+from chipcore.analysis.class_channels import Region
+from chipcore.datasets.class_names import Classes
+from explorer.figures import heatmap, theme, venn
+from explorer.figures.heatmap import heatmap_picture
 
 # Four classes, five channels. The last row was never fitted.
 W = torch.tensor([
@@ -47,59 +47,59 @@ def test_top_sets_hold_positive_weights_only(importance: Importance) -> None:
 
 
 def test_neighbours_by_shared_channels_then_cosine(importance: Importance) -> None:
-    first, second = channels.neighbours(importance, 0, 2)
+    first, second = class_channels.neighbours(importance, 0, 2)
     # Class 1 shares channel 0 of {0, 1} and {0, 2}; (4 * 2 + -1 * -5) over the rows' lengths.
     assert (first.index, first.shared, first.jaccard) == (1, 1, pytest.approx(1 / 3))
     assert first.cosine == pytest.approx(13 / math.sqrt(26.000004 * 30))
     assert (second.index, second.shared, second.jaccard, second.cosine) == (2, 0, 0.0, 0.0)
-    assert channels.neighbours(importance, 3, 2) == []
+    assert class_channels.neighbours(importance, 3, 2) == []
 
 
 def test_counts(importance: Importance) -> None:
-    told = channels.counts(importance, [0, 2, 3])
+    told = class_channels.counts(importance, [0, 2, 3])
     # 0.002 is below one thousandth of 4.
     assert (told[0].nonzero, told[0].positive, told[0].negative, told[0].above) == (4, 3, 1, 2)
     assert [one.evidence for one in told] == ["good", "good", "none"]
     for one in told:
-        assert one.above == len(importance.channels_above(one.index, channels.THOUSANDTH))
-    assert channels.counts(importance, [1])[0].evidence == "weak"
+        assert one.above == len(importance.channels_above(one.index, class_channels.THOUSANDTH))
+    assert class_channels.counts(importance, [1])[0].evidence == "weak"
 
 
 def test_regions_of_three_and_of_two_classes() -> None:
-    found = {region.name: region.channels for region in channels.regions([[5, 1, 2], [2, 3], [2, 1, 9]])}
+    found = {region.name: region.channels for region in class_channels.regions([[5, 1, 2], [2, 3], [2, 1, 9]])}
     assert found == {"100": (5,), "010": (3,), "001": (9,), "110": (), "101": (1,), "011": (), "111": (2,)}
-    two = channels.regions([[1, 2], [2]])
+    two = class_channels.regions([[1, 2], [2]])
     assert [(region.name, region.channels) for region in two] == [("10", (1,)), ("01", ()), ("11", (2,))]
-    assert [channels.region_words(region, ["a", "b"]) for region in two] == ["only a", "only b", "both"]
-    assert channels.region_words(Region((True, False, True), ()), ["a", "b", "c"]) == "a and c"
+    assert [class_channels.region_words(region, ["a", "b"]) for region in two] == ["only a", "only b", "both"]
+    assert class_channels.region_words(Region((True, False, True), ()), ["a", "b", "c"]) == "a and c"
 
 
 def test_orders_of_channels() -> None:
-    assert channels.by_importance(W[0].numpy()).tolist() == [0, 1, 4, 2, 3]
+    assert class_channels.by_importance(W[0].numpy()).tolist() == [0, 1, 4, 2, 3]
     # Columns 0 and 2 are equal, so are 1 and 3: each pair must come out side by side.
     twins = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
-    order = channels.by_similarity(twins).tolist()
+    order = class_channels.by_similarity(twins).tolist()
     assert sorted(order) == [0, 1, 2, 3]
     assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-    assert channels.by_similarity(np.ones((1, 2))).tolist() == [0, 1]
+    assert class_channels.by_similarity(np.ones((1, 2))).tolist() == [0, 1]
 
 
 def test_tree_joins_the_most_alike_first() -> None:
-    linked = channels.tree(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]))
+    linked = class_channels.tree(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]))
     assert set(linked[0, :2].astype(int)) == {0, 2}
     assert linked[:, 2] == pytest.approx([0, 1])
 
 
 def test_what_is_suggested(importance: Importance) -> None:
-    assert channels.suggested(importance, 1, [3, 2], near=1, count=2) == [1, 2, 0]  # 3 has no row
-    assert channels.contrast(importance, 0, [0, 1, 2, 3], count=2) == [0, 1, 2]
-    assert channels.contrast(importance, 3, [2, 1], count=2)[0] == 2
-    assert channels.contrast(importance, 3, [3]) == []
+    assert class_channels.suggested(importance, 1, [3, 2], near=1, count=2) == [1, 2, 0]  # 3 has no row
+    assert class_channels.contrast(importance, 0, [0, 1, 2, 3], count=2) == [0, 1, 2]
+    assert class_channels.contrast(importance, 3, [2, 1], count=2)[0] == 2
+    assert class_channels.contrast(importance, 3, [3]) == []
 
 
 def test_table_is_csv_with_every_weight(importance: Importance) -> None:
     classes = Classes(("tench, Tinca", 'a "b"', "c", "d"), ("n1", "n2", "n3", "n4"))
-    lines = list(csv.DictReader(io.StringIO(channels.table(importance, classes, [0, 1]))))
+    lines = list(csv.DictReader(io.StringIO(class_channels.table(importance, classes, [0, 1]))))
     assert [float(lines[0][f"channel_{k}"]) for k in range(5)] == pytest.approx(W[0].tolist())
     assert (lines[0]["held_out_r2"], lines[1]["held_out_r2"]) == ("0.5000", "")
     assert (lines[1]["synset"], lines[1]["label"], lines[1]["negative"]) == ("n2", 'a "b"', "1")
@@ -118,11 +118,11 @@ def test_packed_heat_map_can_be_read_back(label: str) -> None:
 
 
 def test_pictures_are_drawn_also_where_nothing_is_shared() -> None:
-    regions = channels.regions([[1], [2], [3]])
-    for style in (paper.LIGHT, paper.DARK):
+    regions = class_channels.regions([[1], [2], [3]])
+    for style in (theme.LIGHT, theme.DARK):
         assert venn.venn_picture(regions, ["a $x_1$", "b", "c"], style).size[0] > 600
-    assert "all three: 0" in channels.venn_words(regions, ["a", "b", "c"])
-    picture = heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", paper.LIGHT, signed=True, each=True)
+    assert "all three: 0" in class_channels.venn_words(regions, ["a", "b", "c"])
+    picture = heatmap_picture(W.numpy(), [0, 3], ["a", "d"], [0, 1, 2, 3, 4], "W", theme.LIGHT, signed=True, each=True)
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 3
 
 

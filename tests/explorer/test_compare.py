@@ -15,9 +15,12 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore import Network
+from chipcore.analysis import map_similarity
 from chipcore.methods import METHODS
-from explorer import answers, compare, gallery, resources
 from explorer.figures import compare as drawing
+from explorer.services import gallery, saliency_cache
+from explorer.state import cached
+from explorer.views.compare import methods_table
 
 OpenApp = Callable[..., AppTest]
 
@@ -31,10 +34,10 @@ def open_page(open_app: OpenApp) -> OpenApp:
 def quiet_desk() -> Iterator[None]:
     """No slow map of one test runs into the next."""
     yield
-    for job in resources.slow_maps().jobs():
+    for job in cached.slow_maps().jobs():
         job.stop()
         job.finished.wait(240)
-    resources.slow_maps.clear()
+    cached.slow_maps.clear()
 
 
 def captions(app: AppTest) -> list[str]:
@@ -55,7 +58,7 @@ def tables(app: AppTest, kind: str) -> list[str]:
 def test_correlations_by_hand() -> None:
     """[1 2 3 4] with itself 1; with [1 2 3 0]: both means 2.5 and 1.5, sum of products -1.5*-.5 + -.5*.5 + .5*1.5 + 1.5*-1.5 = -1; lengths sqrt 5: -0.2."""
     one, other = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, -7.0]])  # -7 is drawn as 0
-    found = compare.likeness([one, other, torch.full((2, 2), 3.0)], 2)
+    found = map_similarity.likeness([one, other, torch.full((2, 2), 3.0)], 2)
     assert found.pearson[0, 0] == pytest.approx(1)
     assert found.pearson[0, 1] == found.pearson[1, 0] == pytest.approx(-1 / 5)
     # Ranks 1 2 3 4 and 2 3 4 1: products -1.5*-.5 + -.5*.5 + .5*1.5 + 1.5*-1.5 = -1, lengths sqrt 5.
@@ -65,27 +68,27 @@ def test_correlations_by_hand() -> None:
 
 def test_ranks_pay_no_heed_to_how_values_are_scaled() -> None:
     one = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)) + 0.1
-    found = compare.likeness([one, one**5], 7)
+    found = map_similarity.likeness([one, one**5], 7)
     assert found.rank[0, 1] == pytest.approx(1)
     assert found.pearson[0, 1] < 0.95
 
 
 def test_equal_values_share_a_rank() -> None:
-    assert compare.ranks(np.array([5.0, 1.0, 5.0, 0.0])).tolist() == [3.5, 2.0, 3.5, 1.0]
+    assert map_similarity.ranks(np.array([5.0, 1.0, 5.0, 0.0])).tolist() == [3.5, 2.0, 3.5, 1.0]
 
 
 def test_maps_of_any_resolution_are_compared_at_the_input_s() -> None:
     coarse = torch.tensor([[0.0, 1.0]])
     fine = torch.nn.functional.interpolate(coarse[None, None], (8, 8), mode="bilinear", align_corners=False)[0, 0]
-    assert compare.likeness([coarse, fine], 8).pearson[0, 1] == pytest.approx(1)
+    assert map_similarity.likeness([coarse, fine], 8).pearson[0, 1] == pytest.approx(1)
 
 
 def test_marks_are_those_of_table_1() -> None:
-    paper, ours = compare.in_the_paper()
+    paper, ours = methods_table.in_the_paper()
     assert set(paper) | set(ours) == set(METHODS) and not set(paper) & set(ours)
-    assert compare.marks(METHODS["lime"].properties) == (True, False, False, True, False, False, True)
-    assert compare.marks(METHODS["cam"].properties) == (False, True, False, True, False, False, False)
-    assert compare.marks(METHODS["guided_chip"].properties) == (True,) * 7
+    assert methods_table.marks(METHODS["lime"].properties) == (True, False, False, True, False, False, True)
+    assert methods_table.marks(METHODS["cam"].properties) == (False, True, False, True, False, False, False)
+    assert methods_table.marks(METHODS["guided_chip"].properties) == (True,) * 7
 
 
 def test_a_matrix_can_be_read_aloud_and_shows_no_markup_of_a_name() -> None:
@@ -102,7 +105,7 @@ def test_four_methods_and_two_classes(open_page: OpenApp, lite0: Network) -> Non
     assert not app.exception
     cards = captions(app)
     assert len(cards) == 8
-    best = resources.seen(lite0.id, gallery.photograph("cat").sha256, lite0, gallery.photograph("cat")).best(2)
+    best = cached.seen(lite0.id, gallery.photograph("cat").sha256, lite0, gallery.photograph("cat")).best(2)
     for place, method in enumerate(("chip", "gradcam", "cmwp", "guided_backprop")):
         assert f"<h3>{METHODS[method].title}</h3>" in cards[place]
         assert " pass" in cards[place] and " s, " in cards[place] and "maximum" in cards[place]
@@ -154,7 +157,7 @@ def test_a_slow_map_is_made_on_request_and_kept(open_page: OpenApp, lite0: Netwo
     assert "Slow, so it is computed on request" in captions(app)[0]
     start = next(button for button in app.button if button.label == "Compute CHIP fitted on this photograph")
     start.click().run()
-    (job,) = resources.slow_maps().jobs()
+    (job,) = cached.slow_maps().jobs()
     assert job.finished.wait(240) and job.state == "done"
     app.run()
     assert "301 passes" in captions(app)[0]
@@ -170,9 +173,9 @@ def test_a_slow_map_can_be_stopped_and_tried_again(open_page: OpenApp, monkeypat
             time.sleep(0.02)
 
     app = open_page(model="vgg16_slim", methods="LIME")
-    monkeypatch.setattr(answers, "answer", endless)  # or it might be over before it is stopped
+    monkeypatch.setattr(saliency_cache, "answer", endless)  # or it might be over before it is stopped
     next(button for button in app.button if button.label == "Compute LIME").click().run()
-    (job,) = resources.slow_maps().jobs()
+    (job,) = cached.slow_maps().jobs()
     app.run()
     stop = next(button for button in app.button if button.label == "Stop")
     stop.click().run()
@@ -197,9 +200,9 @@ def test_table_1_has_a_row_a_method(open_page: OpenApp) -> None:
     (table,) = tables(app, "chip-table1")
     for method in METHODS.values():
         assert f'<th scope="row">{method.title}<small>' in table
-    assert table.count("✓") == sum(sum(compare.marks(method.properties)) for method in METHODS.values())
-    assert table.count("<img") == len(METHODS) - len(answers.SLOW)
-    assert table.count("not computed yet") == len(answers.SLOW)
+    assert table.count("✓") == sum(sum(methods_table.marks(method.properties)) for method in METHODS.values())
+    assert table.count("<img") == len(METHODS) - len(saliency_cache.SLOW)
+    assert table.count("not computed yet") == len(saliency_cache.SLOW)
 
 
 def test_one_scale_a_method(open_page: OpenApp) -> None:
@@ -212,11 +215,11 @@ def test_one_scale_a_method(open_page: OpenApp) -> None:
 
 def test_the_table_to_take_home(lite0: Network) -> None:
     found = [chipcore.explain(lite0, gallery.photograph("cat").open(), 285, method) for method in ("chip", "backprop")]
-    rows = list(csv.DictReader(io.StringIO(compare.table_of(lite0, found))))
+    rows = list(csv.DictReader(io.StringIO(methods_table.table_of(lite0, found))))
     assert [row["method"] for row in rows] == ["chip", "backprop"]
     assert rows[0]["layer"] == "head" and rows[1]["layer"] == ""
     assert float(rows[0]["maximum"]) == pytest.approx(float(found[0].raw.max()), rel=1e-5)
-    lines = compare.command_lines(lite0, found, "my cat.png", "inferno", 0.75).splitlines()
+    lines = methods_table.command_lines(lite0, found, "my cat.png", "inferno", 0.75).splitlines()
     assert lines[0].startswith(
         "python -m chipcore explain 'my cat.png' --network efficientnet_lite0 --layer head --class n02124075 --method chip"
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from explorer import answers, crowd, fits, resources, visitors
-from explorer.crowd import Room, Seats
-from explorer.jobs import Desk, Job, TooMany
+from explorer.services import fits, limits, saliency_cache
+from explorer.services.jobs import Desk, Job, TooMany
+from explorer.services.limits import Room, Seats
+from explorer.state import cached, visitors
 from tests.visitor import Visitor, serving
 
 A_TOKEN = "2|aabbccdd|" + bytes(one ^ (0xAA, 0xBB, 0xCC, 0xDD)[i % 4] for i, one in enumerate(range(16))).hex() + "|1700000000"
@@ -78,11 +79,11 @@ def test_one_click_for_many_maps(
     visitors_told: str, started: int, open_app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Among strangers it starts as many as one may have; who is alone with the app has no limit."""
-    monkeypatch.setenv(crowd.VISITORS, visitors_told)
-    desk = resources.slow_maps()
+    monkeypatch.setenv(limits.VISITORS, visitors_told)
+    desk = cached.slow_maps()
     go = held(desk)
     app = open_app("compare", model="vgg16_slim")
-    app.multiselect(key="methods").set_value(list(answers.SLOW)).run()
+    app.multiselect(key="methods").set_value(list(saliency_cache.SLOW)).run()
     app.button(key="start-all").click().run()
     assert not app.exception
     jobs = [job for job in desk.jobs() if job.key != "held"]
@@ -107,12 +108,12 @@ def test_who_has_a_seat_keeps_it_until_he_goes() -> None:
 
 @pytest.mark.parametrize(("given", "most"), [("", 200), ("3", 3), ("0", 1), ("-2", 1), ("many", 200)])
 def test_how_many_visitors(given: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(crowd.VISITORS, given)
-    assert crowd.most_visitors() == most
+    monkeypatch.setenv(limits.VISITORS, given)
+    assert limits.most_visitors() == most
 
 
 def test_so_many_are_in_the_room_in_the_order_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "_PATIENCE", 0.01)
+    monkeypatch.setattr(limits, "_PATIENCE", 0.01)
     room, inside, most, order, lines = Room(2), [0], [0], [], []
     lock = threading.Lock()
 
@@ -137,7 +138,7 @@ def test_so_many_are_in_the_room_in_the_order_in_which_they_came(monkeypatch: py
 
 
 def test_who_leaves_the_line_or_fails_inside_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "_PATIENCE", 0.01)
+    monkeypatch.setattr(limits, "_PATIENCE", 0.01)
     room = Room(1)
 
     def leave(_before: int) -> None:
@@ -194,7 +195,7 @@ HERE = {"origin": "http://localhost:8501", "host": "127.0.0.1:8501"}
     ],
 )  # fmt: skip
 def test_who_is_alone_with_the_app(address: str, headers: dict[str, str], limit: str, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(crowd.VISITORS, limit)
+    monkeypatch.setenv(limits.VISITORS, limit)
     assert visitors.alone(address, headers) is alone
 
 
@@ -214,7 +215,7 @@ def test_strangers_see_a_fit_but_cannot_end_it_and_one_too_many_is_asked_to_come
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
-    settings = {"CHIP_CACHE": str(tmp_path / "cache"), "CHIP_FOLDERS": str((data / "fourteen").resolve()), crowd.VISITORS: "2"}
+    settings = {"CHIP_CACHE": str(tmp_path / "cache"), "CHIP_FOLDERS": str((data / "fourteen").resolve()), limits.VISITORS: "2"}
     asked = {"model": "vgg16_slim", "folder": str((data / "fourteen" / "val").resolve()), "layers": "pool5", "per-folder": "10"}
     with serving(tmp_path / "log.txt", **settings) as (address, _process):
         with Visitor(address) as owner, Visitor(address) as stranger:

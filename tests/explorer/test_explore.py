@@ -17,8 +17,10 @@ from streamlit.testing.v1 import AppTest
 import chipcore
 from chipcore import ChipError, Importance, ImportanceNotFitted, Network
 from chipcore.errors import CheckpointError
-from explorer import figures, gallery, resources
-from explorer.words import percent, readable
+from explorer import figures
+from explorer.services import gallery
+from explorer.state import cached
+from explorer.text import percent, readable
 
 OpenApp = Callable[..., AppTest]
 ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
@@ -63,7 +65,7 @@ def top(network: Network, photograph: str) -> list[int]:
 
 def finished(app: AppTest) -> AppTest:
     """The page once its background jobs are over."""
-    for job in resources.slow_maps().jobs():
+    for job in cached.slow_maps().jobs():
         assert job.finished.wait(240)
         assert job.state == "done", job.error
     return app.run()
@@ -395,7 +397,7 @@ def test_a_local_map_that_cannot_be_made_says_why(open_app: OpenApp, change_w: C
         raise ImportanceNotFitted(f"W of {layer} is not fitted.")
 
     change_w(missing)
-    monkeypatch.setattr(resources, "fit_local_row", refused)
+    monkeypatch.setattr(cached, "fit_local_row", refused)
     app = open_app(look="Close channels")
     assert not app.exception
     assert "does not react" in app.error[0].value
@@ -504,7 +506,7 @@ def test_network_without_weights_is_a_sentence(open_app: OpenApp, monkeypatch: p
         return real(name, **options)
 
     monkeypatch.setattr(chipcore, "load_network", load)
-    monkeypatch.setattr(resources, "offered", lambda: ["efficientnet_lite0", "squeezenet1_0"])  # and gone since
+    monkeypatch.setattr(cached, "offered", lambda: ["efficientnet_lite0", "squeezenet1_0"])  # and gone since
     app = open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     assert not app.exception
@@ -529,7 +531,7 @@ def test_network_without_any_w_still_shows_what_it_sees(open_app: OpenApp, monke
 
 def test_squeezenet_beside_efficientnet(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, squeezenet: Network, lite0: Network) -> None:
     monkeypatch.setattr(chipcore, "load_network", lambda name, **_options: {n.name: n for n in (lite0, squeezenet)}[name])
-    monkeypatch.setattr(resources, "offered", lambda: [lite0.name, squeezenet.name])
+    monkeypatch.setattr(cached, "offered", lambda: [lite0.name, squeezenet.name])
     app, other = open_app(), open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     other.button(key="prediction-1").click().run()

@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from chipcore import Importance, Layer, Network
-from explorer import depths, figures
-from explorer.words import percent, plain, readable
+from chipcore import Importance, Layer, Network, maps
+from chipcore.analysis import layer_maps
+from explorer import figures
+from explorer.text import percent, plain, readable
+from explorer.views.explore import notes
 
 GREY = Image.new("RGB", (32, 32), (120, 120, 120))
 LAYER = Layer("late", "second", 3, 2, 2, 4)
@@ -74,10 +76,10 @@ def test_legend_runs_through_the_colour_map() -> None:
 
 def test_sum_is_eq_10_at_the_strongest_place() -> None:
     features = torch.tensor([[[1.0, 2.0], [0.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [5.0, 1.0]]])
-    found = depths.depth(LAYER, 0, features, lambda: w([[2.0, -1.0, 0.5]]))
+    found = layer_maps.depth(LAYER, 0, features, lambda: w([[2.0, -1.0, 0.5]]))
     assert found.raw is not None
     assert found.raw.tolist() == [[1.0, 3.0], [1.5, 5.5]]
-    total = depths.strongest_sum(found, features, count=2)
+    total = layer_maps.strongest_sum(found, features, count=2)
     assert (total.row, total.column, total.total) == (1, 1, 5.5)
     assert [(term.channel, term.value) for term in total.terms] == [(0, 6.0), (1, -1.0)]
     assert (total.others, total.rest) == (1, 0.5)
@@ -89,27 +91,27 @@ def test_sum_is_eq_10_at_the_strongest_place() -> None:
 def test_depth_names_the_state_of_a_blank_map(row: list[float], blank: str) -> None:
     features = torch.ones(3, 2, 2)
     features[0, 0, 0] = 2.0
-    found = depths.depth(LAYER, 0, features, lambda: w([row]))
-    assert found.blank == depths.STATES[blank]
+    found = layer_maps.depth(LAYER, 0, features, lambda: w([row]))
+    assert found.blank == maps.STATES[blank]
     assert not found.shown
     assert found.maximum == 0
 
 
 def test_evidence_is_the_best_of_all_depths() -> None:
     weak, good = w([[1.0], [1.0], [0.0]], 3.0), w([[0.0], [1.0], [0.0]], 30.0)
-    assert depths.evidence_of([weak, good], 3) == ["weak", "good", "none"]
-    assert depths.evidence_of([], 2) == ["none", "none"]
+    assert layer_maps.evidence_of([weak, good], 3) == ["weak", "good", "none"]
+    assert layer_maps.evidence_of([], 2) == ["none", "none"]
 
 
 def test_notes_name_the_depths_they_are_about(tiny: Network) -> None:
     early, late = tiny.layers
     good, weak = w([[1.0]] * 3, 30.0), w([[1.0]] * 3, 2.5)
-    assert depths.notes(tiny, 1, [depths.Depth(early, good), depths.Depth(late, good)]) == []
-    one = depths.notes(tiny, 1, [depths.Depth(early, good), depths.Depth(late, weak)])
+    assert notes.notes(tiny, 1, [layer_maps.Depth(early, good), layer_maps.Depth(late, good)]) == []
+    one = notes.notes(tiny, 1, [layer_maps.Depth(early, good), layer_maps.Depth(late, weak)])
     assert [note.kind for note in one] == ["weak"]
     assert "At late," in one[0].text
     assert "2.5" in one[0].text
-    every = depths.notes(tiny, 1, [depths.Depth(early, weak), depths.Depth(late, weak)])
+    every = notes.notes(tiny, 1, [layer_maps.Depth(early, weak), layer_maps.Depth(late, weak)])
     assert "At every depth," in every[0].text
 
 

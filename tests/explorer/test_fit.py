@@ -12,8 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore.errors import DataError
-from explorer import allowed, fits, own, resources
-from explorer.own import Given, Upload
+from explorer.services import allowed_paths, custom_networks, fits
+from explorer.services.custom_networks import Given, Upload
+from explorer.state import cached
 
 ALONE = """
 import streamlit as st
@@ -42,7 +43,7 @@ with st.sidebar:
 def open_fit(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, loaded_once: None) -> Callable[..., AppTest]:
     """Opens the page at a URL; one folder with sixteen zebras and two frogs is allowed."""
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv(allowed.FOLDERS, str(tmp_path / "photographs"))
+    monkeypatch.setenv(allowed_paths.FOLDERS, str(tmp_path / "photographs"))
     for name, count in (("zebra", 16), ("frog", 2)):
         (tmp_path / "photographs" / name).mkdir(parents=True)
         for file in sorted((data / "fourteen" / "val" / name).iterdir())[:count]:
@@ -65,7 +66,7 @@ def said(app: AppTest) -> str:
 
 def wait(app: AppTest) -> AppTest:
     """Until nothing runs in the background."""
-    for desk in (resources.trials(), resources.fits()):
+    for desk in (cached.trials(), cached.fits()):
         for job in desk.jobs():
             assert job.finished.wait(240)
     return app.run()
@@ -107,7 +108,7 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
 
 def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest]) -> None:
     app = wait(open_fit(folder="photographs", gates="4", layers="pool5"))
-    desk = resources.fits()
+    desk = cached.fits()
     blocker = desk.start("blocker", "something else", lambda job: job.stopping.wait(60))
     app = press(app, "Start the fit")
     assert "waits for 1 before it" in "\n".join(str(element.proto.text) for element in app.get("progress"))
@@ -116,7 +117,7 @@ def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest])
     blocker.stop()
     app = wait(app)
     assert "was stopped before it was done" in said(app)
-    resources.fits.clear()  # the server is started anew: only the run's folder knows of it
+    cached.fits.clear()  # the server is started anew: only the run's folder knows of it
     app = open_fit()
     assert "was stopped before it was done" in said(app)
     app = wait(press(app, "Go on"))
@@ -126,7 +127,7 @@ def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest])
 def test_without_allowed_folders_there_are_uploads_alone(
     open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(allowed.FOLDERS)
+    monkeypatch.delenv(allowed_paths.FOLDERS)
     app = open_fit(folder=str(tmp_path / "photographs"), **{"from": "a folder of this machine"})
     assert "python -m explorer --allow" in said(app)
     assert not [box for box in app.selectbox if box.label == "Folder"]
@@ -170,7 +171,7 @@ def test_a_fit_that_fails_says_why(open_fit: Callable[..., AppTest], tmp_path: P
 @pytest.fixture
 def places(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv(allowed.FOLDERS, str(data / "networks"))
+    monkeypatch.setenv(allowed_paths.FOLDERS, str(data / "networks"))
     return {"checkpoint": data / "networks" / "squeezenet_places365.pth", "labels": data / "networks" / "categories_places365.txt"}
 
 
@@ -179,11 +180,11 @@ def test_somebody_elses_module_runs_only_where_it_is_allowed(places: dict[str, P
     given = Given("places_squeezenet:build", fit="squash")
     files = "squeezenet_places365.pth", str(places["labels"])
     with pytest.raises(chipcore.ChipError, match="has not allowed the module 'places_squeezenet'"):
-        own.add(given, *files)
-    monkeypatch.setenv(allowed.MODULES, "other, places_squeezenet")
-    key, network = own.add(given, *files)
+        custom_networks.add(given, *files)
+    monkeypatch.setenv(allowed_paths.MODULES, "other, places_squeezenet")
+    key, network = custom_networks.add(given, *files)
     assert len(network.classes) == 365 and network.geometry.fit == "squash" and len(network.layers) == 4
-    again = own.network(key)
+    again = custom_networks.network(key)
     assert again.id == network.id and again.title == "squeezenet_places365 (places_squeezenet:build)"
     # The command that an error suggests loads this very network.
     with pytest.raises(
@@ -191,32 +192,32 @@ def test_somebody_elses_module_runs_only_where_it_is_allowed(places: dict[str, P
         match=f"fit --network places_squeezenet:build --checkpoint {places['checkpoint']} --labels {places['labels']} --fit squash --layers",
     ):
         chipcore.load_importance(network, network.layers[-1].name)
-    for variable in (allowed.MODULES, allowed.FOLDERS):  # the operator thinks better of it
+    for variable in (allowed_paths.MODULES, allowed_paths.FOLDERS):  # the operator thinks better of it
         with monkeypatch.context() as later:
             later.delenv(variable)
             with pytest.raises(chipcore.ChipError):
-                own.network(key)
+                custom_networks.network(key)
 
 
 def test_an_upload_is_the_visitors_alone_until_they_give_the_link(
     open_fit: Callable[..., AppTest], places: dict[str, Path], data: Path
 ) -> None:
     checkpoint = Upload("../my net.pth", (data / "networks" / "squeezenet1_0.pth").read_bytes())
-    key, network = own.add(Given("squeezenet1_0", size=160), checkpoint, None)
+    key, network = custom_networks.add(Given("squeezenet1_0", size=160), checkpoint, None)
     assert network.flags == "--network squeezenet1_0 --checkpoint '../my net.pth' --size 160", "no path of the server's"
     assert key not in open_fit("").selectbox(key="model").options
     friend = open_fit("", model=key)
     assert "my net" in said(friend) and friend.selectbox(key="model").value == key
     assert key not in open_fit("").selectbox(key="model").options
-    other, _network = own.add(Given("squeezenet1_0", size=192), checkpoint, None)
-    assert resources.network(other).id != resources.network(key).id, "equal weights, but nothing cached of one serves the other"
+    other, _network = custom_networks.add(Given("squeezenet1_0", size=192), checkpoint, None)
+    assert cached.network(other).id != cached.network(key).id, "equal weights, but nothing cached of one serves the other"
 
 
 def test_a_link_to_no_network_opens_the_first(open_fit: Callable[..., AppTest]) -> None:
     assert open_fit("", model="own-" + "0" * 24).selectbox(key="model").value == "efficientnet_lite0"
     for key in ("own-", "own-" + "0" * 24, "own-../../etc", "own-" + "g" * 24):
         with pytest.raises(DataError, match="not here any more"):
-            own.network(key)
+            custom_networks.network(key)
 
 
 def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places: dict[str, Path], tmp_path: Path, data: Path) -> None:
@@ -240,7 +241,7 @@ def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places
         (Given(" "), good, None, "name the architecture"),
     ):
         with pytest.raises(chipcore.ChipError, match=sentence) as error:
-            own.add(given, checkpoint, labels)
+            custom_networks.add(given, checkpoint, labels)
         assert str(tmp_path) not in str(error.value).replace(str(data), "")
     assert not list((tmp_path / "cache" / "networks").iterdir()), "nothing of it is kept"
 
@@ -257,8 +258,8 @@ def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None
     app.selectbox(key="own-checkpoint-path").set_value(str(places["checkpoint"].with_name("squeezenet1_0.pth")))
     app = press(app, "Add it")
     key = app.header[0].value
-    assert own.known(key) and own.read(key).mean == (0.5,)
-    assert key in resources._shared_networks(), "a file of an allowed folder: every visitor is offered it"
+    assert custom_networks.known(key) and custom_networks.read(key).mean == (0.5,)
+    assert key in cached._shared_networks(), "a file of an allowed folder: every visitor is offered it"
 
 
 def test_what_a_browser_sends_beyond_the_limits_is_not_believed(open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:

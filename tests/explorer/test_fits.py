@@ -14,12 +14,14 @@ import pytest
 import torch
 
 import chipcore
-from chipcore import FitSettings, Importance, Network, curves
-from chipcore.__main__ import _parser
+from chipcore import FitSettings, Importance, Network
+from chipcore.analysis import evidence
+from chipcore.cli.main import _parser
 from chipcore.errors import ChipError
-from chipcore.store import BUNDLED_IMPORTANCE
-from explorer import allowed, fit_settings, fits, jobs
-from explorer.fits import Request
+from chipcore.fitting import diagnostics
+from chipcore.storage import BUNDLED_IMPORTANCE
+from explorer.services import allowed_paths, fit_settings, fits, jobs
+from explorer.services.fits import Request
 
 ZEBRA = 0
 
@@ -28,7 +30,7 @@ ZEBRA = 0
 def request_(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """Twenty-four photographs in two class folders, few gates, two layers."""
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv(allowed.FOLDERS, str(tmp_path))
+    monkeypatch.setenv(allowed_paths.FOLDERS, str(tmp_path))
     for name in ("zebra", "frog"):
         folder = tmp_path / "photographs" / name
         folder.mkdir(parents=True)
@@ -64,13 +66,13 @@ def test_a_run_is_done_kept_and_used_everywhere(request_: Request, slim: Network
     fits.put_in_use(run, slim)
     assert fits.in_use(run, slim)
 
-    rows = fits.evidence(run.importance(slim, "pool5"), slim.classes.labels)
+    rows = evidence.evidence(run.importance(slim, "pool5"), slim.classes.labels)
     assert {row.label for row in rows if row.evidence == "good"} == {"zebra", "frog"}
     assert [row.worth for row in rows] == sorted((row.worth for row in rows), reverse=True)
-    lines = fits.as_csv(rows).splitlines()
+    lines = evidence.as_csv(rows).splitlines()
     assert lines[0].startswith("index,class,photographs_worth") and len(lines) == 1 + len(rows)
 
-    curve = curves.read(run.curves("pool5"))[0]
+    curve = diagnostics.read(run.curves("pool5"))[0]
     at = int(np.flatnonzero(curve.ratios == request_.fit_settings.lambda_ratio)[0])
     importance = run.importance(slim, "pool5")
     assert curve.support[at] == importance.support[curve.index], "the path goes through the fit itself"
@@ -197,9 +199,13 @@ def test_evidence_by_hand() -> None:
         torch.tensor([3, 1, 15, 0]),
         torch.tensor([2.5, 0.2, 12.0, 0.0]),
     )
-    rows = fits.evidence(importance, ["a", 'b "x"', "c", "d"])
+    rows = evidence.evidence(importance, ["a", 'b "x"', "c", "d"])
     assert [(row.label, row.evidence) for row in rows] == [("c", "good"), ("a", "weak"), ('b "x"', "none")]
-    assert fits.as_csv(rows).splitlines()[1:] == ['2,"c",12.000,15,,2,good', '0,"a",2.500,3,0.5000,1,weak', '1,"b ""x""",0.200,1,,0,none']
+    assert evidence.as_csv(rows).splitlines()[1:] == [
+        '2,"c",12.000,15,,2,good',
+        '0,"a",2.500,3,0.5000,1,weak',
+        '1,"b ""x""",0.200,1,,0,none',
+    ]
 
 
 def test_bundled_w_is_never_touched(request_: Request, slim: Network) -> None:

@@ -10,7 +10,7 @@ from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.runtime.media_file_storage import MediaFileKind
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
-from explorer import kept_downloads
+from explorer.state import download_retention
 from tests.visitor import Visitor, serving
 
 
@@ -29,18 +29,18 @@ def test_a_download_stays_for_a_minute_and_goes_then(kept: bool) -> None:
     now = [0.0]
     manager = MediaFileManager(MemoryMediaFileStorage("/media"))
     if kept:
-        manager._get_inactive_file_ids = kept_downloads.old_enough(manager, lambda: now[0])  # type: ignore[method-assign]
+        manager._get_inactive_file_ids = download_retention.old_enough(manager, lambda: now[0])  # type: ignore[method-assign]
     name = made(manager)
     for _ in range(5):  # pages of others end
         manager.remove_orphaned_files()
     assert there(manager, name) is kept, "without it, Streamlit's own rule: whoever upgrades may find it mended"
     if kept:
-        now[0] = kept_downloads.SECONDS - 1
+        now[0] = download_retention.SECONDS - 1
         assert made(manager) == name
-        now[0] = kept_downloads.SECONDS + 1
+        now[0] = download_retention.SECONDS + 1
         manager.remove_orphaned_files()
         assert there(manager, name), "made again, it is new"
-        now[0] += kept_downloads.SECONDS
+        now[0] += download_retention.SECONDS
         manager.remove_orphaned_files()
         manager.remove_orphaned_files()
         assert not there(manager, name)
@@ -48,7 +48,7 @@ def test_a_download_stays_for_a_minute_and_goes_then(kept: bool) -> None:
 
 def test_pictures_of_the_page_go_as_before() -> None:
     manager = MediaFileManager(MemoryMediaFileStorage("/media"))
-    manager._get_inactive_file_ids = kept_downloads.old_enough(manager)  # type: ignore[method-assign]
+    manager._get_inactive_file_ids = download_retention.old_enough(manager)  # type: ignore[method-assign]
     url = manager.add(b"picture", "image/png", "a picture")
     name = url.rsplit("/", 1)[-1]
     assert there(manager, name) and manager._file_metadata[name.split(".")[0]].kind is MediaFileKind.MEDIA

@@ -14,8 +14,9 @@ from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import ChipError, Importance, ImportanceNotFitted
-from explorer import gallery, learn
-from explorer.words import readable
+from chipcore.analysis import gate_experiments
+from explorer.services import gallery
+from explorer.text import readable
 
 OpenApp = Callable[..., AppTest]
 SLIM = {"model": "vgg16_slim", "layer": "pool5"}
@@ -49,14 +50,14 @@ def finished(app: AppTest) -> AppTest:
 
 def test_six_steps_in_order_with_next_and_back(open_page: OpenApp) -> None:
     app = open_page(**SLIM)
-    for step, name in enumerate(learn.STEPS, start=1):
+    for step, name in enumerate(gate_experiments.STEPS, start=1):
         finished(app)
         assert not app.exception, name
         assert app.header[0].value.startswith(f"{step}. ")
         assert app.query_params["step"] in (str(step), [str(step)])
         assert app.latex
         assert bool(alternatives(app)) != (name == "predict")  # whose bars are a table
-        if step < len(learn.STEPS):
+        if step < len(gate_experiments.STEPS):
             app.button(key="next").click().run()
     app.button(key="back").click().run()
     assert app.header[0].value.startswith("5. ")
@@ -68,17 +69,17 @@ def test_gate_and_prediction_are_those_of_the_library(open_page: OpenApp) -> Non
     with torch.inference_mode():
         known = network.trunk(network.input(gallery.photograph("cat").open()), (layer,))
     app = open_page(step="2", open="25", **SLIM)
-    gate = learn.gate_of(learn.order_of_closing(128, 0), 32)
+    gate = gate_experiments.gate_of(gate_experiments.order_of_closing(128, 0), 32)
     target = int(known.scores.argmax())
-    after = learn.answer(network, layer, known, gate)
+    after = gate_experiments.answer(network, layer, known, gate)
     assert "32 of 128" in body(app)
     assert re.search(rf"its score with this gate\s+{re.escape(readable(float(after[target])))}\s", body(app))
     app.button(key="again").click().run()
     assert not app.exception
     app.segmented_control(key="first").set_value("important first").run()
     row = chipcore.load_importance(network, "pool5").W[target]
-    gate = learn.gate_of(learn.order_of_closing(128, 0, "important first", row), 32)
-    share = float(learn.answer(network, layer, known, gate).softmax(0)[target])
+    gate = gate_experiments.gate_of(gate_experiments.order_of_closing(128, 0, "important first", row), 32)
+    share = float(gate_experiments.answer(network, layer, known, gate).softmax(0)[target])
     assert ("under 1%" if share < 0.01 else f"{share:.0%}") in body(app)
 
 
@@ -139,7 +140,7 @@ def test_fit_that_fails_says_why_and_is_not_repeated_unasked(open_page: OpenApp,
         asked.append(1)
         raise ChipError("this class's score does not react.")
 
-    monkeypatch.setattr(learn, "lasso_path", fail)
+    monkeypatch.setattr(gate_experiments, "lasso_path", fail)
     app = finished(open_page(step="4", **{**SLIM, "layer": "conv5_3"}))
     assert not app.exception
     assert "does not react" in body(app)

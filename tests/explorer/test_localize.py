@@ -19,12 +19,13 @@ import chipcore
 from chipcore import Network, maps
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.errors import DataError
-from chipcore.evaluation import localization
+from chipcore.evaluation import localization, threshold_boxes
+from chipcore.evaluation.benchmark import Panel
 from chipcore.evaluation.boxes import THRESHOLDS
-from chipcore.evaluation.panel import Panel
 from chipcore.images import InputGeometry
-from explorer import gallery, localize, resources, truth
 from explorer.figures import localize as drawing
+from explorer.services import gallery, ground_truth
+from explorer.state import cached
 
 OpenApp = Callable[..., AppTest]
 XML = b"<annotation><size><width>451</width><height>300</height></size><object><name>cat</name><bndbox><xmin>45</xmin><ymin>30</ymin><xmax>404</xmax><ymax>269</ymax></bndbox></object></annotation>"
@@ -38,10 +39,10 @@ def open_page(open_app: OpenApp) -> OpenApp:
 @pytest.fixture(autouse=True)
 def quiet_desk() -> Iterator[None]:
     yield
-    for job in resources.slow_maps().jobs():
+    for job in cached.slow_maps().jobs():
         job.stop()
         job.finished.wait(240)
-    resources.slow_maps.clear()
+    cached.slow_maps.clear()
 
 
 def numbers(app: AppTest) -> list[list[str]]:
@@ -56,25 +57,25 @@ def numbers(app: AppTest) -> list[list[str]]:
 
 def test_a_cut_by_hand() -> None:
     shares = np.array([[0.9, 0.0, 0.4, 0.4], [0.0, 0.0, 0.4, 1.0], [0.0, 0.0, 0.0, 0.2]])
-    low = localize.cut(shares, 0.3)
+    low = threshold_boxes.cut(shares, 0.3)
     assert low.mask.sum() == 5 and low.largest.sum() == 4
     assert low.box == (2, 0, 3, 1)
-    assert localize.cut(shares, 0.1).box == (2, 0, 3, 2)
-    assert localize.cut(shares, 0.99).box == (3, 1, 3, 1)
-    assert localize.cut(np.zeros((3, 3)), 0.0).box is None
+    assert threshold_boxes.cut(shares, 0.1).box == (2, 0, 3, 2)
+    assert threshold_boxes.cut(shares, 0.99).box == (3, 1, 3, 1)
+    assert threshold_boxes.cut(np.zeros((3, 3)), 0.0).box is None
     # The box (2, 0, 3, 1) has 4 pixels, the true one 6, and they share 4.
-    assert localize.overlap(low.box, np.array([[2, 0, 3, 2]])) == pytest.approx(4 / 6)
-    assert localize.overlap(None, np.array([[2, 0, 3, 2]])) == 0
+    assert threshold_boxes.overlap(low.box, np.array([[2, 0, 3, 2]])) == pytest.approx(4 / 6)
+    assert threshold_boxes.overlap(None, np.array([[2, 0, 3, 2]])) == 0
     square = np.vstack([shares, np.zeros(4)])
-    assert localize.inside(square, np.array([[2, 0, 3, 1]])) == pytest.approx(2.2 / 3.3)
+    assert threshold_boxes.inside(square, np.array([[2, 0, 3, 1]])) == pytest.approx(2.2 / 3.3)
 
 
 def test_a_blank_map_has_no_box() -> None:
     for raw in (torch.full((2, 2), -1.0), torch.full((2, 2), float("nan"))):
-        shares = localize.relative(raw, 8)
+        shares = threshold_boxes.relative(raw, 8)
         assert not shares.any()
-        assert localize.cut(shares, 0.0).box is None
-        assert not localize.curve(shares, np.array([[0, 0, 3, 3]])).any()
+        assert threshold_boxes.cut(shares, 0.0).box is None
+        assert not threshold_boxes.curve(shares, np.array([[0, 0, 3, 3]])).any()
 
 
 @pytest.mark.parametrize("method", ["chip", "gradcam", "backprop"])
@@ -82,13 +83,13 @@ def test_the_box_that_is_drawn_has_the_iou_of_the_curve_at_every_threshold(lite0
     for name in ("cat", "motorcycle"):
         photograph = gallery.photograph(name).open()
         target = int(lite0.probabilities(lite0.input(photograph))[0].argmax())
-        true = truth.of_gallery(name, lite0.geometry)
+        true = ground_truth.of_gallery(name, lite0.geometry)
         assert true is not None
-        shares = localize.relative(chipcore.explain(lite0, photograph, target, method).raw, 224)
-        curve = localize.curve(shares, true.boxes)
-        drawn = [localize.overlap(localize.cut(shares, float(threshold)).box, true.boxes) for threshold in THRESHOLDS]
+        shares = threshold_boxes.relative(chipcore.explain(lite0, photograph, target, method).raw, 224)
+        curve = threshold_boxes.curve(shares, true.boxes)
+        drawn = [threshold_boxes.overlap(threshold_boxes.cut(shares, float(threshold)).box, true.boxes) for threshold in THRESHOLDS]
         assert drawn == pytest.approx(curve, abs=1e-12)
-        assert localize.best(curve)[1] == max(drawn)
+        assert threshold_boxes.best(curve)[1] == max(drawn)
 
 
 def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -> None:
@@ -103,10 +104,10 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         target = lite0.classes.index(annotation.synset)
         image = Image.open(some.root / name).convert("RGB")
         content = (photographs.annotations / name).with_suffix(".xml").read_bytes()
-        true = truth.of_xml(content, "it.xml", image.size, lite0.geometry)
+        true = ground_truth.of_xml(content, "it.xml", image.size, lite0.geometry)
         assert true.boxes.tolist() == localization.true_boxes(annotation, image.size, panel).tolist()
         raw = chipcore.explain(lite0, image, target, "gradcam", "head").raw
-        curve = localize.curve(localize.relative(raw, 224), true.boxes)
+        curve = threshold_boxes.curve(threshold_boxes.relative(raw, 224), true.boxes)
         outcomes = localization.Outcomes()
         outcomes.add(maps.positive_map(raw, 224).numpy(), true.boxes)
         assert (curve >= 0.5).tolist() == outcomes.table2[0].tolist()
@@ -114,26 +115,26 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         hits.append((curve >= 0.5) & top)
     found = report["layers"]["head"]["methods"]["gradcam"]
     assert 1 - np.mean(hits, axis=0).max() == pytest.approx(found["top1_loc_error"])
-    assert localize.inside(localize.relative(raw, 224), true.boxes) == pytest.approx(outcomes.energy[0])
+    assert threshold_boxes.inside(threshold_boxes.relative(raw, 224), true.boxes) == pytest.approx(outcomes.energy[0])
 
 
 @pytest.mark.parametrize("name", list(gallery.ENTRIES))
 def test_every_photograph_of_the_gallery_has_a_box_inside_it(name: str) -> None:
-    _what, annotation = truth.GALLERY[name]
+    _what, annotation = ground_truth.GALLERY[name]
     assert annotation.size == gallery.photograph(name).open().size
     (box,) = annotation.boxes
     assert 0 <= box[0] < box[2] < annotation.size[0] and 0 <= box[1] < box[3] < annotation.size[1]
     for geometry in (InputGeometry(fit="squash"), InputGeometry(fit="crop")):
-        assert truth.of_gallery(name, geometry) is not None
+        assert ground_truth.of_gallery(name, geometry) is not None
 
 
 def test_boxes_from_links_and_browsers_are_checked() -> None:
-    assert truth.read_box("1,2,30,40", 224) == (1, 2, 30, 40)
+    assert ground_truth.read_box("1,2,30,40", 224) == (1, 2, 30, 40)
     for wrong in ("", "1,2,3", "1,2,3,400", "9,2,3,40", "-1,2,3,4", "1,2,x,4", "1,2,3,4,5", "１,2,3,4", "1,2,3,99999999999"):
-        assert truth.read_box(wrong, 224) is None, wrong
-    assert truth.from_browser([1, 2.0, 30, 40], 224) == (1, 2, 30, 40)
+        assert ground_truth.read_box(wrong, 224) is None, wrong
+    assert ground_truth.from_browser([1, 2.0, 30, 40], 224) == (1, 2, 30, 40)
     for sent in ([], [1, 2, 3], ["1", 2, 3, 4], [float("nan"), 0, 1, 1], [None] * 4, [0, 0, 1e12, 1]):
-        assert truth.from_browser(sent, 224) is None
+        assert ground_truth.from_browser(sent, 224) is None
 
 
 @pytest.mark.parametrize(
@@ -148,21 +149,21 @@ def test_boxes_from_links_and_browsers_are_checked() -> None:
 )
 def test_a_bad_xml_is_refused_in_a_sentence(content: bytes, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        truth.of_xml(content, "boxes.xml", (451, 300), InputGeometry())
+        ground_truth.of_xml(content, "boxes.xml", (451, 300), InputGeometry())
     assert str(caught.value).startswith("boxes.xml")
 
 
 def test_an_xml_outside_the_crop_says_so() -> None:
     wide = XML.replace(b">451<", b">3000<").replace(b">45<", b">0<").replace(b">404<", b">20<")
     with pytest.raises(DataError, match="outside the part"):
-        truth.of_xml(wide, "boxes.xml", (3000, 300), InputGeometry(fit="crop"))
+        ground_truth.of_xml(wide, "boxes.xml", (3000, 300), InputGeometry(fit="crop"))
 
 
 def test_the_picture_of_a_cut(lite0: Network) -> None:
     view = Image.new("RGB", (4, 4), (200, 100, 50))
     shares = np.zeros((4, 4))
     shares[1:3, 1:3] = 1.0
-    picture = np.asarray(drawing.cut_picture(view, shares, localize.cut(shares, 0.5), colour_map="inferno", opacity=0.0, scale=8))
+    picture = np.asarray(drawing.cut_picture(view, shares, threshold_boxes.cut(shares, 0.5), colour_map="inferno", opacity=0.0, scale=8))
     assert picture.shape == (32, 32, 3)
     assert (picture[12, 12] == (200, 100, 50)).all(), "kept in colour"
     assert (picture[8, 8] == 255).all(), "outlined"
@@ -176,11 +177,11 @@ def test_the_page_measures_the_gallery_s_box(open_page: OpenApp, lite0: Network)
     app = open_page(threshold="30", **{"class": "n02124075"})
     assert not app.exception
     rows = numbers(app)
-    true = truth.of_gallery("cat", lite0.geometry)
+    true = ground_truth.of_gallery("cat", lite0.geometry)
     assert true is not None
     for row, method in zip(rows, ("chip", "gradcam", "cmwp"), strict=True):
-        shares = localize.relative(chipcore.explain(lite0, gallery.photograph("cat").open(), "n02124075", method).raw, 224)
-        curve = localize.curve(shares, true.boxes)
+        shares = threshold_boxes.relative(chipcore.explain(lite0, gallery.photograph("cat").open(), "n02124075", method).raw, 224)
+        curve = threshold_boxes.curve(shares, true.boxes)
         assert row[0] == f"{curve[30]:.2f}"
         assert row[1] == f"{curve.max():.2f}"
     assert app.subheader[0].value == f"The box fits by {rows[0][0]}"
@@ -259,5 +260,5 @@ def test_no_w_and_no_method_are_sentences(open_page: OpenApp, lite0: Network) ->
 
 
 def test_the_table_to_take_home() -> None:
-    rows = list(csv.reader(io.StringIO(localize.table({"chip": np.linspace(0, 1, 100)}))))
+    rows = list(csv.reader(io.StringIO(threshold_boxes.table({"chip": np.linspace(0, 1, 100)}))))
     assert rows[0] == ["threshold", "chip"] and rows[1] == ["0.00", "0.0000"] and rows[100] == ["0.99", "1.0000"]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from chipcore import Network
-from explorer.shelf import MB, Shelf, kept, weight
+from explorer.services.cache import MB, Shelf, kept, weight
 
 
 def test_the_weight_of_what_is_kept(tiny: Network) -> None:

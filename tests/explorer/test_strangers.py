@@ -19,10 +19,11 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore import Network
+from chipcore.analysis import evidence
+from chipcore.datasets.class_names import Classes
 from chipcore.errors import DataError
-from chipcore.networks.classes import Classes
-from explorer import album, allowed, fits, gallery, own, room
-from explorer.words import plain
+from explorer.services import allowed_paths, custom_networks, disk_quota, fits, gallery, photo_links
+from explorer.text import plain
 from tests.visitor import Visitor, serving
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -109,7 +110,7 @@ def fields(message: Any, kind: str) -> Iterator[tuple[str, str]]:
 def test_a_chart_gets_names_without_markup() -> None:
     from explorer.figures import fit
 
-    figure = fit.evidence([fits.Row(0, "<a href='https://x'>b</a>", 3.0, 3, 0.5, 4, "good")])
+    figure = fit.evidence([evidence.Row(0, "<a href='https://x'>b</a>", 3.0, 3, 0.5, 4, "good")])
     assert "<a" not in figure.to_json()
 
 
@@ -201,12 +202,16 @@ def test_no_path_leads_out_of_the_allowed_folders(path: str, tmp_path: Path, mon
     (tmp_path / "secret" / "key.pth").write_bytes(b"k")
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "way-out").symlink_to(tmp_path / "secret")
-    monkeypatch.setenv(allowed.FOLDERS, str(tmp_path / "open"))
-    for ask in (lambda: allowed.resolve(path), lambda: allowed.file(path, own.CHECKPOINTS), lambda: fits.find(path)):
+    monkeypatch.setenv(allowed_paths.FOLDERS, str(tmp_path / "open"))
+    for ask in (
+        lambda: allowed_paths.resolve(path),
+        lambda: allowed_paths.file(path, custom_networks.CHECKPOINTS),
+        lambda: fits.find(path),
+    ):
         with pytest.raises(DataError) as error:
             ask()
         assert "key" not in str(error.value).replace(path, "")
-    assert allowed.files(own.CHECKPOINTS) == []
+    assert allowed_paths.files(custom_networks.CHECKPOINTS) == []
 
 
 @pytest.mark.parametrize("upload", ["", ".", "..", "../networks", "/etc", "0" * 31, "g" * 32, "0" * 32, "../" + "0" * 29])
@@ -214,11 +219,11 @@ def test_no_id_in_the_url_is_a_path(upload: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path))
     with pytest.raises(DataError):
         fits.find(fits.UPLOADED + upload)
-    assert not own.known(f"own-{upload}")
+    assert not custom_networks.known(f"own-{upload}")
     (tmp_path / "photographs").mkdir()
     (tmp_path / "about.json").write_text('{"name": "x", "file": "x"}')
     (tmp_path / "photograph").write_bytes(b"x")
-    assert album.open_link(upload)[0] == {}
+    assert photo_links.open_link(upload)[0] == {}
 
 
 def test_uploaded_networks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +235,8 @@ def test_uploaded_networks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "networks" / key).mkdir(parents=True)
         (tmp_path / "networks" / key / "given.json").write_bytes(b"x" * 100)
         os.utime(tmp_path / "networks" / key, (age, age))
-    room.make_room(tmp_path / "networks", 250, {keys[0]})
-    assert [own.known(key) for key in keys] == [True, False, False, True], "the oldest go, but not the one that was just added"
+    disk_quota.make_room(tmp_path / "networks", 250, {keys[0]})
+    assert [custom_networks.known(key) for key in keys] == [True, False, False, True], "the oldest go, but not the one that was just added"
 
 
 # --- a real server ----------------------------------------------------------------------------------------

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from chipcore import Importance, Layer, Network
-from chipcore.closing import DRAWS
+from chipcore.analysis import ablation_table, class_order, contributions, layer_maps, refined_maps
+from chipcore.analysis.channel_ablation import DRAWS
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.base import Request
-from explorer import closing, depths, gallery, hover, order, rows, terms
+from explorer.components import pixel_values
 from explorer.figures.bars import Cell, Line, bars
+from explorer.services import gallery
 
 A = torch.tensor([[[1.0, 3.0]], [[-2.0, 0.0]], [[4.0, 4.0]]])  # three channels of 1 x 2, means 2, -1, 4
 ROW = torch.tensor([0.5, 3.0, 0.0])
@@ -27,52 +29,52 @@ def importance(rows_of_w: list[list[float]]) -> Importance:
 
 
 def test_contributions_are_weight_times_mean() -> None:
-    shares = terms.contributions(ROW, A)
+    shares = contributions.contributions(ROW, A)
     assert shares.tolist() == [1.0, -3.0, 0.0]
-    assert terms.largest_first(shares) == [1, 0], "by magnitude, without those that add nothing"
-    assert terms.partial_map(ROW, A, [1]).tolist() == [[-6.0, 0.0]]
-    assert terms.partial_map(ROW, A, [1, 0]).tolist() == [[-5.5, 1.5]]
+    assert contributions.largest_first(shares) == [1, 0], "by magnitude, without those that add nothing"
+    assert contributions.partial_map(ROW, A, [1]).tolist() == [[-6.0, 0.0]]
+    assert contributions.partial_map(ROW, A, [1, 0]).tolist() == [[-5.5, 1.5]]
 
 
 def test_likeness_is_pearsons() -> None:
     one = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
-    assert terms.likeness(one, 5 - 2 * one) == pytest.approx(-1)
-    assert terms.likeness(one, torch.tensor([[0.0, 2.0], [1.0, 3.0]])) == pytest.approx(0.8)
-    assert math.isnan(terms.likeness(one, torch.ones(2, 2)))
+    assert contributions.likeness(one, 5 - 2 * one) == pytest.approx(-1)
+    assert contributions.likeness(one, torch.tensor([[0.0, 2.0], [1.0, 3.0]])) == pytest.approx(0.8)
+    assert math.isnan(contributions.likeness(one, torch.ones(2, 2)))
 
 
 def test_weights_of_a_channel_hold_the_class_that_was_asked_for() -> None:
     W = importance([[0.1, 1.0], [0.9, 0.0], [-0.5, 1.0], [0.0, 0.0], [0.3, 0.0]])
-    found = terms.weights_of(W, 0, target=2, count=2)
+    found = contributions.weights_of(W, 0, target=2, count=2)
     assert [(one.index, one.place) for one in found] == [(1, 1), (2, 4)], "class 3 has no row and no place"
-    assert [one.index for one in terms.weights_of(W, 0, target=3, count=2)] == [1, 4]
+    assert [one.index for one in contributions.weights_of(W, 0, target=3, count=2)] == [1, 4]
 
 
 def test_similar_classes_share_a_direction() -> None:
     W = importance([[1.0, 0.0], [5.0, 5.0], [0.0, 0.0], [-1.0, 0.0], [9.0, 0.1]])
-    assert order.similar(W, 0, ("b", "a", "x", "d", "c")) == [0, 4, 1, 3, 2]
-    assert order.likeness(W, 2).isnan().all(), "a class without a row is like nothing"
-    assert order.alphabetical(("b", "A", "c")) == (1, 0, 2)
+    assert class_order.similar(W, 0, ("b", "a", "x", "d", "c")) == [0, 4, 1, 3, 2]
+    assert class_order.likeness(W, 2).isnan().all(), "a class without a row is like nothing"
+    assert class_order.alphabetical(("b", "A", "c")) == (1, 0, 2)
 
 
 def test_random_channels_are_different_ones_and_the_same_for_a_seed() -> None:
-    sets = closing.random_channels(20, 7)
+    sets = ablation_table.random_channels(20, 7)
     assert len(sets) == DRAWS
     assert all(len(set(some)) == 7 and max(some) < 20 for some in sets)
-    assert sets == closing.random_channels(20, 7) != closing.random_channels(20, 7, seed=1)
-    assert closing.steps(24) == [0, 1, 2, 3, 5, 10, 20, 24]
-    assert closing.steps(20)[-2:] == [10, 20]
+    assert sets == ablation_table.random_channels(20, 7) != ablation_table.random_channels(20, 7, seed=1)
+    assert ablation_table.steps(24) == [0, 1, 2, 3, 5, 10, 20, 24]
+    assert ablation_table.steps(20)[-2:] == [10, 20]
 
 
 def test_closing_nothing_changes_nothing_and_closing_all_forgets_the_photograph(lite0: Network) -> None:
     layer = lite0.layer("stage5")
     cat, cup = (lite0.input(gallery.photograph(name).open()) for name in ("cat", "coffee"))
     known = lite0.trunk(cat)
-    nothing = closing.close(lite0, layer, known, [])
+    nothing = ablation_table.close(lite0, layer, known, [])
     assert torch.allclose(nothing.chosen, known.scores[0].softmax(0), atol=1e-5)
     assert torch.allclose(nothing.random, nothing.chosen.expand(DRAWS, -1), atol=1e-6)
     every = range(layer.channels)
-    one, other = (closing.close(lite0, layer, lite0.trunk(photograph), every).chosen for photograph in (cat, cup))
+    one, other = (ablation_table.close(lite0, layer, lite0.trunk(photograph), every).chosen for photograph in (cat, cup))
     assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -83,8 +85,8 @@ def test_rows_are_what_the_methods_give(lite0: Network) -> None:
     inputs = lite0.input(gallery.photograph("cat").open())
     known, W = lite0.trunk(inputs), [chipcore.load_importance(lite0, layer.name) for layer in lite0.layers]
     target = int(known.scores.argmax())
-    found = [depths.depth(layer, target, known.features[layer.path][0], lambda i=i: W[i]) for i, layer in enumerate(lite0.layers)]  # type: ignore[misc]
-    refined, guided = rows.refined(found), rows.guided(found, input_gradient(lite0, inputs, target, "guided"))
+    found = [layer_maps.depth(layer, target, known.features[layer.path][0], lambda i=i: W[i]) for i, layer in enumerate(lite0.layers)]  # type: ignore[misc]
+    refined, guided = refined_maps.refined(found), refined_maps.guided(found, input_gradient(lite0, inputs, target, "guided"))
     assert refined[0].raw is None and refined[0].blank
     for method, one in (("refined_chip", refined[4]), ("guided_chip", guided[5])):
         place = 4 if method == "refined_chip" else 5
@@ -94,17 +96,17 @@ def test_rows_are_what_the_methods_give(lite0: Network) -> None:
 
 
 def test_rows_without_a_map_say_where_it_is_missing() -> None:
-    shallow, deep = (depths.Depth(Layer(name, name, 2, 2, 2, 1), missing="no W") for name in ("early", "late"))
-    assert [one.missing for one in rows.refined([shallow, deep])] == ["", "no map at early"]
-    assert rows.guided([deep], torch.zeros(3, 4, 4))[0].missing == "no map at late"
+    shallow, deep = (layer_maps.Depth(Layer(name, name, 2, 2, 2, 1), missing="no W") for name in ("early", "late"))
+    assert [one.missing for one in refined_maps.refined([shallow, deep])] == ["", "no map at early"]
+    assert refined_maps.guided([deep], torch.zeros(3, 4, 4))[0].missing == "no map at late"
 
 
 def test_pointer_gets_values_to_four_digits() -> None:
     raw = torch.tensor([[-1.5, 0.25, 3.0], [2.0, 0.0, -0.125]])
-    told = hover.packed("head", raw)
+    told = pixel_values.packed("head", raw)
     steps = np.frombuffer(base64.b64decode(told["steps"]), "<u2").reshape(told["height"], told["width"])
     assert np.allclose(told["low"] + steps / 65535 * (told["high"] - told["low"]), raw.numpy(), atol=4.5 / 65535)
-    assert hover.packed("flat", torch.ones(2, 2))["high"] == 1.0
+    assert pixel_values.packed("flat", torch.ones(2, 2))["high"] == 1.0
 
 
 def test_bars_escape_names_and_tell_signs_apart() -> None:

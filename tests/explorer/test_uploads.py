@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from chipcore.errors import DataError
-from explorer import uploads
+from explorer.services import uploads
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,17 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from explorer import commands, downloads, figures, taking, terms
-from explorer.depths import Depth
-from explorer.downloads import Taken
-from explorer.sidebar import Selection
+from chipcore.analysis import contributions
+from chipcore.analysis.layer_maps import Depth
+from explorer import figures
+from explorer.components import downloads
+from explorer.components.downloads import Taken
+from explorer.services import reproduce
+from explorer.state import bundle
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
-from explorer.words import plain, readable
 
 LISTED = 9  # channels in the list of contributions
 
@@ -22,12 +26,12 @@ LISTED = 9  # channels in the list of contributions
 def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
     """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
-    shares = terms.contributions(row, features)
+    shares = contributions.contributions(row, features)
     count = _count(len(order))
     last, label = order[count - 1], plain(selection.label)
-    whole = terms.partial_map(row, features, order)
-    so_far = terms.partial_map(row, features, order[:count])
-    own = terms.partial_map(row, features, [last])
+    whole = contributions.partial_map(row, features, order)
+    so_far = contributions.partial_map(row, features, order[:count])
+    own = contributions.partial_map(row, features, [last])
     top = float(whole.max())
     photograph = figures.enlarged(selection.seen.view)
     # Each to its own maximum: on the whole map's scale the first channels of hundreds could not be seen.
@@ -36,7 +40,7 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
         image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
-        alike = terms.likeness(so_far, whole)
+        alike = contributions.likeness(so_far, whole)
         told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
         st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
@@ -61,8 +65,8 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
     def take() -> Taken:
         panels = [figures.Panel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
         lines = [
-            commands.explain(
-                selection.network, taking.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
+            reproduce.explain(
+                selection.network, bundle.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
                 colour_map=selection.colour_map, opacity=selection.opacity, channels=some,
             )
             for stem, some in (("sum", order[:count]), ("last", [last]), ("whole", None))
@@ -72,8 +76,8 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
             "contributions": shares.numpy(),
         }  # fmt: skip
         return Taken(
-            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, terms.table(row, features, order),
-            taking.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), taking.files(selection),
+            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, contributions.table(row, features, order),
+            bundle.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), bundle.files(selection),
         )  # fmt: skip
 
     downloads.offer(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 from torch import Tensor
 
-from explorer.words import readable
+from explorer.text import readable
 
 
 def channels(

@@ -9,15 +9,19 @@ import streamlit as st
 from torch import Tensor
 
 from chipcore import ChipError
-from explorer import address, commands, downloads, figures, resources, taking, terms
-from explorer.depths import Depth
-from explorer.downloads import Taken
+from chipcore.analysis import contributions
+from chipcore.analysis.layer_maps import Depth
+from explorer import figures
+from explorer.components import downloads
+from explorer.components.downloads import Taken
 from explorer.figures import bars
-from explorer.resources import Seen
-from explorer.sidebar import Selection
+from explorer.services import reproduce
+from explorer.state import bundle, cached, url
+from explorer.state.cached import Seen
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
-from explorer.words import plain, readable
 
 LISTED, CLASSES, PHOTOGRAPHS = 8, 7, 6
 FEW = 60  # classes that a command names one by one
@@ -28,7 +32,7 @@ Driven = tuple[float, str, Seen]  # mean activation, the photograph's name in th
 def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[int], None]) -> None:
     """Its number, then four answers. ``order`` are the layer's channels, the largest contribution first."""
     layer, features = here.layer, selection.seen.features[here.layer.name]
-    wanted = address.news("channel")
+    wanted = url.news("channel")
     if wanted is not None and wanted.isdecimal():
         st.session_state["channel"] = int(wanted)
     st.session_state.setdefault("channel", -1)
@@ -37,10 +41,10 @@ def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[in
     number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
     with number:
         k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
-        address.write("channel", str(k))
+        url.write("channel", str(k))
         if here.row is not None and order:
             st.caption(f"These add most to the map of {plain(selection.label)}:")
-            buttons.channels("most", order[:LISTED], terms.contributions(here.row, features), pick, chosen=k)
+            buttons.channels("most", order[:LISTED], contributions.contributions(here.row, features), pick, chosen=k)
     with fires:
         _fires(selection, here, features[k], k)
     with classes:
@@ -75,7 +79,7 @@ def _classes(selection: Selection, here: Depth, k: int) -> None:
     if here.importance is None:
         st.caption("That takes W: fit it, and this is the column of this channel.")
         return
-    found = terms.weights_of(here.importance, k, selection.target, CLASSES)
+    found = contributions.weights_of(here.importance, k, selection.target, CLASSES)
     top = max((abs(one.weight) for one in found), default=0.0) or 1.0
     labels = selection.network.classes.labels
     st.html(bars.bars(
@@ -95,7 +99,7 @@ def _photographs(selection: Selection, here: Depth, k: int) -> list[Driven]:
     found: list[Driven] = []
     for name, photograph in selection.gallery.items():
         try:
-            seen = resources.seen(selection.network.id, photograph.sha256, selection.network, photograph)
+            seen = cached.seen(selection.network.id, photograph.sha256, selection.network, photograph)
         except ChipError:
             continue  # an upload that is no photograph
         found.append((float(seen.features[here.layer.name][k].mean()), name, seen))
@@ -123,18 +127,18 @@ def _taken(selection: Selection, here: Depth, k: int, found: list[Driven]) -> Ta
     for values, view, name in pictures:
         drawn = of_raw(selection, figures.enlarged(view), values, signed=bool(values.min() < 0))
         panels.append(figures.Panel(drawn, f"channel {k}", f"{name}: mean {readable(float(values.mean()))}"))
-    lines = [commands.gate(network, taking.photograph_file(selection), layer.name, f"channel-{k}", features=[k])]
+    lines = [reproduce.gate(network, bundle.photograph_file(selection), layer.name, f"channel-{k}", features=[k])]
     arrays = {
         "features": activation[None].numpy(), "channels": np.array([k]), "gallery_means": np.array([mean for mean, _name, _seen in found]),
         "gallery": np.array([name for _mean, name, _seen in found]),
     }  # fmt: skip
     table = ""
     if here.importance is not None:
-        known = terms.weights_of(here.importance, k, selection.target, len(network.classes))
+        known = contributions.weights_of(here.importance, k, selection.target, len(network.classes))
         arrays |= {"classes": np.array([one.index for one in known]), "weights": np.array([one.weight for one in known])}
-        table = terms.class_table(known, network.classes)
-        lines.append(commands.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
+        table = contributions.class_table(known, network.classes)
+        lines.append(reproduce.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
     return Taken(
         figures.strip(panels, f"Channel {k} of {layer.name}, {network.title}"), arrays, table,
-        taking.about(selection, view="explore, one channel", channel=k), "\n".join(lines), taking.files(selection),
+        bundle.about(selection, view="explore, one channel", channel=k), "\n".join(lines), bundle.files(selection),
     )  # fmt: skip

@@ -6,13 +6,17 @@ import numpy as np
 import streamlit as st
 import torch
 
-from explorer import closing, commands, downloads, resources, taking, terms
-from explorer.closing import Closed
-from explorer.depths import Depth
-from explorer.downloads import Taken
+from chipcore.analysis import ablation_table, contributions
+from chipcore.analysis.ablation_table import Closed
+from chipcore.analysis.layer_maps import Depth
+from explorer.components import downloads
+from explorer.components.downloads import Taken
+from explorer.components.sidebar import PREDICTIONS
 from explorer.figures import bars
-from explorer.sidebar import PREDICTIONS, Selection
-from explorer.words import percent, plain
+from explorer.services import reproduce
+from explorer.state import bundle, cached
+from explorer.state.selection import Selection
+from explorer.text import percent, plain
 
 WEIGHT, SHARE, OWN = "largest weight", "adding most here", "my own choice"
 
@@ -22,7 +26,7 @@ def show(selection: Selection, here: Depth) -> None:
     choice, answer = st.columns([1, 2.2], gap="large")
     with choice:
         channels = _channels(selection, here)
-    closed = resources.closed(
+    closed = cached.closed(
         selection.network.id, selection.photograph.sha256, here.layer.name, tuple(channels), selection.network, selection.seen
     )
     with answer:
@@ -51,11 +55,11 @@ def _channels(selection: Selection, here: Depth) -> list[int]:
     if here.row is None:
         st.caption(f"Without a row of W for {label} nobody knows which matter; make your own choice.")
         return []
-    steps = closing.steps(layer.channels)
+    steps = ablation_table.steps(layer.channels)
     if st.session_state.get("many") not in (None, *steps):
         st.session_state["many"] = steps[-1]
     count = st.select_slider("How many of them", steps, value=10 if 10 in steps else steps[1], key="many", bind="query-params")
-    by = here.row if way == WEIGHT else terms.contributions(here.row, selection.seen.features[layer.name])
+    by = here.row if way == WEIGHT else contributions.contributions(here.row, selection.seen.features[layer.name])
     what = f"with the largest weight for {label}" if way == WEIGHT else f"that add most to the map of {label}"
     st.caption(f"The {count:,} channels of {plain(layer.name)} {what}, and beside them as many random ones.")
     return torch.argsort(by, descending=True, stable=True)[: int(count)].tolist()
@@ -87,7 +91,7 @@ def _shown(selection: Selection, closed: Closed) -> list[int]:
 
 
 def _taken(selection: Selection, here: Depth, closed: Closed, channels: list[int]) -> Taken:
-    from explorer.figures import learn, paper  # Matplotlib takes longer to load than the page
+    from explorer.figures import lessons, theme  # Matplotlib takes longer to load than the page
 
     network, before, random = selection.network, selection.seen.probabilities, closed.random.mean(0)
     labels, count = network.classes.labels, len(channels)
@@ -95,13 +99,13 @@ def _taken(selection: Selection, here: Depth, closed: Closed, channels: list[int
         (labels[i], (float(before[i]), float(closed.chosen[i]), float(random[i])), i == selection.target) for i in _shown(selection, closed)
     ]
     legend = ("all channels open", f"these {count:,} closed", f"{count:,} random ones closed")
-    picture = learn.probabilities_picture(bars_of, legend, f"{network.title}, {here.layer.name}: {count:,} channels closed", paper.LIGHT)
+    picture = lessons.probabilities_picture(bars_of, legend, f"{network.title}, {here.layer.name}: {count:,} channels closed", theme.LIGHT)
     return Taken(
         picture,
         {"closed": np.array(sorted(channels), dtype=np.int64), "probabilities_all_open": before.numpy(), "probabilities": torch.cat([closed.chosen[None], closed.random]).numpy()},
-        closing.table(before, closed, network.classes), taking.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
-        commands.gate(network, taking.photograph_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
-        taking.files(selection),
+        ablation_table.table(before, closed, network.classes), bundle.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
+        reproduce.gate(network, bundle.photograph_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
+        bundle.files(selection),
     )  # fmt: skip
 
 

@@ -6,11 +6,11 @@ import streamlit as st
 from PIL import Image
 from torch import Tensor
 
-from chipcore import render
+from chipcore import visualization
+from chipcore.analysis.layer_maps import Depth
 from explorer import figures
-from explorer.depths import Depth
-from explorer.sidebar import Selection
-from explorer.words import readable
+from explorer.state.selection import Selection
+from explorer.text import readable
 
 
 def image(picture: Image.Image, alternative: str) -> None:
@@ -45,7 +45,7 @@ def legend(selection: Selection, maximum: float | None, signed: bool) -> str:
     """The colour scale with its ends, as HTML; ``maximum`` where all maps share it."""
     top = "each map’s maximum" if maximum is None else f"{readable(maximum)} in all maps"
     first, last = ("against", f"for: {top}") if signed else ("0", top)
-    colours = figures.gradient(render.SIGNED_COLOUR_MAP if signed else selection.colour_map)
+    colours = figures.gradient(visualization.SIGNED_COLOUR_MAP if signed else selection.colour_map)
     return (
         f'<div class="chip-legend" role="img" aria-label="Colours run from {first} to {last}"><span>{first}</span>'
         f'<i style="background: {colours}"></i><span>{last}</span></div>'

@@ -10,12 +10,16 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from explorer import commands, downloads, figures, hover, resources, rows, taking
-from explorer.depths import Depth
-from explorer.downloads import Taken
-from explorer.sidebar import Selection
+from chipcore.analysis import refined_maps
+from chipcore.analysis.layer_maps import Depth
+from explorer import figures
+from explorer.components import downloads, pixel_values
+from explorer.components.downloads import Taken
+from explorer.services import reproduce
+from explorer.state import bundle, cached
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
-from explorer.words import plain, readable
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
 MEANING = {
@@ -51,12 +55,12 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
     photograph = figures.enlarged(selection.seen.view)
     drawn = [_row(selection, photograph, "CHIP", found, signed)]
     if REFINED in also:
-        drawn.append(_row(selection, photograph, REFINED, rows.refined(found), signed))
+        drawn.append(_row(selection, photograph, REFINED, refined_maps.refined(found), signed))
     if GUIDED in also:
-        gradient = resources.guided_gradient(
+        gradient = cached.guided_gradient(
             selection.network.id, selection.photograph.sha256, selection.target, selection.network, selection.seen
         )
-        drawn.append(_guided(selection, photograph, rows.guided(found, gradient)))
+        drawn.append(_guided(selection, photograph, refined_maps.guided(found, gradient)))
     some = any(one.drawn(signed) for one in found)
     if some:
         place_of_legend.html(legend(selection, drawn[0].maximum, signed))
@@ -64,7 +68,7 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
     for number, row in enumerate(drawn[1:], start=1):
         st.markdown(f"**{row.title}.** {MEANING[row.title]}")
         _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED)
-    hover.values({
+    pixel_values.values({
         f"cell-{METHOD[row.title]}-{number}": (one.layer.name, one.raw)
         for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.drawn(signed)
     })  # fmt: skip
@@ -148,15 +152,15 @@ def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
             arrays[name] = one.raw.numpy()
             made_of = {row.found[0].layer.name, one.layer.name} if row.title == REFINED else {one.layer.name}
             local = () if method == "local_chip" else sorted(made_of & stand_ins)
-            lines.append(commands.explain(
-                network, taking.photograph_file(selection), one.layer.name, selection.target, method, name,
+            lines.append(reproduce.explain(
+                network, bundle.photograph_file(selection), one.layer.name, selection.target, method, name,
                 colour_map=selection.colour_map, opacity=selection.opacity, local=local,
             ))  # fmt: skip
-    settings = taking.about(
+    settings = bundle.about(
         selection, view="explore", one_scale=selection.one_scale, signed=signed,
         W={one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
     )  # fmt: skip
-    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), taking.files(selection))
+    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), bundle.files(selection))
 
 
 def _csv_line(title: str, one: Depth) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from explorer import depths, figures, sidebar
-from explorer.depths import Depth
-from explorer.sidebar import Selection
+from chipcore.analysis import layer_maps
+from chipcore.analysis.layer_maps import Depth
+from explorer import figures
+from explorer.components import sidebar
+from explorer.state import navigation
+from explorer.state.selection import Selection
+from explorer.text import percent, plain, readable
 from explorer.views.explore.pictures import image
-from explorer.words import percent, plain, readable
 
 
 def show(selection: Selection, here: Depth) -> None:
@@ -42,7 +45,7 @@ def _predictions(selection: Selection) -> None:
             share = float(selection.seen.probabilities[index])
             st.button(
                 f"{plain(selection.network.classes.labels[index])} **{percent(share)}**", key=f"prediction-{rank}", width="stretch",
-                type="primary" if index == selection.target else "secondary", on_click=sidebar.pick_class, args=(index,),
+                type="primary" if index == selection.target else "secondary", on_click=navigation.pick_class, args=(index,),
             )  # fmt: skip
             rules.append(f".st-key-prediction-{rank} {{ --share: {share:.1%}; }}")
     st.html(f"<style>{' '.join(rules)}</style>")
@@ -63,10 +66,10 @@ def _equation(selection: Selection, here: Depth) -> None:
         st.caption(f"There is no map at {name}, so there is nothing to add up. Choose another layer on the left.")
         return
     st.caption(f"Here at the ring in the map of **{name}**, the layer that is chosen on the left:")
-    st.html(_filled(depths.strongest_sum(here, selection.seen.features[here.layer.name])))
+    st.html(_filled(layer_maps.strongest_sum(here, selection.seen.features[here.layer.name])))
 
 
-def _filled(at: depths.Sum) -> str:
+def _filled(at: layer_maps.Sum) -> str:
     """The sum as a table: one line a term, so that every number can be followed."""
     place = f"({at.column}, {at.row})"
     lines = [_row(f"channel {term.channel}", readable(term.weight), readable(term.activation), readable(term.value)) for term in at.terms]

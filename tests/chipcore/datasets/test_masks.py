@@ -10,9 +10,9 @@ import pytest
 from colour_world import RED, patch, save_png
 
 from chipcore.datasets.ade20k import OBJECTS, SCENES, open_ade20k, scene_key
+from chipcore.datasets.class_names import imagenet
 from chipcore.datasets.coco import CATEGORIES, open_coco, synsets_of
 from chipcore.errors import DataError
-from chipcore.networks.classes import imagenet
 
 
 def photograph(path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from colour_world import RED, patch, save_png
 
+from chipcore.datasets.class_names import Classes
 from chipcore.datasets.mosaics import ClassFolders, draw_mosaics, open_class_folders
 from chipcore.errors import DataError
-from chipcore.networks.classes import Classes
 
 CLASSES = Classes(tuple(f"class {i}" for i in range(6)))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 
 LITE0 = ["--network", "efficientnet_lite0", "--methods", "chip", "gradcam", "--layer", "head"]
 

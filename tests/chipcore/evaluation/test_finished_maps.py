@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from chipcore import maps
+from chipcore.evaluation.benchmark import Panel, Tally
 from chipcore.evaluation.cutting import relative
 from chipcore.evaluation.faithfulness import pixel_order
-from chipcore.evaluation.grid import shares
-from chipcore.evaluation.panel import Panel, Tally
+from chipcore.evaluation.grid_pointing import shares
 from chipcore.methods import METHODS, Request
 from method_nets import SIZE, importance, photograph, wrapped
 from method_nets import request as ask

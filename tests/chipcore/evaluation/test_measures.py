@@ -10,16 +10,16 @@ import pytest
 import torch
 from colour_world import BLUE, GREEN, RED, SIZE, SYNSETS, colour_network, patch, save_png, save_w, xml
 
-from chipcore.datasets.folder import find_photographs
+from chipcore.datasets.annotations import Ilsvrc, open_any, open_masks
 from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.image_folder import find_photographs
 from chipcore.errors import DataError, SettingsError, UnknownName
-from chipcore.evaluation import faithfulness, grid, localization, pointing, segmentation
-from chipcore.evaluation.objects import Ilsvrc, open_any, open_masks
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.sanity import randomised, similarity
+from chipcore.evaluation import faithfulness, grid_pointing, localization, pointing, segmentation
+from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.sanity_checks import randomised, similarity
 from chipcore.maps import positive_map
 from chipcore.networks import Network
-from chipcore.store import sha256_of_tensors
+from chipcore.storage import sha256_of_tensors
 
 # --- localization -----------------------------------------------------------------------------------------
 
@@ -163,14 +163,14 @@ def test_pointing_by_hand(colours: Network, rivals: None, ilsvrc_folder: Path, t
 
 
 def test_cells_in_reading_order() -> None:
-    assert grid.cells_of(4, 2).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    assert np.bincount(grid.cells_of(224, 3).ravel()).min() > 74**2 - 1
+    assert grid_pointing.cells_of(4, 2).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert np.bincount(grid_pointing.cells_of(224, 3).ravel()).min() > 74**2 - 1
 
 
 def test_shares_of_the_positive_part() -> None:
     raw = torch.tensor([[3.0, -9.0], [1.0, 0.0]])
     finished, nothing = (positive_map(one, 2).numpy() for one in (raw, -torch.ones(2, 2)))
-    assert grid.shares(finished, 2).tolist() == [0.75, 0, 0.25, 0] and grid.shares(nothing, 2).tolist() == [0, 0, 0, 0]
+    assert grid_pointing.shares(finished, 2).tolist() == [0.75, 0, 0.25, 0] and grid_pointing.shares(nothing, 2).tolist() == [0, 0, 0, 0]
 
 
 def class_folders(root: Path) -> Path:
@@ -194,12 +194,12 @@ def test_the_grid_game_by_hand(rivals: None, tmp_path: Path, scale: str, size: i
     save_png(patch(RED, (0, 0, 15, 15)), root / "class 2" / "wrong.png")
     save_png(patch(RED, (0, 0, 15, 15)), root / "somewhere" / "else.png")
     panel = Panel.of(network, ["colours"], ["gradcam"])
-    found = grid.evaluate(panel, root, 2, mosaics=5, confidence=0.9, scale=scale)  # type: ignore[arg-type]
+    found = grid_pointing.evaluate(panel, root, 2, mosaics=5, confidence=0.9, scale=scale)  # type: ignore[arg-type]
     assert found["mosaic_size"] == size and found["mosaics"] == 5 and found["unknown_folders"] == ["somewhere"] and found["chance"] == 0.25
     # Upside down the map of one cell is in the other of its column.
     assert found["layers"]["colours"]["methods"]["gradcam"]["grid_pointing"] == pytest.approx(0, abs=0.02)
     with pytest.raises(DataError, match="fewer than 9 classes"):
-        grid.evaluate(panel, root, 3, mosaics=1, confidence=0.9)
+        grid_pointing.evaluate(panel, root, 3, mosaics=1, confidence=0.9)
 
 
 def four_colours() -> Network:
@@ -208,8 +208,8 @@ def four_colours() -> Network:
 
     from torch import nn
 
+    from chipcore.datasets.class_names import Classes
     from chipcore.images import InputGeometry
-    from chipcore.networks.classes import Classes
 
     model = nn.Sequential(OrderedDict(
         mix=nn.Conv2d(3, 4, 1), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), classifier=nn.Linear(4, 4)
@@ -229,7 +229,7 @@ def test_a_grid_needs_sensible_settings(colours: Network, rivals: None, tmp_path
     panel = Panel.of(colours, ["colours"], ["gradcam"])
     for wrong in ({"side": 1}, {"mosaics": 0}, {"confidence": 1.5}):
         with pytest.raises(SettingsError):
-            grid.evaluate(panel, tmp_path, **wrong)
+            grid_pointing.evaluate(panel, tmp_path, **wrong)
     assert open_any(class_folders(tmp_path / "photos"), colours) is None
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from chipcore import graph
 from chipcore.errors import ChipError
+from chipcore.gating import graph
 from chipcore.methods import METHODS
 from chipcore.networks import Network
 from method_nets import QUICK, photograph, request, wrapped

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chipcore import vision
 from chipcore.errors import CheckpointError, ChipError, DataError, SettingsError, UnknownName
 from chipcore.images import open_image
-from chipcore.networks import Network, load_network
-from chipcore.networks.discover import discover
-from chipcore.networks.own import recipe
+from chipcore.networks import Network, load_network, torchvision_import
+from chipcore.networks.external import recipe
+from chipcore.networks.layer_discovery import discover
 from chipcore.networks.registry import REGISTRY
 from conftest import ROOT, TinyNet
 
@@ -100,7 +99,7 @@ def labels(path: Path, count: int) -> Path:
 def test_inception_of_365_classes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     # As somebody trains it: with the auxiliary head.
-    model = vision.models.inception_v3(weights=None, aux_logits=True, num_classes=365, init_weights=False)
+    model = torchvision_import.models.inception_v3(weights=None, aux_logits=True, num_classes=365, init_weights=False)
     file = save(model, tmp_path / "places.pth")
     with pytest.raises(CheckpointError, match="other shapes for .*it seems to have 365 classes, not 1000: give their names with --labels"):
         load_network("inception_v3", checkpoint=file)
@@ -110,12 +109,12 @@ def test_inception_of_365_classes(tmp_path: Path) -> None:
 
 
 def test_a_torchvision_name_outside_the_table(tmp_path: Path) -> None:
-    file = save(vision.models.shufflenet_v2_x0_5(num_classes=12), tmp_path / "w.pth")
+    file = save(torchvision_import.models.shufflenet_v2_x0_5(num_classes=12), tmp_path / "w.pth")
     network = load_network("shufflenet_v2_x0_5", checkpoint=file, labels=labels(tmp_path / "l.txt", 12), size=96)
     assert [at.stride for at in network.layers] == sorted(at.stride for at in network.layers) and network.layers[-1].height == 3
     assert network.geometry.size == 96 and network.geometry.resize == round(96 * 256 / 224)
     with pytest.raises(ChipError, match="squeezenet1_1 fails on an input of 3 x 9 x 9"):
-        load_network("squeezenet1_1", size=9, checkpoint=save(vision.models.squeezenet1_1(), tmp_path / "s.pth"))
+        load_network("squeezenet1_1", size=9, checkpoint=save(torchvision_import.models.squeezenet1_1(), tmp_path / "s.pth"))
     with pytest.raises(UnknownName, match="did you mean shufflenet"):
         load_network("shufflenet_v3")
 
@@ -137,7 +136,7 @@ late = "features.12"
 
 
 def test_a_sheet_says_it_all_and_flags_win(tmp_path: Path) -> None:
-    file = save(vision.models.squeezenet1_1(num_classes=4), tmp_path / "trees.pth")
+    file = save(torchvision_import.models.squeezenet1_1(num_classes=4), tmp_path / "trees.pth")
     labels(tmp_path / "names.txt", 4)
     (tmp_path / "trees.toml").write_text(SHEET)
     network = load_network(checkpoint=file)
@@ -175,7 +174,7 @@ def test_sheets_that_are_refused(tmp_path: Path, text: str, sentence: str, someb
 
 def test_checkpoints_that_do_not_fit(tmp_path: Path, places: Network) -> None:
     whole = tmp_path / "whole.pth"
-    torch.save(vision.models.squeezenet1_1(num_classes=4), whole)
+    torch.save(torchvision_import.models.squeezenet1_1(num_classes=4), whole)
     with pytest.raises(CheckpointError, match="pickled code"):
         load_network("squeezenet1_1", checkpoint=whole)
     weights = places.model.state_dict()
@@ -203,8 +202,8 @@ class Patches(nn.Module):
 
 
 def wrap(model: nn.Module, at: str) -> Network:
+    from chipcore.datasets.class_names import numbered
     from chipcore.images import InputGeometry
-    from chipcore.networks.classes import numbered
 
     return Network.wrap(model, name="vit", layers=(("at", at),), geometry=InputGeometry(size=32, resize=32), classes=numbered(5))
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chipcore import vision
-from chipcore.cut import Cut
 from chipcore.errors import CheckpointError
-from chipcore.networks import REGISTRY
+from chipcore.gating.split import Cut
+from chipcore.networks import REGISTRY, torchvision_import
 from chipcore.networks.weights import Package, Torchvision
 from chipcore.networks.zoo import geometry_of
 
@@ -42,11 +41,11 @@ def test_every_depth_is_there_with_the_channels_and_size_of_the_table(name: str)
 
 @pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if isinstance(entry.weights, Torchvision)])
 def test_the_geometry_is_that_of_the_published_weights(name: str) -> None:
-    published = geometry_of(vision.models.get_model_weights(name).DEFAULT.transforms())
+    published = geometry_of(torchvision_import.models.get_model_weights(name).DEFAULT.transforms())
     if name == "squeezenet1_0":
         published = replace(published, fit="squash", resize=224)  # our choice, see the README
     assert REGISTRY[name].geometry == published
-    assert vision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1].startswith(name), "how its file is looked for"
+    assert torchvision_import.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1].startswith(name), "how its file is looked for"
 
 
 def test_vgg_names_its_pools_and_its_first_and_last_convolution() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chipcore.networks import Network
-from chipcore.networks.vgg_slim import VGGSlim, fold_batch_norm
+from chipcore.networks.architectures.vgg_slim import VGGSlim, fold_batch_norm
 from chipcore.training.photographs import Augmentation, crops, cut, erase, find_classes, recolour
 from chipcore.training.settings import TrainSettings
 from chipcore.training.teacher import Guide, guide

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from chipcore.errors import ChipError
 from chipcore.training import TrainSettings, load_trained, train
 from chipcore.training.evaluation import evaluate
