@@ -2,7 +2,7 @@
 
 Everything but the moments is a sum of parts that are known beforehand: the process with its libraries, the
 network, one batch of photographs on its way through trunk and suffix, and the solver's blocks. The constants
-are measured peaks (``tests/chipcore/test_memory.py`` holds them to it), rounded up.
+are measured peaks (``tests/chipcore/fitting/test_memory.py`` holds them to it), rounded up.
 """
 
 from __future__ import annotations

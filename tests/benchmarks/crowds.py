@@ -53,7 +53,7 @@ def load(names: Sequence[str]) -> dict[str, Network]:
     for name in names:
         if name == "places":
             found[name] = chipcore.load_network(
-                "tests.somebody.places_squeezenet:build", checkpoint=DATA / "networks/squeezenet_places365.pth",
+                "tests.helpers.somebody.places_squeezenet:build", checkpoint=DATA / "networks/squeezenet_places365.pth",
                 labels=DATA / "networks/categories_places365.txt", fit="squash",
             )  # fmt: skip
         elif name == "squeezenet1_0":

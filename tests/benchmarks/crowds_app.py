@@ -36,7 +36,7 @@ from explorer.services import gallery
 from explorer.services.limits import VISITORS
 from explorer.views.compare.methods_table import key_of
 from tests.benchmarks.watched_server import FEW
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 NETWORKS = ("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places")
 SLOW = tuple(FEW)  # what waits for a click
@@ -131,7 +131,7 @@ class Session:
         else:
             visitor.set(
                 {
-                    "own-architecture": "tests.somebody.places_squeezenet:build", "own-checkpoint-path": "squeezenet_places365.pth",
+                    "own-architecture": "tests.helpers.somebody.places_squeezenet:build", "own-checkpoint-path": "squeezenet_places365.pth",
                     "own-labels-path": "categories_places365.txt", "own-fit": "squash: the whole photograph, its sides made equal",
                 },
                 click=SUBMIT,
@@ -230,7 +230,7 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
         told, log = Path(folder, "told.json"), Path(folder, "log.txt")
         environment = {
             "CHIP_CACHE": str(Path(folder, "cache")), "CHIP_FOLDERS": str((data / "networks").resolve()),
-            "CHIP_MODULES": "tests.somebody.places_squeezenet", VISITORS: str(2 * sessions),
+            "CHIP_MODULES": "tests.helpers.somebody.places_squeezenet", VISITORS: str(2 * sessions),
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.benchmarks.watched_server", str(told)]
         with serving(log, command, **environment) as (address, _process):

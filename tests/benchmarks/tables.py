@@ -185,7 +185,7 @@ def _link(files: list[Path], folder: Path) -> None:
 def run(arguments: list[str]) -> None:
     """One command line of chipcore; its words go to the terminal."""
     print("python -m chipcore " + " ".join(arguments), flush=True)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/somebody")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers/somebody")])
     subprocess.run([sys.executable, "-m", "chipcore", *arguments], check=True, env={**os.environ, "PYTHONPATH": path}, cwd=ROOT)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from colour_world import xml
+from color_world import xml
 
 from chipcore.datasets.ilsvrc import open_ilsvrc, read_annotation
 from chipcore.errors import DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_world import RED, patch, save_png
+from color_world import RED, patch, save_png
 
 from chipcore.datasets.ade20k import OBJECTS, SCENES, open_ade20k, scene_key
 from chipcore.datasets.class_names import imagenet

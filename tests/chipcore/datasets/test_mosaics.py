@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from colour_world import RED, patch, save_png
+from color_world import RED, patch, save_png
 
 from chipcore.datasets.class_names import Classes
 from chipcore.datasets.mosaics import ClassFolders, draw_mosaics, open_class_folders

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from colour_world import BLUE, GREEN, RED, SYNSETS, colour_network, patch, save_png, xml
+from color_world import BLUE, GREEN, RED, SYNSETS, colour_network, patch, save_png, xml
 
 from chipcore.methods import METHODS
 from chipcore.methods.base import Explanation, Method, Properties, Request

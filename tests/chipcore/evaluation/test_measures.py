@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colour_world import BLUE, GREEN, RED, SIZE, SYNSETS, colour_network, patch, save_png, save_w, xml
+from color_world import BLUE, GREEN, RED, SIZE, SYNSETS, colour_network, patch, save_png, save_w, xml
 
 from chipcore.datasets.annotations import Ilsvrc, open_any, open_masks
 from chipcore.datasets.ilsvrc import open_ilsvrc

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import crowds_app
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from explorer.components.downloads import Taken
 from explorer.state import cached
 
 OpenApp = Callable[..., AppTest]
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SLIM = {"model": "vgg16_slim", "class": "12", "layer": "pool5"}  # class 12 is elephant, not in the photograph
 
 

@@ -40,7 +40,7 @@ SCENES = {
 @pytest.fixture
 def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The current directory is that of somebody else's code."""
-    monkeypatch.chdir(ROOT / "tests" / "somebody")
+    monkeypatch.chdir(ROOT / "tests" / "helpers" / "somebody")
     yield
     sys.modules.pop("places_squeezenet", None)
 
@@ -68,7 +68,7 @@ def test_its_layers_are_the_last_at_every_stride(places: Network) -> None:
     assert [(at.name, at.path, at.channels, at.height) for at in places.layers] == [
         ("stride2", "features.1", 64, 112), ("stride4", "features.4", 128, 55), ("stride8", "features.7", 256, 27), ("stride16", "features.12", 512, 13),
     ]  # fmt: skip
-    assert str(ROOT / "tests" / "somebody") not in sys.path
+    assert str(ROOT / "tests" / "helpers" / "somebody") not in sys.path
     assert places.id.startswith("places_squeezenet:build-")
 
 

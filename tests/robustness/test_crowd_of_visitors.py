@@ -16,7 +16,7 @@ from explorer.services import fits, limits, saliency_cache
 from explorer.services.jobs import Desk, Job, TooMany
 from explorer.services.limits import Room, Seats
 from explorer.state import cached, visitors
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 A_TOKEN = "2|aabbccdd|" + bytes(one ^ (0xAA, 0xBB, 0xCC, 0xDD)[i % 4] for i, one in enumerate(range(16))).hex() + "|1700000000"
 

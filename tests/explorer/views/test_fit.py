@@ -176,7 +176,7 @@ def places(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def test_somebody_elses_module_runs_only_where_it_is_allowed(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "somebody"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "helpers" / "somebody"))
     given = Given("places_squeezenet:build", fit="squash")
     files = "squeezenet_places365.pth", str(places["labels"])
     with pytest.raises(chipcore.ChipError, match="has not allowed the module 'places_squeezenet'"):

@@ -117,7 +117,7 @@ fits.perform(fits.prepare(asked, network), network, killed)
 
 
 def test_a_killed_server_leaves_a_run_that_goes_on_and_no_lock(request_: Request, slim: Network) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).resolve().parents[2], check=False, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).resolve().parents[3], check=False, timeout=120)
     assert ended.returncode == -signal.SIGKILL
     (found,) = fits.runs()  # as a new server finds it
     assert found.key == request_.key and found.can_go_on and not found.finished

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 _EARLY = 2  # a run that ended because another begins
 _MEDIA = re.compile(rb"/media/([0-9a-f]+)\.\w+")  # named by a hash of its content
 _INLINE = re.compile(rb"data:image/\w+;base64,([A-Za-z0-9+/=]+)")

@@ -24,7 +24,7 @@ from chipcore.datasets.class_names import Classes
 from chipcore.errors import DataError
 from explorer.services import allowed_paths, custom_networks, disk_quota, fits, gallery, photo_links
 from explorer.text import plain
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 APP = ROOT / "explorer" / "app.py"

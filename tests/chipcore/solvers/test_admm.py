@@ -314,7 +314,7 @@ def test_settings_out_of_range(bad: dict[str, float]) -> None:
 
 
 def test_real_moments() -> None:
-    data = Path(os.environ.get("CHIP_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    data = Path(os.environ.get("CHIP_DATA") or Path(__file__).parents[4] / "shared" / "data")
     if not (data / "networks" / "squeezenet1_0.pth").exists():
         assert not os.environ.get("CI"), f"{data} holds no networks/squeezenet1_0.pth"
         pytest.skip(f"no SqueezeNet weights in {data}")

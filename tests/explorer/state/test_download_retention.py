@@ -11,7 +11,7 @@ from streamlit.runtime.media_file_storage import MediaFileKind
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
 from explorer.state import download_retention
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 
 def made(manager: MediaFileManager, words: bytes = b"a map") -> str:

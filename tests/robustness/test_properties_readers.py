@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from colour_world import xml
+from color_world import xml
 from fuzzing import anything, cases, spoilt
 from hypothesis import given
 from hypothesis import strategies as st

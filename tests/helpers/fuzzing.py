@@ -1,6 +1,6 @@
 """How long the property-based tests go on, and how a valid file is spoilt.
 
-``CHIP_FUZZ=N pytest tests/chipcore/test_properties_*.py`` tries N cases of every property in place of a few.
+``CHIP_FUZZ=N pytest tests/robustness/test_properties_*.py`` tries N cases of every property in place of a few.
 """
 
 from __future__ import annotations
