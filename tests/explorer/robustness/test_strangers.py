@@ -26,7 +26,7 @@ from explorer.services import allowed_paths, custom_networks, disk_quota, fits, 
 from explorer.text import plain
 from tests.helpers.visitor import Visitor, serving
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 APP = ROOT / "explorer" / "app.py"
 SCRIPT = """
 import streamlit as st
