@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 APP = ROOT / "explorer" / "app.py"
 SCRIPT = """
 import streamlit as st
-from explorer import sidebar
+from explorer.components import sidebar
 from explorer.views import {view}
 with st.sidebar:
     selection = sidebar.choose()
