@@ -1,4 +1,4 @@
-"""What commands write: whole files, and never over the photograph they were given."""
+"""What commands write: whole files, and never over the image they were given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chipcore.storage import write_whole
 
 
 def refuse_overwriting(image: Path, given: Mapping[str, Path | None]) -> None:
-    """``SettingsError`` where a file that is to be written is the photograph itself."""
+    """``SettingsError`` where a file that is to be written is the image itself."""
     for flag, file in given.items():
         if file is not None and file.exists() and image.exists() and file.samefile(image):
             raise SettingsError(f"{flag} is {file}, the photograph itself; give another file.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chipcore.networks.spec import Entry
+from chipcore.networks.spec import NetworkSpec
 
 
-def row_of(entry: Entry) -> dict[str, Any]:
+def row_of(entry: NetworkSpec) -> dict[str, Any]:
     """One network of the registry, ready for JSON. Sizes are [height, width] in pixels of the maps."""
     size = entry.geometry.size
     return {

@@ -29,7 +29,7 @@ from chipcore.cli.console import drop_output, refuse, tell
 from chipcore.cli.evaluate import add_parser as add_evaluate
 from chipcore.cli.listing import in_words, row_of
 from chipcore.cli.options import add_network_options, load_from_options
-from chipcore.datasets.image_folder import find_photographs
+from chipcore.datasets.image_folder import find_images
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fitting.distributed import local_device, team
 from chipcore.fitting.memory import GB, estimate, peak_of_process
@@ -211,9 +211,9 @@ def _fit(options: argparse.Namespace) -> None:
     )
     network = _load(options)
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
-    photographs = find_photographs(options.images).per_folder(options.photos_per_class)
+    images = find_images(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
-    unreadable = list(photographs.closed)
+    unreadable = list(images.closed)
     chosen = [network.layer(layer) for layer in layers]
     wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
     need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
@@ -223,10 +223,10 @@ def _fit(options: argparse.Namespace) -> None:
         if ours.rank == 0:
             check_writable(out)
             each = " a process" if ours.size > 1 else ""
-            print(f"chipcore: {len(photographs)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
+            print(f"chipcore: {len(images)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
         with _Bars(unreadable, quiet=ours.rank > 0) as bars:
             fitted = chipcore.fit(
-                network, layers, photographs, settings, classes=options.classes, progress=bars, memory=need.moments,
+                network, layers, images, settings, classes=options.classes, progress=bars, memory=need.moments,
                 checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
@@ -253,7 +253,7 @@ def _fit(options: argparse.Namespace) -> None:
             json.dumps(
                 {
                     "seconds": round(seconds, 1),
-                    "photographs": len(photographs),
+                    "photographs": len(images),
                     "unreadable": unreadable,
                     "memory_stated": need.total,
                     "memory_peak": peak_of_process(),
@@ -264,7 +264,7 @@ def _fit(options: argparse.Namespace) -> None:
         )
         return
     print(
-        f"{len(photographs) - len(unreadable) + len(photographs.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        f"{len(images) - len(unreadable) + len(images.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
         + (f", {len(unreadable)} unreadable" if unreadable else "")
     )
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
