@@ -43,6 +43,23 @@ def lite0() -> Network:
     return load_network("efficientnet_lite0")
 
 
+@pytest.fixture(scope="session")
+def slim() -> Network:
+    """The bundled small VGG16."""
+    from chipcore.networks import load_network
+
+    return load_network("vgg16_slim")
+
+
+@pytest.fixture(scope="session")
+def fitted(lite0: Network) -> list[int]:
+    """Classes with a row of W at every depth."""
+    from chipcore.importance import load_importance
+
+    supports = torch.stack([load_importance(lite0, layer.name).support > 0 for layer in lite0.layers])
+    return [int(index) for index in supports.all(0).nonzero().flatten()]
+
+
 class TinyNet(nn.Module):
     """Two convolutions, an in-place ReLU each, a residual branch, pooling and a linear map to three classes."""
 

@@ -33,12 +33,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture(scope="session")
-def slim() -> Network:
-    """The bundled small VGG16."""
-    return chipcore.load_network("vgg16_slim")
-
-
 @pytest.fixture
 def loaded_once(monkeypatch: pytest.MonkeyPatch, lite0: Network, slim: Network) -> None:
     """The bundled networks are loaded once for all tests, so there is nothing new for the garbage collector to settle."""
@@ -93,10 +87,3 @@ def change_w(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Importance,
         monkeypatch.setattr(chipcore, "load_importance", load)
 
     return change
-
-
-@pytest.fixture(scope="session")
-def fitted(lite0: Network) -> list[int]:
-    """Classes with a row of W at every depth."""
-    supports = torch.stack([chipcore.load_importance(lite0, layer.name).support > 0 for layer in lite0.layers])
-    return [int(index) for index in supports.all(0).nonzero().flatten()]

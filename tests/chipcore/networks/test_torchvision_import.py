@@ -12,10 +12,10 @@ import torch
 from chipcore.networks import torchvision_import
 
 USE = """
-from chipcore import vision
-model = vision.models.squeezenet1_0()
-assert vision.models.get_model_weights("squeezenet1_0").DEFAULT.url
-print(vision.declare_missing_operators())
+from chipcore.networks import torchvision_import
+model = torchvision_import.models.squeezenet1_0()
+assert torchvision_import.models.get_model_weights("squeezenet1_0").DEFAULT.url
+print(torchvision_import.declare_missing_operators())
 """
 
 
@@ -52,7 +52,7 @@ def test_threads_that_ask_at_once_declare_once() -> None:
 import threading, torch
 def refuse(path): raise OSError('built for another torch')
 torch.ops.load_library = refuse
-from chipcore import vision
+from chipcore.networks import torchvision_import
 real = torch.library.Library
 def slowly(*given):
     import time
@@ -60,7 +60,7 @@ def slowly(*given):
     return real(*given)
 torch.library.Library = slowly
 told = []
-threads = [threading.Thread(target=lambda: told.append(vision.declare_missing_operators())) for _ in range(4)]
+threads = [threading.Thread(target=lambda: told.append(torchvision_import.declare_missing_operators())) for _ in range(4)]
 [one.start() for one in threads], [one.join() for one in threads]
 print(told)
 """

@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on_where_it_was(request_: Request, slim: Network, mo
 KILLED = """
 import os, signal
 from chipcore import load_network
-from explorer import fits
+from explorer.services import fits
 fits.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 def killed(done, total, stage):
     if stage == "photographs" and done == 32:

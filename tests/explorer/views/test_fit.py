@@ -18,20 +18,20 @@ from explorer.state import cached
 
 ALONE = """
 import streamlit as st
-from explorer import sidebar
+from explorer.components import sidebar
 with st.sidebar:
     selection = sidebar.choose()
 st.header(selection.network.title)
 """
 FORM = """
 import streamlit as st
-from explorer import own_network
-own_network.form()
-st.header(st.session_state.get(own_network.ADDED, "none"))
+from explorer.components import network_form
+network_form.form()
+st.header(st.session_state.get(network_form.ADDED, "none"))
 """
 SCRIPT = """
 import streamlit as st
-from explorer import sidebar
+from explorer.components import sidebar
 from explorer.views import {view}
 with st.sidebar:
     selection = sidebar.choose()

@@ -251,7 +251,7 @@ def test_strangers_see_a_fit_but_cannot_end_it_and_one_too_many_is_asked_to_come
 def test_uploads_have_a_limit_for_each_visitor_and_for_all(tmp_path: Path) -> None:
     """In the server's memory, whether or not a page has asked for them; lowered here, so that it takes no gigabytes."""
     (tmp_path / "few.py").write_text(
-        "import sys\nfrom explorer import visitors\nvisitors.UPLOADS_EACH, visitors.UPLOADS_ALL = 3_000_000, 5_000_000\n"
+        "import sys\nfrom explorer.state import visitors\nvisitors.UPLOADS_EACH, visitors.UPLOADS_ALL = 3_000_000, 5_000_000\n"
         "from streamlit.web import cli\nsys.argv = ['streamlit', 'run', 'explorer/app.py', *sys.argv[1:]]\ncli.main()\n"
     )
     environment = {"CHIP_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(Path.cwd())}

@@ -26,11 +26,11 @@ from explorer.services import allowed_paths, custom_networks, disk_quota, fits, 
 from explorer.text import plain
 from tests.helpers.visitor import Visitor, serving
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 APP = ROOT / "explorer" / "app.py"
 SCRIPT = """
 import streamlit as st
-from explorer import sidebar
+from explorer.components import sidebar
 from explorer.views import {view}
 with st.sidebar:
     selection = sidebar.choose()
