@@ -74,10 +74,10 @@ def local_layer_map(found: LayerMap, row: Tensor, features: Tensor) -> LayerMap:
     return _mapped(found.layer, found.importance, row, features, local=True)
 
 
-def _mapped(layer: Layer, importance: Importance | None, row: Tensor, features: Tensor, local_layer_map: bool = False) -> LayerMap:
+def _mapped(layer: Layer, importance: Importance | None, row: Tensor, features: Tensor, local: bool = False) -> LayerMap:
     raw = maps.chip_map(row, features)
     state = maps.state(raw)
-    return LayerMap(layer, importance, raw, row, blank="" if state == "ok" else STATES[state], local=local_layer_map)
+    return LayerMap(layer, importance, raw, row, blank="" if state == "ok" else STATES[state], local=local)
 
 
 @dataclass(frozen=True)

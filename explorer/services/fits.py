@@ -16,7 +16,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,19 @@ class FitRequest:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps(self.stored(), sort_keys=True).encode()).hexdigest()[:20]
+
+    def stored(self) -> dict[str, Any]:
+        """As run.json keeps it. Its key for ``images`` is older than the name of the field, and runs are found by a hash of all this."""
+        content = asdict(self)
+        content["photographs"] = content.pop("images")
+        return content
+
+    @classmethod
+    def restore(cls, content: Mapping[str, Any]) -> FitRequest:
+        """What :meth:`stored` gave, read back from JSON."""
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+        return cls(images=fields.pop("photographs"), **fields)
 
     @property
     def fit_settings(self) -> FitSettings:
@@ -175,7 +187,7 @@ class Run:
         return not self.finished and any((self.folder / "checkpoints").glob("moments-*.npz"))
 
     def save(self) -> None:
-        content = json.dumps({**vars(self), "request": asdict(self.request)}, indent=1)
+        content = json.dumps({**vars(self), "request": self.request.stored()}, indent=1)
         write_whole(self.folder / "run.json", lambda path: path.write_text(content, encoding="utf-8"))
 
     def forget(self) -> None:

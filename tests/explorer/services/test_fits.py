@@ -105,13 +105,13 @@ KILLED = """
 import os, signal
 from chipcore import load_network
 from explorer.services import fits
-fits.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+fits.CHECKPOINT_SECONDS = 0.0
 def killed(done, total, stage):
     if stage == "photographs" and done == 32:
         os.kill(os.getpid(), signal.SIGKILL)
 network = load_network("vgg16_slim")
 found = fits.find("photographs", 18)
-asked = fits.Request("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), fits.FitSettings(gates=4, held_out=0.2).as_dict(), 4.0, found.fingerprint, len(found))
+asked = fits.FitRequest("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), fits.FitSettings(gates=4, held_out=0.2).as_dict(), 4.0, found.fingerprint, len(found))
 fits.perform(fits.prepare(asked, network), network, killed)
 """
 
