@@ -44,7 +44,7 @@ def positive_map(raw: Tensor, size: int | tuple[int, int]) -> Tensor:
 
     Grad-CAM is defined in this order (Selvaraju et al. 2017, Eq. 2: the ReLU belongs to the coarse map), and it
     is what torch-cam, pytorch-grad-cam and captum's ``relu_attributions`` give. Cutting after the up-sampling would
-    let negative neighbours eat into positive cells and tear a map of alternating signs to specks. Every picture, box
+    let negative neighbors eat into positive cells and tear a map of alternating signs to specks. Every picture, box
     and measure of every method goes through here.
 
     Example:

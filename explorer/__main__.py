@@ -163,7 +163,7 @@ def _open(address: str) -> None:
 
 
 def _warm() -> None:
-    """Load what the first page shows while the browser starts: the first network, its W, and the first photograph's pass.
+    """Load what the first page shows while the browser starts: the first network, its W, and the first image's pass.
 
     Then, when nobody waits for that page any more, the code of the other pages.
     """
@@ -173,11 +173,11 @@ def _warm() -> None:
 
     logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)  # this is no visitor's thread
     with contextlib.suppress(ChipError):  # the page says it better
-        network = cached.network(cached.offered()[0])
+        network = cached.network(cached.available_networks()[0])
         for layer in network.layers:
             cached.importance(network.id, layer.name, network)
-        photograph = gallery.photograph(next(iter(gallery.ENTRIES)))
-        cached.seen(network.id, photograph.sha256, network, photograph)
+        image = gallery.image(next(iter(gallery.ENTRIES)))
+        cached.seen(network.id, image.sha256, network, image)
     time.sleep(LATER)
     for name in ("channels", "compare", "localize", "learn", "fit"):
         importlib.import_module(f"explorer.views.{name}")

@@ -65,13 +65,13 @@ def wrong(error: Exception) -> None:
 
 pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
 st.session_state["views"] = pages  # for links from one view to another, see navigation.open_view
-admitted = visitors.admitted()
+admitted = visitors.has_slot()
 page = st.navigation(list(pages.values()), position="top" if admitted else "hidden")
 if not admitted:
-    st.info(visitors.FULL, icon=":material/group:")
+    st.info(visitors.AT_CAPACITY, icon=":material/group:")
     st.stop()
 history.one_step_a_view()
-jump.follow()
+jump.apply_pending()
 try:
     with st.sidebar:
         selection = sidebar.choose()

@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("CHIP_DATA") or ROOT.parent / "shared" / "data")
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real photographs and networks; in CI it must be there."""
+    """The folder of real images and networks; in CI it must be there."""
     if not (DATA / "classes").is_dir():
         if os.environ.get("CI"):
             pytest.fail(f"no real data at {DATA}; CI must have it")

@@ -7,10 +7,10 @@ import io
 
 from torch import Tensor
 
-from chipcore.analysis.channel_ablation import Closed, close, random_channels
+from chipcore.analysis.channel_ablation import AblatedScores, ablate, random_channels
 from chipcore.datasets.class_names import Classes
 
-__all__ = ["Closed", "close", "random_channels", "steps", "table"]
+__all__ = ["AblatedScores", "ablate", "random_channels", "steps", "table"]
 
 
 def steps(channels: int) -> list[int]:
@@ -19,7 +19,7 @@ def steps(channels: int) -> list[int]:
     return [k for k in some if k < channels] + [channels]
 
 
-def table(before: Tensor, closed: Closed, classes: Classes) -> str:
+def table(before: Tensor, closed: AblatedScores, classes: Classes) -> str:
     """Probabilities of all classes as CSV, the most probable first: all open, with the chosen channels closed, with random ones."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -16,7 +16,7 @@ DRAWS = 5  # sets of random channels; the mean over them is shown, with the lowe
 
 
 @dataclass(frozen=True)
-class Closed:
+class AblatedScores:
     """Probabilities of all classes, each (C,), with some channels closed.
 
     ``chosen`` for the channels that were asked for, ``random`` (draws, C) for as many that were drawn blindly.
@@ -32,7 +32,7 @@ def random_channels(channels: int, count: int, draws: int = DRAWS, seed: int = 0
     return [sorted(torch.randperm(channels, generator=generator)[:count].tolist()) for _ in range(draws)]
 
 
-def gates_of(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
+def gates_for(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
     """d of Eq. 1, bool (len(sets), K): every set's channels are closed, the others open."""
     gates = torch.ones(len(sets), channels, dtype=torch.bool)
     for number, some in enumerate(sets):
@@ -40,26 +40,26 @@ def gates_of(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
     return gates
 
 
-def scores(network: Network, layer: Layer, activations: Activations, gates: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
-    """g(X, d) of Eq. 3 for one photograph, class scores before softmax (G, C), on the CPU.
+def ablated_scores(network: Network, layer: Layer, activations: Activations, gates: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
+    """g(X, d) of Eq. 3 for one image, class scores before softmax (G, C), on the CPU.
 
     Args:
         network: the network.
         layer: where; the suffix from there on runs once for every gate.
-        activations: of one photograph, from a trunk over ``layers``, by default all of the network.
+        activations: of one image, from a trunk over ``layers``, by default all of the network.
         gates: (G, K).
     """
     with torch.inference_mode():
         suffix, features = network.suffix(layer, layers or network.layers), activations.features[layer.path]
         at_once = batch_size(suffix.peak, features.device)  # so that memory does not grow with the number of gates
-        return perturbed_scores(suffix, features, activations.carried[layer.path], gates[None].to(features), at_once)[0].cpu()
+        return perturbed_scores(suffix, features, activations.side_inputs[layer.path], gates[None].to(features), at_once)[0].cpu()
 
 
-def close(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> Closed:
+def ablate(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> AblatedScores:
     """What the network says with ``channels`` of a layer closed (Eq. 1, 3), and with as many random ones.
 
-    ``activations`` are of one photograph, from a trunk over all layers of the network.
+    ``activations`` are of one image, from a trunk over all layers of the network.
     """
     sets = [list(channels), *random_channels(layer.channels, len(channels))]
-    probabilities = scores(network, layer, activations, gates_of(sets, layer.channels)).softmax(-1)
-    return Closed(probabilities[0], probabilities[1:])
+    probabilities = ablated_scores(network, layer, activations, gates_for(sets, layer.channels)).softmax(-1)
+    return AblatedScores(probabilities[0], probabilities[1:])

@@ -44,7 +44,7 @@ class Neighbour:
     cosine: float
 
 
-def neighbours(importance: Importance, target: int, count: int) -> list[Neighbour]:
+def neighbors(importance: Importance, target: int, count: int) -> list[Neighbour]:
     """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
     if not importance.support[target]:
         return []
@@ -60,8 +60,8 @@ def neighbours(importance: Importance, target: int, count: int) -> list[Neighbou
 
 
 def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:
-    """What to start with: the chosen class, the photograph's predictions, and the classes nearest to the chosen one."""
-    nearest = [one.index for one in neighbours(importance, target, count)[:near]]
+    """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
+    nearest = [one.index for one in neighbors(importance, target, count)[:near]]
     wanted = [target, *predictions, *nearest]
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
@@ -72,7 +72,7 @@ def contrast(importance: Importance, target: int, among: Sequence[int], count: i
     if not among:
         return []
     first = target if target in among else among[0]
-    others = [one.index for one in neighbours(importance, first, count) if one.index in among]
+    others = [one.index for one in neighbors(importance, first, count) if one.index in among]
     return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
 
 
@@ -126,7 +126,7 @@ class Counts:
     """How sparse one row of W is, and how far it can be trusted.
 
     ``above`` counts the weights above one thousandth of the row's largest (as Fig. 11 does); ``r2`` is NaN where no
-    held-out photograph carried weight; ``loyalty`` says how many whole photographs the row was learned from.
+    held-out image carried weight; ``loyalty`` says how many whole images the row was learned from.
     """
 
     index: int

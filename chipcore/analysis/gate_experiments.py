@@ -33,7 +33,7 @@ First = Literal["at random", "important first", "unimportant first"]
 # --- 1 gate and 2 predict ---------------------------------------------------------------------------------------
 
 
-def order_of_closing(channels: int, draw: int, first: First = "at random", row: Tensor | None = None) -> Tensor:
+def ablation_order(channels: int, draw: int, first: First = "at random", row: Tensor | None = None) -> Tensor:
     """The channels (K,) in the order in which they close.
 
     ``draw`` numbers the random orders. By importance, ``row`` is w_c (K,): the largest weight closes first, or last.
@@ -43,7 +43,7 @@ def order_of_closing(channels: int, draw: int, first: First = "at random", row: 
     return torch.argsort(row, descending=first == "important first", stable=True)
 
 
-def gate_of(order: Tensor, number_open: int) -> Tensor:
+def gates_for(order: Tensor, number_open: int) -> Tensor:
     """d of Eq. 1, (K,) bool: all but the last ``number_open`` channels of the order are closed."""
     gate = torch.zeros(len(order), dtype=torch.bool)
     gate[order[len(order) - number_open :]] = True
@@ -60,7 +60,7 @@ def answer(network: Network, layer: Layer, activations: Activations, gate: Tenso
     features = activations.features[layer.path]
     with torch.inference_mode():
         gates = gate[None, None].to(features)
-        return perturbed_scores(network.suffix(layer, (layer,)), features, activations.carried[layer.path], gates, 1)[0, 0].cpu()
+        return perturbed_scores(network.suffix(layer, (layer,)), features, activations.side_inputs[layer.path], gates, 1)[0, 0].cpu()
 
 
 # --- 4 fit ------------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def answer(network: Network, layer: Layer, activations: Activations, gate: Tenso
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the gated networks said of one photograph: ``fitted`` gates to learn from, then others to test with.
+    """What the gated networks said of one image: ``fitted`` gates to learn from, then others to test with.
 
     ``z`` (N, K) are the pooled gated features of Eq. 2, ``closed`` (N,) the numbers of closed channels, ``scores``
     (N, C) the g of Eq. 3.
@@ -94,7 +94,7 @@ def experiment(network: Network, layer: Layer, activations: Activations, report:
             report(start, len(drawn))
             some = gates[:, start : start + _AT_ONCE]
             at_once = batch_size(suffix.peak, features.device)
-            parts.append(perturbed_scores(suffix, features, activations.carried[layer.path], some, at_once)[0].cpu())
+            parts.append(perturbed_scores(suffix, features, activations.side_inputs[layer.path], some, at_once)[0].cpu())
         z = (gates[0] * features.mean((2, 3))).cpu()
         return Experiment(z.clone(), layer.channels - gates[0].sum(1).cpu(), torch.cat(parts), FITTED)
 
@@ -121,9 +121,9 @@ class Fitted:
 
 
 def lasso_path(measured: Experiment, target: int, sigma2: float, ratios: Sequence[float] = RATIOS) -> tuple[Fitted, ...]:
-    """Eq. 11 for one class and this photograph alone, at every lambda, the largest first.
+    """Eq. 11 for one class and this image alone, at every lambda, the largest first.
 
-    With one photograph f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
+    With one image f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
     """
     learned, held = (_moments(measured, target, sigma2, some) for some in (slice(None, measured.fitted), slice(measured.fitted, None)))
     given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings(intercept=True))
@@ -162,12 +162,12 @@ def partial_map(row: Tensor, features: Tensor, some: Sequence[int]) -> Tensor:
     return chip_map(kept, features)
 
 
-def enough(row: Tensor, features: Tensor, order: Sequence[int], wanted: float = 0.9) -> int:
+def channels_for_correlation(row: Tensor, features: Tensor, order: Sequence[int], wanted: float = 0.9) -> int:
     """How many channels of ``order`` it takes until their sum correlates with the whole map by ``wanted`` for the first time."""
     some = torch.tensor(list(order), dtype=torch.long)
     sums = (row.to(features)[some, None] * features[some].flatten(1)).double().cumsum(0)
-    centred = sums - sums.mean(1, keepdim=True)
-    alike = (centred @ centred[-1]) / (centred.norm(dim=1) * centred[-1].norm()).clamp(min=1e-30)
+    centered = sums - sums.mean(1, keepdim=True)
+    alike = (centered @ centered[-1]) / (centered.norm(dim=1) * centered[-1].norm()).clamp(min=1e-30)
     reached = (alike >= wanted).nonzero().flatten()
     return int(reached[0]) + 1 if len(reached) else len(order)
 

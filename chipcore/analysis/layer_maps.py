@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from chipcore import ChipError, Importance, Layer, maps
-from chipcore.importance import MANY
+from chipcore.importance import GOOD_EVIDENCE
 from chipcore.maps import STATES
 
 
 @dataclass(frozen=True)
-class Depth:
+class LayerMap:
     """One layer's answer: its raw map (u, v), or the reason why there is none to show.
 
-    ``row`` is w_c (K,), of W or, where ``local``, fitted on this photograph alone. ``missing`` is about W (not
+    ``row`` is w_c (K,), of W or, where ``local_layer_map``, fitted on this image alone. ``missing`` is about W (not
     fitted, damaged, no row for this class), ``blank`` about a map with nothing positive to see in it. Both are
     sentences; where both are empty there is a picture.
     """
@@ -45,43 +45,43 @@ class Depth:
         return self.raw is not None and (not self.blank or (signed and self.blank == STATES["no positive part"]))
 
     def top(self, signed: bool = False) -> float:
-        """The value at the end of the colours: the maximum, for both signs the largest magnitude; 0 where nothing is drawn."""
+        """The value at the end of the colors: the maximum, for both signs the largest magnitude; 0 where nothing is drawn."""
         if self.raw is None or not self.drawn(signed):
             return 0.0
         return float(self.raw.abs().max() if signed else self.raw.max())
 
 
-def depth(layer: Layer, target: int, features: Tensor, load: Callable[[], Importance]) -> Depth:
+def layer_map(layer: Layer, target: int, features: Tensor, load: Callable[[], Importance]) -> LayerMap:
     """The CHIP map of a class at one layer.
 
     Args:
         layer: where.
         target: the class index c.
-        features: A of the photograph, shape (K, u, v).
+        features: A of the image, shape (K, u, v).
         load: gives W of the layer, or raises ``ChipError``.
     """
     try:
         importance = load()
     except ChipError as error:
-        return Depth(layer, missing=str(error))
+        return LayerMap(layer, missing=str(error))
     if importance.evidence(target) == "none":
-        return Depth(layer, importance, missing="no row of W for this class")
+        return LayerMap(layer, importance, missing="no row of W for this class")
     return _mapped(layer, importance, importance.W[target], features)
 
 
-def local(found: Depth, row: Tensor, features: Tensor) -> Depth:
-    """A depth without W, with a row that was fitted on the photograph itself in its place."""
+def local_layer_map(found: LayerMap, row: Tensor, features: Tensor) -> LayerMap:
+    """A depth without W, with a row that was fitted on the image itself in its place."""
     return _mapped(found.layer, found.importance, row, features, local=True)
 
 
-def _mapped(layer: Layer, importance: Importance | None, row: Tensor, features: Tensor, local: bool = False) -> Depth:
+def _mapped(layer: Layer, importance: Importance | None, row: Tensor, features: Tensor, local: bool = False) -> LayerMap:
     raw = maps.chip_map(row, features)
     state = maps.state(raw)
-    return Depth(layer, importance, raw, row, blank="" if state == "ok" else STATES[state], local=local)
+    return LayerMap(layer, importance, raw, row, blank="" if state == "ok" else STATES[state], local=local)
 
 
 @dataclass(frozen=True)
-class Term:
+class Contribution:
     """One channel's share w_c^k A_k(y, x) of a map's value at one place."""
 
     channel: int
@@ -94,18 +94,18 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Sum:
+class ContributionSum:
     """Eq. 10 at the strongest place of a map: its largest terms one by one, the others together."""
 
     row: int
     column: int
-    terms: tuple[Term, ...]
+    terms: tuple[Contribution, ...]
     others: int
     rest: float
     total: float
 
 
-def strongest_sum(found: Depth, features: Tensor, count: int = 3) -> Sum:
+def strongest_sum(found: LayerMap, features: Tensor, count: int = 3) -> ContributionSum:
     """Eq. 10 with its values filled in, where the map is largest."""
     if found.raw is None or found.row is None:
         raise ValueError(f"{found.layer.name} has no map")
@@ -113,9 +113,9 @@ def strongest_sum(found: Depth, features: Tensor, count: int = 3) -> Sum:
     weights, activations = found.row, features[:, row, column]
     values = weights * activations
     order = [int(k) for k in values.abs().argsort(descending=True)[:count] if values[k] != 0]
-    terms = tuple(Term(k, float(weights[k]), float(activations[k])) for k in order)
+    terms = tuple(Contribution(k, float(weights[k]), float(activations[k])) for k in order)
     total = float(found.raw[row, column])
-    return Sum(row, column, terms, int((values != 0).sum()) - len(terms), total - sum(term.value for term in terms), total)
+    return ContributionSum(row, column, terms, int((values != 0).sum()) - len(terms), total - sum(term.value for term in terms), total)
 
 
 def evidence_of(importances: Sequence[Importance], classes: int) -> list[str]:
@@ -127,4 +127,4 @@ def evidence_of(importances: Sequence[Importance], classes: int) -> list[str]:
         fitted |= known
         best = torch.maximum(best, torch.where(known, importance.loyalty, torch.zeros(())))
     pairs = zip(best.tolist(), fitted.tolist(), strict=True)
-    return ["none" if not known else "good" if worth >= MANY else "weak" for worth, known in pairs]
+    return ["none" if not known else "good" if worth >= GOOD_EVIDENCE else "weak" for worth, known in pairs]

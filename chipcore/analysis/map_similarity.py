@@ -26,14 +26,14 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class MapSimilarity:
     """Correlations between maps, each (n, n); NaN where a map is the same everywhere, so that nothing can correlate with it."""
 
     pearson: np.ndarray
     rank: np.ndarray
 
 
-def likeness(raws: Sequence[Tensor], size: int) -> Likeness:
+def map_similarity(raws: Sequence[Tensor], size: int) -> MapSimilarity:
     """How alike the drawn pictures of maps are, pixel by pixel.
 
     Args:
@@ -44,7 +44,7 @@ def likeness(raws: Sequence[Tensor], size: int) -> Likeness:
         Pearson's correlation, and Spearman's, which is Pearson's of the ranks and pays no heed to how values are scaled.
     """
     drawn = [as_drawn(raw, size) for raw in raws]
-    return Likeness(_correlations(drawn), _correlations([ranks(one) for one in drawn]))
+    return MapSimilarity(_correlations(drawn), _correlations([ranks(one) for one in drawn]))
 
 
 def _correlations(pictures: Sequence[np.ndarray]) -> np.ndarray:

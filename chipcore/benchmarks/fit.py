@@ -39,7 +39,7 @@ def run(
 
     Args:
         networks: registry names; VGG16 has random weights, on which its speed does not depend.
-        gates: gate samples of a photograph.
+        gates: gate samples of a image.
         precision: of our suffixes, of the plain way and of the matrix product.
         turns: how often each is measured at least.
         progress: called with what is being measured.
@@ -89,21 +89,21 @@ def _measure(network: Network, layer: Layer, gates: int, precision: Precision, t
     with torch.inference_mode():
         example = torch.randn(1, 3, network.geometry.size, network.geometry.size, generator=torch.Generator().manual_seed(0))
         suffix = network.suffix(layer, (layer,))
-        # A fit has 16 photographs at hand. Where the suffix runs the features themselves it makes no difference.
-        photographs = 16 if suffix.gates_contributions else 1
-        images = example.expand(photographs, -1, -1, -1).to(network.device)
-        activations = network.trunk(images, (layer,))
-        features, carried = activations.features[layer.path], activations.carried[layer.path]
+        # A fit has 16 images at hand. Where the suffix runs the features themselves it makes no difference.
+        copies = 16 if suffix.gates_contributions else 1
+        images = example.expand(copies, -1, -1, -1).to(network.device)
+        activations = network.forward_prefix(images, (layer,))
+        features, side_inputs = activations.features[layer.path], activations.side_inputs[layer.path]
         batch = batch_size(suffix.peak, network.device)
         # As many gates as make a few whole batches; a layer that is run by contributions gets all of them.
         count = gates if suffix.gates_contributions else min(gates, 2 * batch)
         drawn, _weight = draw("uniform", count, layer.channels, layer.channels, generator(0, layer.path, "bench"))
-        d = torch.from_numpy(drawn).to(features).expand(photographs, -1, -1)
+        d = torch.from_numpy(drawn).to(features).expand(copies, -1, -1)
         # More than so many at once does not make the plain way faster, and takes it minutes at the deep layers.
         some = d[0][: min(batch, count, _PLAIN_AT_ONCE)]
 
         def ours() -> Tensor:
-            return perturbed_scores(suffix, features, carried, d, batch, precision)
+            return perturbed_scores(suffix, features, side_inputs, d, batch, precision)
 
         def plain() -> Tensor:
             return _plain(network, layer, images[:1], some, precision)
@@ -118,10 +118,10 @@ def _measure(network: Network, layer: Layer, gates: int, precision: Precision, t
         while len(fast) < turns or sum(fast) + sum(slow) < _SUFFICIENT:
             slow.append(_seconds(plain, network.device))
             fast.append(_seconds(ours, network.device))
-    each, per_plain = min(fast) / (photographs * count), min(slow) / len(some)
-    flops = counted.get_total_flops() / (photographs * count)
+    each, per_plain = min(fast) / (copies * count), min(slow) / len(some)
+    flops = counted.get_total_flops() / (copies * count)
     return {
-        "batch": min(batch, photographs * count), "plain_batch": len(some), "plain_per_second": 1 / per_plain, "ours_per_second": 1 / each, "ratio": per_plain / each,
+        "batch": min(batch, copies * count), "plain_batch": len(some), "plain_per_second": 1 / per_plain, "ours_per_second": 1 / each, "ratio": per_plain / each,
         "bound": whole.get_total_flops() / len(some) / flops, "suffix_gflop": flops / 1e9, "largest_difference": difference,
     }  # fmt: skip
 
@@ -138,7 +138,7 @@ def _counting() -> FlopCounterMode:
 
 
 def _plain(network: Network, layer: Layer, images: Tensor, gates: Tensor, precision: Precision) -> Tensor:
-    """Scores (N, C) of one photograph under gates (N, K) by a full forward pass with a gating hook."""
+    """Scores (N, C) of one image under gates (N, K) by a full forward pass with a gating hook."""
     handle = network.model.get_submodule(layer.path).register_forward_hook(lambda _m, _i, output: output * gates[:, :, None, None])
     try:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):

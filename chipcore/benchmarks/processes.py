@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from chipcore.datasets.class_names import imagenet
-from chipcore.datasets.image_folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError
 from chipcore.fitting.distributed import team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
@@ -31,12 +31,12 @@ NETWORK, LAYER, GATES = "efficientnet_lite0", "stage5", 40
 MEMORY_LAYER = ("fire9", "features.12")  # of SqueezeNet: 1,000 classes x 512 channels
 
 
-def run(folder: Path, photographs: int = 160, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Photographs a second of 1 and of 2 processes with one thread each, and of 1 with two; and peak memory.
+def run(folder: Path, images: int = 160, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Images a second of 1 and of 2 processes with one thread each, and of 1 with two; and peak memory.
 
     Args:
-        folder: photographs, flat or in class folders.
-        photographs: how many of them are perturbed, at stage5 of EfficientNet-Lite0 with 40 gates.
+        folder: images, flat or in class folders.
+        images: how many of them are perturbed, at stage5 of EfficientNet-Lite0 with 40 gates.
         progress: called with what is being measured.
 
     Returns:
@@ -46,13 +46,13 @@ def run(folder: Path, photographs: int = 160, progress: Callable[[str], None] | 
     rows = []
     for processes, threads in ((1, 1), (2, 1), (1, 2)):
         tell(f"{processes} processes x {threads} threads")
-        rows.append({"processes": processes, "threads": threads, **_start(["scaling", str(folder), str(photographs)], processes, threads)})
+        rows.append({"processes": processes, "threads": threads, **_start(["scaling", str(folder), str(images)], processes, threads)})
     alone = rows[0]["photographs_per_second"]
     for row in rows:
         row["ratio"] = row["photographs_per_second"] / alone
     tell("memory")
     return {
-        "scaling": {"network": NETWORK, "layer": LAYER, "gates": GATES, "photographs": photographs, "runs": rows},
+        "scaling": {"network": NETWORK, "layer": LAYER, "gates": GATES, "photographs": images, "runs": rows},
         "memory": _start(["memory", str(folder)], 1, torch.get_num_threads()),
     }
 
@@ -92,9 +92,9 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scaling(folder: Path, photographs: int) -> dict[str, Any]:
+def _scaling(folder: Path, images: int) -> dict[str, Any]:
     network = load_network(NETWORK)
-    found = _some(folder, photographs)
+    found = _some(folder, images)
     settings = FitSettings(gates=GATES, held_out=0)
     with team(network.device) as ours:
         [[share]] = plan([network.layer(LAYER)], range(len(network.classes)), 1 << 60)
@@ -119,7 +119,7 @@ def _scaling(folder: Path, photographs: int) -> dict[str, Any]:
 
 
 def _memory(folder: Path) -> dict[str, Any]:
-    """A fit in which every class has moments from every photograph: nothing of the Grams stays unwritten."""
+    """A fit in which every class has moments from every image: nothing of the Grams stays unwritten."""
     torch.manual_seed(0)
     network = Network.wrap(
         torchvision_import.models.squeezenet1_0(),
@@ -138,11 +138,11 @@ def _memory(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _some(folder: Path, count: int) -> Photographs:
-    """Photographs spread over the whole folder."""
-    found = find_photographs(folder)
+def _some(folder: Path, count: int) -> ImageFolder:
+    """Images spread over the whole folder."""
+    found = find_images(folder)
     step = max(1, len(found) // count)
-    return Photographs(found.root, found.names[::step][:count])
+    return ImageFolder(found.root, found.names[::step][:count])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast Eq. 11 is solved: our ADMM against coordinate descent and against a plain ADMM, on real moments.
 
-The Grams are those of SqueezeNet v1.0's last feature layer (``features.12``, 512 channels) on photographs of
+The Grams are those of SqueezeNet v1.0's last feature layer (``features.12``, 512 channels) on images of
 ImageNet classes. Every rival solves the same objective on the same Grams in the same run, each at the loosest
 tolerance of its own that reaches the minimum to ``GAP``; what it needs beside the Gram is made untimed.
 """
@@ -31,7 +31,7 @@ from chipcore.solvers import admm
 GAP = 1e-8  # relative to the objective
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)
 PLAIN_ITERATIONS = 150
-_CUT_OFF = 1e-4  # f^c below which a photograph adds nothing to class c
+_CUT_OFF = 1e-4  # f^c below which a image adds nothing to class c
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def run(
     data: Path | None = None,
     *,
     ratio: float = 1e-3,
-    photographs: int = 40,
+    images: int = 40,
     gates: int = 40,
     rivals: int | None = None,
     moments: tuple[Tensor, Tensor] | None = None,
@@ -56,20 +56,20 @@ def run(
         channels: the first so many of the layer's 512.
         data: the folder with ``classes``, ``networks`` and ``synset_words.txt``; CHIP_DATA by default.
         ratio: lambda as a share of max |b_c|.
-        photographs, gates: per class and per photograph, for the moments.
+        images, gates: per class and per image, for the moments.
         rivals: how many of the real classes the rivals solve; None means all.
-        moments: gram (C, K, K) and cross (C, K) to use in place of the photographs.
+        moments: gram (C, K, K) and cross (C, K) to use in place of the images.
         progress: called with what is being done.
 
     Raises:
-        DataError: the folder lacks the photographs or the weights.
+        DataError: the folder lacks the images or the weights.
         SettingsError: more channels than there are.
     """
     tell = progress or (lambda _what: None)
     if classes < 1 or channels < 1:
         raise SettingsError(f"{classes} classes and {channels} channels cannot be solved; give at least 1 of each.")
     tell("moments")
-    gram, cross = moments if moments is not None else real_moments(data, photographs, gates)[:2]
+    gram, cross = moments if moments is not None else real_moments(data, images, gates)[:2]
     if channels > gram.shape[1]:
         raise SettingsError(f"the layer has {gram.shape[1]} channels; give at most as many.")
     gram, cross = gram[:, :channels, :channels].contiguous(), cross[:, :channels].contiguous()
@@ -153,7 +153,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def real_moments(
-    data: Path | None = None, photographs: int = 40, gates: int = 40, folders: int | None = None, seed: int = 0
+    data: Path | None = None, per_folder: int = 40, gates: int = 40, folders: int | None = None, seed: int = 0
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Moments of SqueezeNet v1.0 at ``features.12``: gram (C, 512, 512), cross (C, 512), and the C classes.
 
@@ -177,7 +177,7 @@ def real_moments(
     gram = torch.zeros(len(targets), channels, channels, dtype=torch.float64)
     cross, total = gram.new_zeros(gram.shape[:2]), gram.new_zeros(len(targets))
     with torch.no_grad():
-        for path in (path for folder in chosen for path in _photographs(folder)[:photographs]):
+        for path in (path for folder in chosen for path in _images(folder)[:per_folder]):
             features = model.features(geometry.tensor(images.open_image(path))[None])
             f = adaptive_avg_pool2d(relu(last(features)), 1).flatten().softmax(0)[targets].double()
             active = (f > _CUT_OFF).nonzero()[:, 0]
@@ -198,7 +198,7 @@ def real_moments(
     return gram / total[:, None, None], cross / total[:, None], targets
 
 
-def _photographs(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES)
 
 

@@ -20,12 +20,12 @@ from typing import Any, get_args
 from chipcore import __version__
 from chipcore.cli.common import ProgressBars, add_network_options, count, load_network_from, write_arrays
 from chipcore.cli.console import add_command, print_error
-from chipcore.datasets.annotations import Source, open_any, open_masks
+from chipcore.datasets.annotations import Source, open_dataset, open_mask_dataset
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.datasets.image_folder import find_photographs
+from chipcore.datasets.image_folder import find_images
 from chipcore.errors import SettingsError
 from chipcore.evaluation import faithfulness, grid_game, grid_pointing, localization, pointing, segmentation
-from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.report import table
 from chipcore.methods import METHODS
 from chipcore.storage import check_writable, write_whole
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layer == ["all"] else options.layer
     extra: dict[str, Any] = {"seed": options.seed} | ({"samples": options.lime_samples} if options.lime_samples else {})
-    panel = Panel.of(network, layers, options.methods, options.importance, options.evidence, extra)
+    panel = MethodSet.of(network, layers, options.methods, options.importance, options.evidence, extra)
     start = time.perf_counter()
     found, fingerprint = _measure(options, panel)
     result = {
@@ -135,34 +135,34 @@ def run(options: argparse.Namespace) -> None:
     print(table(result))
 
 
-def _measure(options: argparse.Namespace, panel: Panel) -> tuple[dict[str, Any], str]:
+def _measure(options: argparse.Namespace, panel: MethodSet) -> tuple[dict[str, Any], str]:
     bar = _bar("mosaics" if getattr(options, "grid", 0) else "photographs")
     shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed, "progress": bar}
     if options.kind == "localization":
         boxes = open_ilsvrc(options.data)
-        return localization.evaluate(panel, boxes, **shared), boxes.photographs.fingerprint
+        return localization.evaluate(panel, boxes, **shared), boxes.images.fingerprint
     if options.kind == "segmentation":
-        masks = open_masks(options.data, panel.network)
-        return segmentation.evaluate(panel, masks, **shared), masks.photographs.fingerprint
+        masks = open_mask_dataset(options.data, panel.network)
+        return segmentation.evaluate(panel, masks, **shared), masks.images.fingerprint
     if options.kind == "faithfulness":
-        photographs = find_photographs(options.data)
+        images = find_images(options.data)
         found = faithfulness.evaluate(
-            panel, photographs, **shared, parts=tuple(options.parts), steps=options.steps, channel_steps=options.channel_steps
+            panel, images, **shared, parts=tuple(options.parts), steps=options.steps, channel_steps=options.channel_steps
         )
-        return found, photographs.fingerprint
+        return found, images.fingerprint
     if options.mosaic:
         played, arrays = grid_game.evaluate(panel, options.mosaic, options.mosaic_classes, options.importance, _bar("methods"))
         if options.raw:
             write_arrays(options.raw, arrays)
         return played, hashlib.sha256(b"".join(path.read_bytes() for path in options.mosaic)).hexdigest()
-    source: Source | None = None if options.grid else open_any(options.data, panel.network)
+    source: Source | None = None if options.grid else open_dataset(options.data, panel.network)
     if source is not None:
-        return pointing.evaluate(panel, source, **shared, tolerance=options.tolerance), source.photographs.fingerprint
+        return pointing.evaluate(panel, source, **shared, tolerance=options.tolerance), source.images.fingerprint
     mosaics = min(options.mosaics, options.limit) if options.limit else options.mosaics
     found = grid_pointing.evaluate(
         panel, options.data, options.grid or 2, mosaics, options.confidence, options.seed, options.mosaic_scale, _bar("mosaics")
     )
-    return found, find_photographs(options.data).fingerprint
+    return found, find_images(options.data).fingerprint
 
 
 def _bar(unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:

@@ -1,4 +1,4 @@
-"""Draw a map on a photograph; on request a box from it."""
+"""Draw a map on a image; on request a box from it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from chipcore.cli.common import ProgressBars, add_network_options, load_network_
 from chipcore.cli.console import add_command
 from chipcore.errors import SettingsError
 from chipcore.evaluation.boxes import overlap_curves
-from chipcore.evaluation.cutting import cut, relative
+from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import open_image
 from chipcore.importance import load_importance
-from chipcore.methods import METHODS, Request, explain_view
+from chipcore.methods import METHODS, MethodInputs, explain_view
 from chipcore.methods.local_chip import local_row
 from chipcore.networks import Network
 from chipcore.storage import write_whole
-from chipcore.visualization import COLOUR_MAPS, overlay
+from chipcore.visualization import COLORMAPS, overlay
 
 
 def register(commands: Any) -> None:
@@ -49,7 +49,7 @@ def register(commands: Any) -> None:
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one")
     add("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
-    add("--colour-map", choices=COLOUR_MAPS, default=COLOUR_MAPS[0], help="default: %(default)s")
+    add("--colormap", "--colour-map", choices=COLORMAPS, default=COLORMAPS[0], help="default: %(default)s")
     add("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
     add(
         "--threshold",
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     if method.is_image and saliency.image is not None:
         drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
     else:
-        drawn = overlay(saliency.view, saliency.picture, colour_map=options.colour_map, opacity=options.opacity)
+        drawn = overlay(saliency.view, saliency.picture, colormap=options.colormap, opacity=options.opacity)
     write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
     if options.raw:
         write_array(options.raw, saliency.raw.numpy())
@@ -155,17 +155,19 @@ def _check(options: argparse.Namespace) -> None:
 def _local_rows(
     network: Network, view: Image.Image, target: int, layers: tuple[str, ...], report: Callable[[int, int], None]
 ) -> dict[str, Tensor]:
-    """w_c by layer path, each learned from this photograph alone."""
-    inputs = network.geometry.normalise(torch.from_numpy(np.array(view)))[None].to(network.device)
+    """w_c by layer path, each learned from this image alone."""
+    inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None].to(network.device)
     found = {}
     with torch.no_grad():
         for layer in map(network.layer, layers):
-            found[layer.path] = local_row(Request(network, inputs, target, layer, options=METHODS["local_chip"].options, progress=report))
+            found[layer.path] = local_row(
+                MethodInputs(network, inputs, target, layer, options=METHODS["local_chip"].options, progress=report)
+            )
     return found
 
 
 def _box(options: argparse.Namespace, shares: np.ndarray) -> dict[str, Any]:
-    found = cut(shares, options.threshold)
+    found = threshold_map(shares, options.threshold)
     if options.mask:
         write_array(options.mask, found.mask)
     told: dict[str, Any] = {"threshold": options.threshold, "box": None if found.box is None else list(found.box)}

@@ -1,4 +1,4 @@
-"""Learn W from a folder of photographs."""
+"""Learn W from a folder of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, positive_integer
 from chipcore.cli.console import add_command, print_error
-from chipcore.datasets.image_folder import find_photographs
+from chipcore.datasets.image_folder import find_images
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fitting.distributed import team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> None:
     )
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
-    photographs = find_photographs(options.images).per_folder(options.photos_per_class)
+    images = find_images(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
-    unreadable = list(photographs.closed)
+    unreadable = list(images.closed)
     chosen = [network.layer(layer) for layer in layers]
     wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
     need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
         if ours.rank == 0:
             check_writable(out)
             each = " a process" if ours.size > 1 else ""
-            print(f"chipcore: {len(photographs)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
+            print(f"chipcore: {len(images)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
         with ProgressBars(quiet=ours.rank > 0) as bars:
 
             def report(progress: Progress) -> None:
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
                 bars.report(progress.stage, progress.done, progress.total)
 
             fitted = fit(
-                network, layers, photographs, settings, classes=options.classes, progress=report, memory=need.moments,
+                network, layers, images, settings, classes=options.classes, progress=report, memory=need.moments,
                 checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
             json.dumps(
                 {
                     "seconds": round(seconds, 1),
-                    "photographs": len(photographs),
+                    "photographs": len(images),
                     "unreadable": unreadable,
                     "memory_stated": need.total,
                     "memory_peak": peak_of_process(),
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> None:
         )
         return
     print(
-        f"{len(photographs) - len(unreadable) + len(photographs.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        f"{len(images) - len(unreadable) + len(images.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
         + (f", {len(unreadable)} unreadable" if unreadable else "")
     )
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")

@@ -1,4 +1,4 @@
-"""Close channels of a layer and see what the network then says of a photograph (Eq. 1-3, 8)."""
+"""Close channels of a layer and see what the network then says of a image (Eq. 1-3, 8)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chipcore.analysis.channel_ablation import gates_of, random_channels, scores
+from chipcore.analysis.channel_ablation import ablated_scores, gates_for, random_channels
 from chipcore.cli.common import add_network_options, load_network_from, refuse_overwriting, write_arrays
 from chipcore.cli.console import add_command
 from chipcore.errors import SettingsError
@@ -76,7 +76,7 @@ def measure(network: Network, layer: Layer, options: argparse.Namespace) -> dict
 
     Returns:
         ``gates`` (G, K) bool; ``z`` (G, K), the pooled gated features of Eq. 2; ``proximity`` (G,), Eq. 8;
-        ``scores_all_open`` and ``probabilities_all_open`` (C,), f of Eq. 4; ``scores`` and ``probabilities`` (G, C), g of Eq. 3;
+        ``scores_all_open`` and ``probabilities_all_open`` (C,), f of Eq. 4; ``ablated_scores`` and ``probabilities`` (G, C), g of Eq. 3;
         ``channels`` (n,) and their feature maps ``features`` (n, u, v).
     """
     K = layer.channels
@@ -89,11 +89,11 @@ def measure(network: Network, layer: Layer, options: argparse.Namespace) -> dict
     if not 0 < sigma2 < float("inf"):
         raise SettingsError(f"--sigma2 is {options.sigma2}; give a number above 0.")
     closed = sorted(set(options.close))
-    gates = gates_of([closed, *random_channels(K, len(closed), options.random, options.seed)], K)
+    gates = gates_for([closed, *random_channels(K, len(closed), options.random, options.seed)], K)
     with torch.inference_mode():
-        activations = network.trunk(network.input(open_image(options.image)).to(network.device), (layer,))
+        activations = network.forward_prefix(network.input(open_image(options.image)).to(network.device), (layer,))
     features = activations.features[layer.path][0].cpu()
-    whole, gated = activations.scores[0].cpu(), scores(network, layer, activations, gates, (layer,))
+    whole, gated = activations.scores[0].cpu(), ablated_scores(network, layer, activations, gates, (layer,))
     written = list(range(K)) if options.features is None else options.features
     return {
         "gates": gates.numpy(), "z": (gates * features.mean((1, 2))).numpy(), "proximity": proximity(gates.double(), sigma2).numpy(),

@@ -14,7 +14,7 @@ from chipcore.cli.console import add_command
 from chipcore.errors import ChipError
 from chipcore.importance import load_importance
 from chipcore.networks import REGISTRY, Network, load_network
-from chipcore.networks.spec import Entry
+from chipcore.networks.spec import NetworkSpec
 
 
 def register(commands: Any) -> None:
@@ -42,7 +42,7 @@ def _fitted_rows(network: Network, layer: str) -> int:
         return 0
 
 
-def network_summary(spec: Entry) -> dict[str, Any]:
+def network_summary(spec: NetworkSpec) -> dict[str, Any]:
     """One network of the registry, ready for JSON. Sizes are [height, width] in pixels of the maps."""
     size = spec.geometry.size
     return {

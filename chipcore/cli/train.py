@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that makes these weights again, wherever the photographs lie."""
+    """The command that makes these weights again, wherever the images lie."""
     words = ["python -m chipcore train", f"--images {options.images}"]
     if options.validation is not None:
         words.append(f"--validation {options.validation}")

@@ -1,4 +1,4 @@
-"""What a photograph shows and where: a class of the network with the mask of that object, from any of our data sets."""
+"""What a image shows and where: a class of the network with the mask of that object, from any of our data sets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from chipcore.datasets import ade20k, coco, ilsvrc
-from chipcore.datasets.image_folder import Photographs
+from chipcore.datasets.image_folder import ImageFolder
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 from chipcore.networks import Network
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An object in a photograph: its name, the class whose map should find it, and its mask on the network's view.
+class AnnotatedObject:
+    """An object in a image: its name, the class whose map should find it, and its mask on the network's view.
 
     ``skip`` says why it can't be evaluated, where that is so.
     """
@@ -33,36 +33,36 @@ class Shown:
 
 
 class Source(Protocol):
-    """Annotated photographs. ``layout`` names the data set; ``broken`` what was found broken on opening."""
+    """Annotated images. ``layout`` names the data set; ``broken`` what was found broken on opening."""
 
     layout: str
-    photographs: Photographs
+    images: ImageFolder
     broken: tuple[str, ...]
 
-    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[Shown]:
-        """The objects of one photograph, given f (C,); raises ``DataError`` where its annotation is broken."""
+    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
+        """The objects of one image, given f (C,); raises ``DataError`` where its annotation is broken."""
 
 
-def _seen(name: str, target: int, mask: np.ndarray) -> Shown:
-    return Shown(name, target, mask) if mask.any() else Shown(name, skip="object not in view")
+def _seen(name: str, target: int, mask: np.ndarray) -> AnnotatedObject:
+    return AnnotatedObject(name, target, mask) if mask.any() else AnnotatedObject(name, skip="object not in view")
 
 
 class Ilsvrc:
-    """Boxes; the object is the photograph's one class."""
+    """Boxes; the object is the image's one class."""
 
     layout = "ILSVRC boxes"
     broken: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, network: Network) -> None:
         self._data, self._network = ilsvrc.open_ilsvrc(folder), network
-        self.photographs = self._data.photographs
+        self.images = self._data.images
         if not network.classes.synsets:
             raise DataError(f"the classes of {network.name} have no WordNet synsets, by which ILSVRC names its objects.")
 
-    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[Shown]:
+    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
         annotation = self._data.annotation(name)
         if annotation.synset not in self._network.classes.synsets:
-            yield Shown(annotation.synset, skip="class unknown to the network")
+            yield AnnotatedObject(annotation.synset, skip="class unknown to the network")
             return
         geometry = self._network.geometry
         found = [box_to_view(box, annotation.size, image.size, geometry) for box in annotation.boxes]
@@ -79,13 +79,13 @@ class Coco:
 
     def __init__(self, folder: Path, network: Network) -> None:
         self._data, self._network = coco.open_coco(folder), network
-        self.photographs = self._data.photographs
+        self.images = self._data.images
         if not network.classes.synsets:
             raise DataError(f"the classes of {network.name} have no WordNet synsets, which COCO's categories are matched with.")
         places = {synset: i for i, synset in enumerate(network.classes.synsets)}
         self._classes = {name: [places[s] for s in coco.synsets_of(name) if s in places] for name in coco.CATEGORIES}
 
-    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[Shown]:
+    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
         masks = self._data.masks_of(name)
         for category, mask in masks.items():
             classes = self._classes.get(category)
@@ -101,7 +101,7 @@ class Ade20k:
 
     def __init__(self, folder: Path, network: Network) -> None:
         self._data, self._network = ade20k.open_ade20k(folder), network
-        self.photographs, self.broken = self._data.photographs, self._data.broken
+        self.images, self.broken = self._data.images, self._data.broken
         keys = [ade20k.scene_key(name) for name in network.classes.names]
         self._keys = keys
         self._classes = {key: i for i, key in enumerate(keys) if key in ade20k.SCENES}
@@ -110,23 +110,23 @@ class Ade20k:
                 f"{network.name} knows none of the {len(ade20k.SCENES)} scenes that we know the critical object of; give a network trained on Places365."
             )
 
-    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[Shown]:
+    def shown(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
         item = self._data.items[name]
         scene = item.scene if item.scene in self._classes else "" if item.scene else self._keys[int(probabilities.argmax())]
         if scene not in self._classes:
-            yield Shown(item.scene or scene, skip="scene without a known critical object")
+            yield AnnotatedObject(item.scene or scene, skip="scene without a known critical object")
             return
         mask = mask_to_view(item.mask(ade20k.SCENES[scene]), self._network.geometry)
         yield _seen(f"{scene}: {' or '.join(ade20k.SCENES[scene])}", self._classes[scene], mask)
 
 
-def open_masks(folder: Path, network: Network) -> Source:
+def open_mask_dataset(folder: Path, network: Network) -> Source:
     """COCO or ADE20K, whichever the folder holds; what ``evaluate segmentation`` reads."""
     _must_be_folder(folder)
     return Coco(folder, network) if coco.panoptic_files(folder) else Ade20k(folder, network)
 
 
-def open_any(folder: Path, network: Network) -> Source | None:
+def open_dataset(folder: Path, network: Network) -> Source | None:
     """ILSVRC, COCO or ADE20K, whichever the folder holds; None for a folder without annotations."""
     _must_be_folder(folder)
     if ilsvrc.root_of(folder):

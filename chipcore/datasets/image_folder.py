@@ -1,4 +1,4 @@
-"""A folder of photographs, flat or in class folders."""
+"""A folder of images, flat or in class folders."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from chipcore.images import SUFFIXES, InputGeometry, open_image
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Photographs by their path below a root, in a fixed order.
+class ImageFolder:
+    """Images by their path below a root, in a fixed order.
 
     ``fingerprint`` identifies the set by names and file sizes. ``closed`` has a sentence for every folder below the
     root that may not be read.
@@ -44,8 +44,8 @@ class Photographs:
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def per_folder(self, most: int, folders: Sequence[str] = ()) -> Photographs:
-        """At most ``most`` photographs of each folder (0: all), of the named folders only if any are named."""
+    def per_folder(self, most: int, folders: Sequence[str] = ()) -> ImageFolder:
+        """At most ``most`` images of each folder (0: all), of the named folders only if any are named."""
         taken: dict[str, int] = {}
         names = []
         for name in self.names:
@@ -55,10 +55,10 @@ class Photographs:
             taken[folder] = taken.get(folder, 0) + 1
             if not most or taken[folder] <= most:
                 names.append(name)
-        return Photographs(self.root, tuple(names), self.closed)
+        return ImageFolder(self.root, tuple(names), self.closed)
 
     def held_out(self, share: float) -> frozenset[str]:
-        """The photographs kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
+        """The images kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
         folders: dict[str, list[str]] = {}
         for name in self.names:
             folders.setdefault(os.path.dirname(name), []).append(name)
@@ -69,8 +69,8 @@ class Photographs:
         return frozenset(chosen)
 
 
-def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
-    """Every photograph below one or several folders, by suffix, in sorted order.
+def find_images(folders: Path | str | Sequence[Path | str]) -> ImageFolder:
+    """Every image below one or several folders, by suffix, in sorted order.
 
     Symbolic links to folders are not followed. Raises ``DataError`` where there is nothing to use.
     """
@@ -96,7 +96,7 @@ def find_photographs(folders: Path | str | Sequence[Path | str]) -> Photographs:
         raise DataError(
             closed[0] if closed else f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder."
         )
-    return Photographs(common, tuple(names), tuple(closed))
+    return ImageFolder(common, tuple(names), tuple(closed))
 
 
 def existing_folder(given: Path | str) -> Path:
@@ -113,19 +113,19 @@ def existing_folder(given: Path | str) -> Path:
 
 @dataclass(frozen=True)
 class Batch:
-    """Up to B readable photographs: their names and uint8 views (B, size, size, 3); and what was unreadable."""
+    """Up to B readable images: their names and uint8 views (B, size, size, 3); and what was unreadable."""
 
     names: tuple[str, ...]
     views: Tensor
     unreadable: tuple[str, ...]
 
 
-def batches(photographs: Photographs, names: Sequence[str], geometry: InputGeometry, size: int, workers: int = 2) -> Iterator[Batch]:
-    """Photographs in batches of ``size``, decoded ahead by threads; unreadable ones are named, not fatal."""
+def batches(images: ImageFolder, names: Sequence[str], geometry: InputGeometry, size: int, workers: int = 2) -> Iterator[Batch]:
+    """Images in batches of ``size``, decoded ahead by threads; unreadable ones are named, not fatal."""
 
     def read(name: str) -> np.ndarray | str:
         try:
-            return np.asarray(geometry.view(open_image(photographs.root / name)))
+            return np.asarray(geometry.view(open_image(images.root / name)))
         except ImageError as error:
             return str(error)
 

@@ -4,7 +4,7 @@
   order and is taken off, and so is Places365's leading ``/a/``. Lines that begin with a WordNet id
   (``n01440764 tench, Tinca tinca``) give synsets too.
 - JSON: a list of names, ``{"0": "airfield", ...}``, or ImageNet's ``{"0": ["n01440764", "tench"], ...}``.
-- CSV: a column of names, and an index column if there is one; a header is recognised by its words.
+- CSV: a column of names, and an index column if there is one; a header is recognized by its words.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The methods side by side: one photograph, one pass, and every method's map of the same class at the same size."""
+"""The methods side by side: one image, one pass, and every method's map of the same class at the same size."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from chipcore import maps
 from chipcore.errors import SettingsError, UnknownName
 from chipcore.gating.suffix import Activations
 from chipcore.importance import Importance, load_importance
-from chipcore.methods import METHODS, Request
+from chipcore.methods import METHODS, MethodInputs
 from chipcore.networks import Layer, Network
 
 BASELINE = "gradcam"  # what the others are compared to, where it takes part
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What happened at one layer besides the figures: who was left out and why, times, and maps with nothing on them."""
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -39,7 +39,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Panel:
+class MethodSet:
     """A network, some of its layers and the methods that are compared there.
 
     ``importances`` holds W by layer name where a method of the CHIP family takes part, and is empty otherwise.
@@ -58,7 +58,7 @@ class Panel:
     def of(
         cls, network: Network, layers: Sequence[str], methods: Sequence[str], importance: str | Path | None = None,
         evidence: Literal["any", "good"] = "any", options: Mapping[str, Any] | None = None,
-    ) -> Panel:  # fmt: skip
+    ) -> MethodSet:  # fmt: skip
         """Look everything up by name.
 
         Raises ``UnknownName`` for a layer or method that does not exist, ``SettingsError`` for none or the
@@ -89,16 +89,16 @@ class Panel:
             return None
         return BASELINE if BASELINE in self.methods else self.methods[1]
 
-    def tallies(self) -> dict[str, Tally]:
-        return {layer.name: Tally() for layer in self.layers}
+    def tallies(self) -> dict[str, RunStats]:
+        return {layer.name: RunStats() for layer in self.layers}
 
     def look(self, inputs: Tensor) -> Activations:
         """One pass for all layers; ordinary tensors, so that gradient methods can use them."""
         with torch.no_grad():
-            return self.network.trunk(inputs, self.layers)
+            return self.network.forward_prefix(inputs, self.layers)
 
-    def reason_to_skip(self, layer: Layer, target: int) -> str:
-        """Why a photograph of this class is left out, for every method alike; empty where it is not."""
+    def skip_reason(self, layer: Layer, target: int) -> str:
+        """Why a image of this class is left out, for every method alike; empty where it is not."""
         importance = self.importances.get(layer.name)
         if importance is None:
             return ""
@@ -107,9 +107,9 @@ class Panel:
             return "no fitted row of W"
         return "weak row of W" if evidence == "weak" and self.evidence == "good" else ""
 
-    def admits(self, layer: Layer, target: int, tally: Tally) -> bool:
-        """Whether a photograph of this class takes part at this layer; counts it where it does not."""
-        reason = self.reason_to_skip(layer, target)
+    def accepts(self, layer: Layer, target: int, tally: RunStats) -> bool:
+        """Whether a image of this class takes part at this layer; counts it where it does not."""
+        reason = self.skip_reason(layer, target)
         if reason:
             tally.skipped[reason] += 1
             return False
@@ -117,14 +117,14 @@ class Panel:
         tally.weak += importance is not None and importance.evidence(target) == "weak"
         return True
 
-    def raw_map(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: Activations, tally: Tally) -> Tensor:
+    def raw_map(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: Activations, tally: RunStats) -> Tensor:
         """A method's map at its own resolution, shape (u, v), signed, on the CPU; ``maps.positive_map`` finishes it.
 
         A map that is not finite or has no positive part is counted as blank; a non-finite one becomes zeros.
         """
         own = METHODS[method].options  # a method refuses the options of others
         options = {name: value for name, value in self.options.items() if name in own}
-        request = Request(self.network, inputs, target, layer, self.importances.get(layer.name), activations, self.shallow, options)
+        request = MethodInputs(self.network, inputs, target, layer, self.importances.get(layer.name), activations, self.shallow, options)
         start = time.perf_counter()
         raw = METHODS[method](request).raw.detach().cpu()
         tally.seconds[method] += time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 A box is (x0, y0, x1, y1) in whole pixels, both ends inside it, as ILSVRC counts them; an array of boxes has
 shape (n, 4). Choe et al. (2020) call OpenCV's findContours and take the contour of largest polygon area;
-here components are labelled with the same 8-connectivity, and the largest is the one with the most pixels.
+here components are labeled with the same 8-connectivity, and the largest is the one with the most pixels.
 """
 
 from __future__ import annotations

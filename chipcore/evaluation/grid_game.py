@@ -1,4 +1,4 @@
-"""The grid game on four given photographs: the mosaic, size and score of ``chipcore.evaluation.grid_pointing``, with nothing drawn."""
+"""The grid game on four given images: the mosaic, size and score of ``chipcore.evaluation.grid_pointing``, with nothing drawn."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from chipcore import maps
 from chipcore.errors import ChipError, SettingsError
 from chipcore.evaluation import grid_pointing
-from chipcore.evaluation.benchmark import Panel
-from chipcore.evaluation.images import Progress, as_input, silent
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, no_progress, to_input
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
-from chipcore.methods import METHODS, Request
+from chipcore.methods import METHODS, MethodInputs
 from chipcore.networks import Layer, Network
 
 SIDE = 2
@@ -29,7 +29,7 @@ CHANCE = 1 / SIDE**2
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the four: a photograph as the network sees it alone, and the class that it then takes it for."""
+    """One of the four: a image as the network sees it alone, and the class that it then takes it for."""
 
     name: str
     sha256: str
@@ -43,7 +43,7 @@ def board(network: Network, layer: Layer) -> tuple[Network, Layer, bool]:
 
     Where it does not, the network as it is: the mosaic is squashed to its input.
     """
-    larger = grid_pointing.enlarged(Panel(network, (layer,), (), {}), SIDE * network.geometry.size)
+    larger = grid_pointing.enlarged(MethodSet(network, (layer,), (), {}), SIDE * network.geometry.size)
     return (larger.network, larger.layers[0], True) if larger is not None else (network, layer, False)
 
 
@@ -85,11 +85,11 @@ def play(
         options: the method's own settings.
     """
     size = network.geometry.size
-    inputs = as_input(np.asarray(mosaic(tiles, size)), network.geometry)
+    inputs = to_input(np.asarray(mosaic(tiles, size)), network.geometry)
     one = METHODS[method]
     report(0, 100, "looking at the mosaic")
     with torch.no_grad():
-        activations = network.trunk(inputs, one.layers(network, layer))
+        activations = network.forward_prefix(inputs, one.layers(network, layer))
     found: list[Score] = []
     for cell, tile in enumerate(tiles):
         stage = f"{one.title}, {network.classes.labels[tile.target]}"
@@ -102,7 +102,7 @@ def play(
             importance = load(layer) if one.needs_importance else None
             shallow = load(network.layers[0]) if one.needs_shallow and layer.path != network.layers[0].path else None
             raw = (
-                one(Request(network, inputs, tile.target, layer, importance, activations, shallow, options or {}, progress))
+                one(MethodInputs(network, inputs, tile.target, layer, importance, activations, shallow, options or {}, progress))
                 .raw.detach()
                 .cpu()
             )
@@ -122,26 +122,26 @@ def mean(scores: Sequence[Score]) -> float:
 
 
 def tile(network: Network, path: Path, target: int | None = None) -> Tile:
-    """A photograph for the game, and the class it plays for: the one that is given, or that the network takes it for alone."""
+    """A image for the game, and the class it plays for: the one that is given, or that the network takes it for alone."""
     view = network.geometry.view(open_image(path))
     with torch.no_grad():
-        probabilities = network.probabilities(as_input(np.asarray(view), network.geometry).to(network.device))[0]
+        probabilities = network.probabilities(to_input(np.asarray(view), network.geometry).to(network.device))[0]
     chosen = int(probabilities.argmax()) if target is None else target
     return Tile(path.name, "", view, chosen, float(probabilities[chosen]))
 
 
 def evaluate(
-    panel: Panel,
-    photographs: Sequence[Path],
+    panel: MethodSet,
+    images: Sequence[Path],
     classes: Sequence[str] = (),
     importance: str | Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Play once with four photographs in their order.
+    """Play once with four images in their order.
 
     Args:
         panel: network, layers and methods.
-        photographs: four files, in reading order.
+        images: four files, in reading order.
         classes: what each plays for; by default what the network takes it for.
         importance: where W is.
 
@@ -150,16 +150,16 @@ def evaluate(
         layer before it where there are several.
 
     Raises:
-        SettingsError: not four photographs, or not as many classes.
+        SettingsError: not four images, or not as many classes.
     """
     network = panel.network
-    if len(photographs) != SIDE**2 or len(classes) not in (0, SIDE**2):
+    if len(images) != SIDE**2 or len(classes) not in (0, SIDE**2):
         raise SettingsError(
-            f"a mosaic takes {SIDE**2} photographs and as many classes, or none; you gave {len(photographs)} and {len(classes)}."
+            f"a mosaic takes {SIDE**2} photographs and as many classes, or none; you gave {len(images)} and {len(classes)}."
         )
     targets: list[int | None] = [network.classes.index(one) for one in classes]
     targets = targets or [None] * SIDE**2
-    tiles = [tile(network, path, target) for path, target in zip(photographs, targets, strict=True)]
+    tiles = [tile(network, path, target) for path, target in zip(images, targets, strict=True)]
     report: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     full, size = True, network.geometry.size
@@ -181,7 +181,7 @@ def evaluate(
         report[asked.name] = {"images": 1, "skipped": 0, "skipped_because": {}, "methods": methods}
     told = [
         {"photograph": str(path), "class": one.target, "label": network.classes.labels[one.target], "probability": one.probability}
-        for path, one in zip(photographs, tiles, strict=True)
+        for path, one in zip(images, tiles, strict=True)
     ]
     return {
         "data_set": "one mosaic of given photographs", "grid": SIDE, "chance": CHANCE, "mosaic_size": size,

@@ -1,10 +1,10 @@
-"""Grid pointing game (Boehle et al. 2021; Rao et al. 2022): does a map find the right one of n x n photographs?
+"""Grid pointing game (Boehle et al. 2021; Rao et al. 2022): does a map find the right one of n x n images?
 
-A mosaic joins n x n photographs of distinct classes, each recognised correctly and confidently on its own. For
+A mosaic joins n x n images of distinct classes, each recognized correctly and confidently on its own. For
 the class of every cell, the score is the map's positive mass inside that cell over all of it; chance is
 1 / n^2. As in both papers the mosaic goes in at n times the input size, which a network that ends in global
 pooling takes as it comes; for one that doesn't (or on request) the mosaic is squashed to the input size, where
-every photograph is n times smaller and much harder to see. The result says which it was.
+every image is n times smaller and much harder to see. The result says which it was.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from PIL import Image
 from chipcore.datasets.mosaics import Mosaic, draw_mosaics, open_class_folders
 from chipcore.errors import DataError, ImageError, SettingsError
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.benchmark import Panel
-from chipcore.evaluation.images import Progress, as_input, silent
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, no_progress, to_input
 from chipcore.images import open_image
 from chipcore.maps import positive_map
 from chipcore.networks import Layer
@@ -43,7 +43,7 @@ def shares(heat: np.ndarray, side: int) -> np.ndarray:
     return mass / mass.sum() if mass.sum() > 0 else mass
 
 
-def enlarged(panel: Panel, size: int) -> Panel | None:
+def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
     """The same panel for inputs of ``size`` px, or None for a network that takes no other size than its own; tried, not believed.
 
     Only the geometry and the sizes of the layers change, so that every method sees a network whose input is
@@ -53,7 +53,7 @@ def enlarged(panel: Panel, size: int) -> Panel | None:
     try:
         with torch.no_grad():
             every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
-            activations = network.trunk(torch.zeros(1, 3, size, size), every)
+            activations = network.forward_prefix(torch.zeros(1, 3, size, size), every)
     except (RuntimeError, ValueError, AssertionError):
         return None
     if tuple(activations.scores.shape) != (1, len(network.classes)):
@@ -75,13 +75,13 @@ def join(views: list[np.ndarray], side: int) -> np.ndarray:
 
 
 def evaluate(
-    panel: Panel, folder: str | Path, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
-    progress: Progress = silent,
+    panel: MethodSet, folder: str | Path, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Play the game with mosaics from class folders.
 
-    Raises ``SettingsError`` for a setting out of range, ``DataError`` where too few classes have a photograph
-    that the network recognises that confidently.
+    Raises ``SettingsError`` for a setting out of range, ``DataError`` where too few classes have a image
+    that the network recognizes that confidently.
     """
     if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
         raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
@@ -95,11 +95,11 @@ def evaluate(
     looked: Counter[str] = Counter()
 
     def view(name: str) -> np.ndarray:
-        return np.asarray(network.geometry.view(open_image(folders.photographs.root / name)))
+        return np.asarray(network.geometry.view(open_image(folders.images.root / name)))
 
     def usable(name: str, target: int) -> bool:
         try:
-            f = panel.look(as_input(view(name), network.geometry)).scores.softmax(1)[0]
+            f = panel.look(to_input(view(name), network.geometry)).scores.softmax(1)[0]
         except ImageError as error:
             broken.append(str(error))
             return False
@@ -107,7 +107,7 @@ def evaluate(
         looked["confident" if good else "not confident"] += 1
         return good
 
-    classes = [index for index in folders.by_class if not any(panel.reason_to_skip(layer, index) for layer in panel.layers)]
+    classes = [index for index in folders.by_class if not any(panel.skip_reason(layer, index) for layer in panel.layers)]
     drawn = draw_mosaics(folders, usable, classes, side, mosaics, seed)
     scores: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     tallies, played = panel.tallies(), 0
@@ -141,14 +141,19 @@ def evaluate(
     return {
         "data_set": "mosaics of class folders", "grid": side, "chance": 1 / side**2, "confidence": confidence,
         "mosaic_size": side * size if full else size, "mosaic_scale": "full" if full else "squashed", "mosaics": played, "looked_at": dict(looked),
-        "classes": len(classes), "unknown_folders": list(folders.unknown), "photographs": len(folders.photographs), "broken": broken, "layers": layers,
+        "classes": len(classes), "unknown_folders": list(folders.unknown), "photographs": len(folders.images), "broken": broken, "layers": layers,
     }  # fmt: skip
 
 
 def _play(
-    panel: Panel, mosaic: Mosaic, picture: np.ndarray, side: int, tallies: dict[str, Any], scores: dict[tuple[str, str], list[np.ndarray]]
+    panel: MethodSet,
+    mosaic: Mosaic,
+    picture: np.ndarray,
+    side: int,
+    tallies: dict[str, Any],
+    scores: dict[tuple[str, str], list[np.ndarray]],
 ) -> None:
-    inputs = as_input(picture, panel.network.geometry)
+    inputs = to_input(picture, panel.network.geometry)
     activations = panel.look(inputs)
     for layer in panel.layers:
         for method in panel.methods:

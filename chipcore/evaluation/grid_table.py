@@ -1,4 +1,4 @@
-"""The grid game of the page Localize: ``chipcore.evaluation.grid_game`` on photographs that a visitor picks. Pure functions, no Streamlit."""
+"""The grid game of the page Localize: ``chipcore.evaluation.grid_game`` on images that a visitor picks. Pure functions, no Streamlit."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from chipcore.datasets.annotations import Source
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.benchmark import Panel
-from chipcore.evaluation.images import Progress, share_inside, silent
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, energy_inside, no_progress
 from chipcore.evaluation.runner import layer_report, walk
 
 TOLERANCE = 15  # pixels, of the network's view
@@ -33,7 +33,7 @@ def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool
 
 
 def evaluate(
-    panel: Panel, source: Source, limit: int = 0, seed: int = 0, progress: Progress = silent, tolerance: int = TOLERANCE
+    panel: MethodSet, source: Source, limit: int = 0, seed: int = 0, progress: Progress = no_progress, tolerance: int = TOLERANCE
 ) -> dict[str, Any]:
     """Measure every method of the panel; accuracy is hits / (hits + misses) per class, then averaged over classes."""
     hit: dict[tuple[str, str], list[bool]] = defaultdict(list)
@@ -41,13 +41,13 @@ def evaluate(
 
     def measure(layer: str, method: str, heat: np.ndarray, mask: np.ndarray) -> None:
         hit[layer, method].append(hits(heat, mask, tolerance))
-        energy[layer, method].append(share_inside(heat, mask))
+        energy[layer, method].append(energy_inside(heat, mask))
 
     walked = walk(panel, source, limit, seed, progress, measure)
     layers = {}
     for layer in panel.layers:
         rows, tally = walked.rows[layer.name], walked.tallies[layer.name]
-        count = len(rows.photographs)
+        count = len(rows.images)
         names: dict[str, int] = {}
         kinds = [names.setdefault(name, len(names)) for name in rows.objects]
         methods: dict[str, dict[str, Any]] = {}
@@ -61,9 +61,9 @@ def evaluate(
                 }  # fmt: skip
                 methods[method] |= {name: bootstrap.whole(one, count) for name, one in statistics[method].items()}
                 methods[method] |= {"hits": int(found.sum()), "misses": int((~found).sum())}
-        for method, compared in bootstrap.compare(statistics, panel.baseline, rows.photographs, seed).items():
+        for method, compared in bootstrap.compare(statistics, panel.baseline, rows.images, seed).items():
             methods[method]["difference"] = compared
         layers[layer.name] = {**layer_report(rows, tally, methods), "classes": len(names)}
     return {
-        "data_set": source.layout, "tolerance": tolerance, "photographs": walked.photographs, "broken": walked.broken, "layers": layers,
+        "data_set": source.layout, "tolerance": tolerance, "photographs": walked.images, "broken": walked.broken, "layers": layers,
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""Sanity check (Adebayo et al. 2018): a map must change when the network's weights are randomised.
+"""Sanity check (Adebayo et al. 2018): a map must change when the network's weights are randomized.
 
 Weights are drawn anew from the end of the network upwards: the last layer alone, the upper half of the layers,
 all of them. Convolutions and linear maps get He et al.'s normal (which keeps activations alive in a ReLU
-network) and no bias, normalisation becomes the identity. All of it happens on copies.
+network) and no bias, normalization becomes the identity. All of it happens on copies.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chipcore.evaluation.benchmark import Panel, Tally
-from chipcore.evaluation.images import over_maximum
+from chipcore.evaluation.benchmark import MethodSet, RunStats
+from chipcore.evaluation.images import normalize_by_max
 from chipcore.gating.suffix import Activations
 from chipcore.maps import positive_map, upsample
 from chipcore.networks import Layer, Network
@@ -33,7 +33,7 @@ def weighted_modules(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
 
 
-def randomised(network: Network, stage: str, seed: int) -> Network:
+def randomized(network: Network, stage: str, seed: int) -> Network:
     """A copy of a network with new weights in its last module, in the later half of them, or in all."""
     model = copy.deepcopy(network.model)
     modules = weighted_modules(model)
@@ -68,32 +68,32 @@ def similarity(before: Tensor, after: Tensor, size: int) -> tuple[float, float] 
     with warnings.catch_warnings():  # a nearly constant map: spearmanr warns and gives NaN, which is left out below
         warnings.simplefilter("ignore")
         rank = float(spearmanr(*(upsample(one, size).numpy().ravel() for one in (before, after))).statistic)
-    pictures = [over_maximum(positive_map(one, size).numpy()) for one in (before, after)]
+    pictures = [normalize_by_max(positive_map(one, size).numpy()) for one in (before, after)]
     alike = float(structural_similarity(*pictures, data_range=1.0, win_size=min(7, (size - 1) // 2 * 2 + 1)))
     return (rank, alike) if math.isfinite(rank) and math.isfinite(alike) else None
 
 
 class Sanity:
-    """Maps of the randomised copies against those of the network itself, for every method and layer."""
+    """Maps of the randomized copies against those of the network itself, for every method and layer."""
 
     note = (
         "1 means that the map did not change. The class stays the network's own. CHIP's W is not learned again: it stays, and only the activations"
         " change, so randomising what comes after the layer cannot change a CHIP map, while it does change a gradient's."
     )
 
-    def __init__(self, panel: Panel, seed: int) -> None:
-        self._panels = {stage: replace(panel, network=randomised(panel.network, stage, seed)) for stage in STAGES}
+    def __init__(self, panel: MethodSet, seed: int) -> None:
+        self._panels = {stage: replace(panel, network=randomized(panel.network, stage, seed)) for stage in STAGES}
         self._found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
         self._constant: dict[tuple[str, str, str], int] = defaultdict(int)
 
     def look(self, inputs: Tensor) -> dict[str, Activations]:
-        """One pass through every randomised copy."""
+        """One pass through every randomized copy."""
         return {stage: panel.look(inputs) for stage, panel in self._panels.items()}
 
     def compare(self, method: str, inputs: Tensor, target: int, layer: Layer, activations: dict[str, Activations], raw: Tensor) -> None:
         """Set a method's map of each copy against ``raw``, its signed map (u, v) of the network itself."""
         for stage, panel in self._panels.items():
-            other = panel.raw_map(method, inputs, target, layer, activations[stage], Tally())
+            other = panel.raw_map(method, inputs, target, layer, activations[stage], RunStats())
             found = similarity(raw, other, inputs.shape[-1])
             if found is None:
                 self._constant[layer.name, method, stage] += 1
@@ -101,7 +101,7 @@ class Sanity:
                 self._found[layer.name, method, stage].append(found)
 
     def report(self, layer: Layer, method: str) -> dict[str, Any]:
-        """Means over photographs by stage; ``constant`` counts the pairs in which a map was constant and nothing can be said."""
+        """Means over images by stage; ``constant`` counts the pairs in which a map was constant and nothing can be said."""
         result = {}
         for stage in STAGES:
             pairs = np.array(self._found[layer.name, method, stage])

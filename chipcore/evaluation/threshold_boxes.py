@@ -10,10 +10,10 @@ import numpy as np
 
 from chipcore.datasets.annotations import Box, mask_of_boxes
 from chipcore.evaluation.boxes import THRESHOLDS, iou, overlap_curves
-from chipcore.evaluation.cutting import Cut, cut, relative
-from chipcore.evaluation.images import share_inside
+from chipcore.evaluation.cutting import ThresholdedMap, relative, threshold_map
+from chipcore.evaluation.images import energy_inside
 
-__all__ = ["Cut", "best", "curve", "cut", "inside", "overlap", "relative", "table"]
+__all__ = ["ThresholdedMap", "best", "curve", "inside", "overlap", "relative", "table", "threshold_map"]
 
 
 def overlap(box: Box | None, truth: np.ndarray) -> float:
@@ -34,7 +34,7 @@ def best(of: np.ndarray) -> tuple[float, float]:
 
 def inside(shares: np.ndarray, truth: np.ndarray) -> float:
     """Share of a map's positive mass inside the true boxes (energy pointing)."""
-    return share_inside(shares, mask_of_boxes(truth, shares.shape[0]))
+    return energy_inside(shares, mask_of_boxes(truth, shares.shape[0]))
 
 
 def table(curves: Mapping[str, np.ndarray]) -> str:

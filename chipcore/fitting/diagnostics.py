@@ -24,18 +24,18 @@ from chipcore.storage import write_whole
 
 RATIOS = tuple(float(f"{ratio:.4g}") for ratio in np.logspace(-0.25, -4, 12))
 ITERATIONS = 400  # of ADMM without its polish, which ends it earlier
-MOST = 16  # classes of a layer, those with the most evidence
+MAX_CURVES = 16  # classes of a layer, those with the most evidence
 
 
 @dataclass(frozen=True)
 class Curve:
     """One class at one layer.
 
-    - ``loyalty``: photographs' worth of evidence, the sum of f^c
+    - ``loyalty``: images' worth of evidence, the sum of f^c
     - ``iterations`` (T,), ``primal`` (T,), ``dual`` (T,): relative residuals of ADMM left to itself
     - ``solved_after``: the iterations after which the solver of a fit, which polishes, was done
     - ``ratios`` (R,), ``support`` (R,), ``r2`` (R,), ``r2_held_out`` (R,): along lambda / lambda_max, decreasing; R2 is
-      NaN where no photograph carried weight
+      NaN where no image carried weight
     """
 
     index: int
@@ -50,22 +50,22 @@ class Curve:
     r2_held_out: np.ndarray
 
 
-class Watcher:
-    """Keeps the curves of the ``MOST`` classes of every layer that have the most evidence, in ``folder``."""
+class DiagnosticsRecorder:
+    """Keeps the curves of the ``MAX_CURVES`` classes of every layer that have the most evidence, in ``folder``."""
 
     def __init__(self, folder: Path, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> None:
         self.folder, self.settings, self.report = folder, settings, report
 
     def __call__(self, gathered: Gathered) -> None:
         path = self.folder / f"{gathered.share.layer.name.replace('/', '_')}.npz"
-        kept = {curve.index: curve for curve in read(path)}  # of earlier passes over the photographs
+        kept = {curve.index: curve for curve in read(path)}  # of earlier passes over the images
         loyalty = gathered.training.loyalty
-        slots = loyalty.argsort(descending=True, stable=True)[:MOST]
+        slots = loyalty.argsort(descending=True, stable=True)[:MAX_CURVES]
         slots = slots[loyalty[slots] >= max(self.settings.min_evidence, 1e-12)]
         if not len(slots):
             return
         kept |= {curve.index: curve for curve in curves(gathered, slots, self.settings, self.report)}
-        best = sorted(kept.values(), key=lambda curve: -curve.loyalty)[:MOST]
+        best = sorted(kept.values(), key=lambda curve: -curve.loyalty)[:MAX_CURVES]
         write(path, best)
 
 

@@ -1,6 +1,6 @@
 """Several processes, one W: ``torchrun --nproc-per-node N -m chipcore fit ...``.
 
-Every process takes its share of the photographs; moments add up (they are sums), so one all-reduce a pass
+Every process takes its share of the images; moments add up (they are sums), so one all-reduce a pass
 is all that is said between them.
 """
 
@@ -33,7 +33,7 @@ class Team:
     size: int = 1
 
     def share(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Every size-th photograph from this process's own on."""
+        """Every size-th image from this process's own on."""
         return tuple(names[self.rank :: self.size])
 
     def agree(self, number: int) -> int:

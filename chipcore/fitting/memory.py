@@ -1,7 +1,7 @@
 """What a fit takes at its peak: told before it starts, and kept to by sizing the moments.
 
 Everything but the moments is a sum of parts that are known beforehand: the process with its libraries, the
-network, one batch of photographs on its way through trunk and suffix, and the solver's blocks. The constants
+network, one batch of images on its way through trunk and suffix, and the solver's blocks. The constants
 are measured peaks (``tests/chipcore/fitting/test_memory.py`` holds them to it), rounded up.
 """
 
@@ -68,7 +68,7 @@ def estimate(network: Network, layers: Sequence[Layer], rows: Sequence[int], set
 
 
 def _moments(shares: Sequence[Share]) -> int:
-    """Bytes of the moments of one pass, from training and from held-out photographs."""
+    """Bytes of the moments of one pass, from training and from held-out images."""
     return sum(2 * len(share.classes) * Moments.bytes_per_class(share.layer.channels) for share in shares)
 
 
@@ -77,16 +77,16 @@ def beside_moments(network: Network, layers: Sequence[Layer], settings: FitSetti
     batch = PHOTOGRAPHS_AT_ONCE
     weights = sum(value.numel() * value.element_size() for value in network.model.state_dict().values())
     kept = sum(layer.channels * layer.height * layer.width for layer in layers)
-    trunk = batch * _FLOAT * (network.peak(layers) + 2 * kept)
+    forward_prefix = batch * _FLOAT * (network.peak(layers) + 2 * kept)
     suffixes = [_suffix(network, layers, layer, settings) for layer in layers]
     solving = max(4 * 8 * solve_block(layer.channels) * layer.channels**2 for layer in layers)
-    working = max(trunk + max(suffixes), solving)
+    working = max(forward_prefix + max(suffixes), solving)
     background = sum(Background.bytes_of(len(network.classes), layer.channels) for layer in layers)
     return int(_PROCESS + COPIES * weights + background + _SLACK * working)
 
 
 def _suffix(network: Network, layers: Sequence[Layer], layer: Layer, settings: FitSettings) -> int:
-    """Bytes of one batch of photographs at one layer: perturbed networks, scores, and products on their way into the moments."""
+    """Bytes of one batch of images at one layer: perturbed networks, scores, and products on their way into the moments."""
     suffix = network.suffix(layer, layers)
     batch, K, N, C = PHOTOGRAPHS_AT_ONCE, layer.channels, settings.gates, len(network.classes)
     perturbed = 2 * batch_size(suffix.peak, network.device) * suffix.peak

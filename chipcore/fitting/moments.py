@@ -1,4 +1,4 @@
-"""The sufficient statistics of Eq. 11; they add up over gates, photographs, processes and machines."""
+"""The sufficient statistics of Eq. 11; they add up over gates, images, processes and machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chipcore.errors import ChipError
 class Moments:
     """What Eq. 11 knows of the perturbed data set, for M classes at a layer of K channels, in float64.
 
-    With weight omega = f^c(X_s) h(d_n), sums run over photographs s and gate samples n:
+    With weight omega = f^c(X_s) h(d_n), sums run over images s and gate samples n:
 
     - ``gram``   (M, K, K)  sum omega z z^T
     - ``cross``  (M, K)     sum omega g^c z
@@ -24,8 +24,8 @@ class Moments:
     - ``energy`` (M,)       sum omega (g^c)^2
     - ``mean``   (M,)       sum omega g^c
     - ``weight`` (M,)       sum omega
-    - ``loyalty`` (M,)      sum over photographs of f^c: how many photographs' worth of evidence there is
-    - ``images`` (M,)       number of photographs that carried weight
+    - ``loyalty`` (M,)      sum over images of f^c: how many images' worth of evidence there is
+    - ``images`` (M,)       number of images that carried weight
     """
 
     classes: Tensor
@@ -56,14 +56,14 @@ class Moments:
         )
 
     def add(self, z: Tensor, weight: Tensor, original: Tensor, perturbed: Tensor, cutoff: float) -> None:
-        """Add B photographs with N gate samples each.
+        """Add B images with N gate samples each.
 
         Args:
             z: pooled gated features of Eq. 2, shape (B, N, K).
             weight: h(d_n), shape (B, N).
             original: f(X_s), probabilities, shape (B, C).
             perturbed: g(X_s, d_n), shape (B, N, C).
-            cutoff: photographs with f^c below it add nothing to class c.
+            cutoff: images with f^c below it add nothing to class c.
         """
         z, weight, original, perturbed = (value.to(self.gram.device) for value in (z, weight, original, perturbed))
         loyalty = original[:, self.classes]
@@ -71,9 +71,9 @@ class Moments:
         slots = active.any(0).nonzero().flatten().tolist()
         if not slots:
             return
-        # In float64 from here on: which photographs share a batch depends on the number of processes, and W must not.
+        # In float64 from here on: which images share a batch depends on the number of processes, and W must not.
         z, weight, loyalty = z.double(), weight.double(), loyalty.double()
-        # f^c does not depend on the gate, so one K x K product per photograph serves all of its classes.
+        # f^c does not depend on the gate, so one K x K product per image serves all of its classes.
         weighted = z * weight[..., None]
         products = weighted.transpose(1, 2) @ z
         # Rounding leaves the two triangles a little apart, and a solver that reads both would never settle.
@@ -97,7 +97,7 @@ class Moments:
             self.images[slot] += len(which)
 
     def __iadd__(self, other: Moments) -> Moments:
-        """Moments of two disjoint sets of photographs are those of their union."""
+        """Moments of two disjoint sets of images are those of their union."""
         if self.gram.shape != other.gram.shape or not torch.equal(self.classes, other.classes):
             raise ChipError("moments of different classes or layers can't be added.")
         for name in self.names():

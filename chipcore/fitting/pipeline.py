@@ -1,4 +1,4 @@
-"""Learning W: perturbed predictions of many photographs, summed into moments, solved class by class."""
+"""Learning W: perturbed predictions of many images, summed into moments, solved class by class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.datasets.image_folder import Batch, Photographs, batches, find_photographs
+from chipcore.datasets.image_folder import Batch, ImageFolder, batches, find_images
 from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.fitting.checkpoint import Checkpoint, Position, alone_in_its_folder
 from chipcore.fitting.distributed import ALONE, Team
@@ -29,7 +29,7 @@ MEMORY = 6 << 30  # bytes that moments may take at once; more classes or channel
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fit has come: photographs of all passes, or classes while solving."""
+    """How far a fit has come: images of all passes, or classes while solving."""
 
     stage: str
     done: int
@@ -50,7 +50,7 @@ class Share:
 
 @dataclass
 class Gathered:
-    """Moments of one share: from the photographs that W is fitted to, and from those held out.
+    """Moments of one share: from the images that W is fitted to, and from those held out.
 
     ``background`` is from the first alone; where ``FitSettings.background`` is 0 it stays empty.
     """
@@ -73,17 +73,17 @@ class Gathered:
 
 @alone_in_its_folder
 def fit(
-    network: Network, layers: Sequence[str], images: str | Path | Photographs | Sequence[str | Path], settings: FitSettings | None = None,
+    network: Network, layers: Sequence[str], images: str | Path | ImageFolder | Sequence[str | Path], settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
     checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
     team: Team = ALONE, watch: Callable[[Gathered], None] | None = None,
 ) -> dict[str, Importance]:  # fmt: skip
-    """Fit W of one or several layers, all in one pass over the photographs where memory allows.
+    """Fit W of one or several layers, all in one pass over the images where memory allows.
 
     Args:
         network: the network to interpret.
         layers: registry names or module paths.
-        images: a folder of photographs (flat or class folders), several folders, or ``find_photographs``' result.
+        images: a folder of images (flat or class folders), several folders, or ``find_images``' result.
         settings: see :class:`FitSettings`.
         classes: fit only these rows (index, synset or name); all by default.
         progress: called with :class:`Progress` after every batch and every block of solved classes.
@@ -105,11 +105,11 @@ def fit(
     if not chosen:
         raise DataError("no layer was given; name one or several.")
     rows = tuple(sorted({network.classes.index(one) for one in classes})) or tuple(range(len(network.classes)))
-    photographs = images if isinstance(images, Photographs) else find_photographs(images)
-    held = photographs.held_out(settings.held_out)
-    names = team.share(photographs.names)
+    folder = images if isinstance(images, ImageFolder) else find_images(images)
+    held = folder.held_out(settings.held_out)
+    names = team.share(folder.names)
     passes = plan(chosen, rows, memory)
-    facts = {"settings": settings.as_dict(), "photographs": len(photographs), "data_fingerprint": photographs.fingerprint}
+    facts = {"settings": settings.as_dict(), "photographs": len(folder), "data_fingerprint": folder.fingerprint}
     described = {layer.name: describe(network, layer, **facts) for layer in chosen}
     solved = {layer.name: _Rows(len(network.classes), layer.channels) for layer in chosen}
     saving = None
@@ -155,13 +155,11 @@ def fit(
                     {f"{name}/{key}": value for name, one in solved.items() for key, value in one.arrays().items()} | _beside(gathered),
                 )
 
-        gather(network, gathered, photographs, held, settings, names=names, position=position, after_batch=after_batch)
+        gather(network, gathered, folder, held, settings, names=names, position=position, after_batch=after_batch)
         if not team.add_up(
             _all_moments(gathered), position.readable, [value for one in gathered for value in one.background.sums().values()]
         ):
-            raise DataError(
-                f"none of the {len(photographs)} files below {photographs.root} could be read as a photograph; give another folder."
-            )
+            raise DataError(f"none of the {len(folder)} files below {folder.root} could be read as a photograph; give another folder.")
         if saving is not None:
             saving.forget(number - 1)
         # Taken out one by one: a name that still held the last of them would keep its moments all through the next pass.
@@ -215,22 +213,22 @@ def plan(layers: Sequence[Layer], rows: Sequence[int], memory: int) -> list[list
 
 
 def gather(
-    network: Network, gathered: Sequence[Gathered], photographs: Photographs, held: frozenset[str], settings: FitSettings,
+    network: Network, gathered: Sequence[Gathered], images: ImageFolder, held: frozenset[str], settings: FitSettings,
     *, names: Sequence[str] | None = None, position: Position | None = None,
     after_batch: Callable[[Position, tuple[str, ...]], None] | None = None,
 ) -> None:  # fmt: skip
-    """One pass over the photographs that adds to the moments of every share.
+    """One pass over the images that adds to the moments of every share.
 
     Args:
-        held: the photographs whose moments are kept apart for measuring R2.
-        names: this process's photographs; all by default.
+        held: the images whose moments are kept apart for measuring R2.
+        names: this process's images; all by default.
         position: the batches before it are in the moments already; moved on as batches are added.
         after_batch: called with the position and what was unreadable in the batch.
     """
-    names = photographs.names if names is None else names
+    names = images.names if names is None else names
     position = position or Position()
     with torch.inference_mode():
-        for batch in batches(photographs, names[position.batches * PHOTOGRAPHS_AT_ONCE :], network.geometry, PHOTOGRAPHS_AT_ONCE):
+        for batch in batches(images, names[position.batches * PHOTOGRAPHS_AT_ONCE :], network.geometry, PHOTOGRAPHS_AT_ONCE):
             if batch.names:
                 add_batch(network, gathered, batch, held, settings)
             position.batches += 1
@@ -241,29 +239,29 @@ def gather(
 
 
 def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held: frozenset[str], settings: FitSettings) -> None:
-    """Perturb a batch of photographs at every share's layer and add what comes out to the moments."""
+    """Perturb a batch of images at every share's layer and add what comes out to the moments."""
     layers = tuple(dict.fromkeys(one.share.layer for one in gathered))
-    activations = network.trunk(network.geometry.normalise(batch.views.to(network.device)), layers)
+    activations = network.forward_prefix(network.geometry.normalize(batch.views.to(network.device)), layers)
     _check_finite(activations.scores, batch.names, network, "")
     original = activations.scores.softmax(1)
     held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     for layer in layers:
         shares = [one for one in gathered if one.share.layer == layer]
-        # A class with too small an f^c gains nothing from a photograph, so its scores are not wanted; and where
-        # that holds for every class, the photograph is not perturbed at all.
+        # A class with too small an f^c gains nothing from a image, so its scores are not wanted; and where
+        # that holds for every class, the image is not perturbed at all.
         active = torch.zeros_like(original, dtype=torch.bool)
         for one in shares:
             rows = one.training.classes.to(original.device)
             active[:, rows] = original[:, rows] >= settings.cutoff
-            if settings.background:  # where every photograph counts for every class, no score can be left out
+            if settings.background:  # where every image counts for every class, no score can be left out
                 active[torch.meshgrid((~held_out).nonzero().flatten(), rows, indexing="ij")] = True
         at = active.any(1).nonzero().flatten()
         if not len(at):
             continue
         suffix = network.suffix(layer, layers)
         features = activations.features[layer.path][at]
-        carried = tuple(
-            value[at] if batched else value for value, batched in zip(activations.carried[layer.path], suffix.batched, strict=True)
+        side_inputs = tuple(
+            value[at] if batched else value for value, batched in zip(activations.side_inputs[layer.path], suffix.batched, strict=True)
         )
         sigma2 = settings.sigma2 or layer.channels
         drawn = [
@@ -273,7 +271,9 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
         gates = torch.from_numpy(np.stack([one for one, _weight in drawn])).to(features)
         weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
         wanted = active[at] if settings.target == "score" else None  # a probability needs every score
-        perturbed = perturbed_scores(suffix, features, carried, gates, batch_size(suffix.peak, network.device), settings.precision, wanted)
+        perturbed = perturbed_scores(
+            suffix, features, side_inputs, gates, batch_size(suffix.peak, network.device), settings.precision, wanted
+        )
         _check_finite(perturbed, [batch.names[s] for s in at.tolist()], network, f" with channels of {layer.name} closed")
         if settings.target == "probability":
             perturbed = perturbed.softmax(-1)

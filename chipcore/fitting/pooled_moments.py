@@ -1,8 +1,8 @@
-"""What all photographs together say about a class's score: the second half of the sums that a row of W is fitted to.
+"""What all images together say about a class's score: the second half of the sums that a row of W is fitted to.
 
-Eq. 11 weighs a photograph with f^c, so the row of class c is learned from photographs of c alone. Which channels
+Eq. 11 weighs a image with f^c, so the row of class c is learned from images of c alone. Which channels
 do *not* speak for c is then hardly seen: those of other classes are nearly closed in all of them, and their weights
-stay at whatever fits the noise. ``FitSettings.background`` mixes in sums over all photographs alike. README,
+stay at whatever fits the noise. ``FitSettings.background`` mixes in sums over all images alike. README,
 'Choices that the paper leaves open', has the evidence.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass
 class Background:
-    """Sums with weight h(d_n) over photographs s and gate samples n, for M classes and K channels, in float64.
+    """Sums with weight h(d_n) over images s and gate samples n, for M classes and K channels, in float64.
 
     - ``gram``   (K, K)  sum h z z^T, the same for every class
     - ``cross``  (M, K)  sum h g^c z
@@ -38,7 +38,7 @@ class Background:
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(self, z: Tensor, weight: Tensor, perturbed: Tensor) -> None:
-        """Add B photographs with N gate samples each.
+        """Add B images with N gate samples each.
 
         Args:
             z: pooled gated features of Eq. 2, shape (B, N, K).
@@ -54,7 +54,7 @@ class Background:
         self.weight += weight.sum()
 
     def sums(self) -> dict[str, Tensor]:
-        """All that adds up over photographs and processes, by name."""
+        """All that adds up over images and processes, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @staticmethod

@@ -18,9 +18,9 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class System:
-    """The quadratic part of Eq. 11 for S classes: minimise w^T gram w / 2 - cross^T w + lambda |w|_1.
+    """The quadratic part of Eq. 11 for S classes: minimize w^T gram w / 2 - cross^T w + lambda |w|_1.
 
-    - ``gram`` (S, K, K), ``cross`` (S, K): second moments, centred where the fit has an intercept
+    - ``gram`` (S, K, K), ``cross`` (S, K): second moments, centerd where the fit has an intercept
     - ``first`` (S, K), ``mean`` (S,): weighted means of z and of g^c
     """
 
@@ -28,11 +28,11 @@ class System:
     cross: Tensor
     first: Tensor
     mean: Tensor
-    centred: bool
+    centered: bool
 
     def intercepts(self, W: Tensor) -> Tensor:
         """The constant beside each row (S, K) of W, shape (S,): zero in a fit without one."""
-        return self.mean - (W * self.first).sum(1) if self.centred else torch.zeros_like(self.mean)
+        return self.mean - (W * self.first).sum(1) if self.centered else torch.zeros_like(self.mean)
 
 
 def system(moments: Moments, slots: Tensor, settings: FitSettings, background: Background | None = None) -> System:
@@ -53,7 +53,7 @@ def system(moments: Moments, slots: Tensor, settings: FitSettings, background: B
         first += background.first * each
         mean += background.mean[slots] * each
     if settings.intercept:
-        # Where nothing varies (one gate, one photograph) only rounding is left, and a row fitted to it would be noise.
+        # Where nothing varies (one gate, one image) only rounding is left, and a row fitted to it would be noise.
         second, product = gram.diagonal(dim1=1, dim2=2).clone(), first * mean[:, None]
         gram -= first[:, :, None] * first[:, None]
         cross -= product
@@ -71,7 +71,7 @@ def solve_rows(
     Args:
         moments: with evidence for every one of ``slots``, its places among the classes.
         settings: of which ``lambda_ratio``, ``background`` and ``intercept`` matter here.
-        background: the sums of all photographs, where there are any.
+        background: the sums of all images, where there are any.
         report: called with the number of classes that are done, and of all.
     """
     # One block of classes after another: indexing all Grams at once would copy gigabytes.

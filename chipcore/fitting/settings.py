@@ -14,16 +14,16 @@ from chipcore.gating.perturbation import Precision, Target
 class FitSettings:
     """How W is learned.
 
-    - ``gates``: gate samples N per photograph
+    - ``gates``: gate samples N per image
     - ``target``: what g^c is, the class score before softmax or the probability (f^c is always the latter)
     - ``draw``: how gate samples are drawn, see :func:`chipcore.gating.gates.draw`; ``uniform`` is the paper's
     - ``sigma2``: sigma^2 of Eq. 8; None is K, the layer's number of channels
     - ``lambda_ratio``: lambda of Eq. 5 as a share of the smallest lambda that gives W = 0, max |b_c|
-    - ``background``: share that all photographs alike have in a class's sums; 0 is Eq. 11 as printed, see :mod:`chipcore.fitting.pooled_moments`
+    - ``background``: share that all images alike have in a class's sums; 0 is Eq. 11 as printed, see :mod:`chipcore.fitting.pooled_moments`
     - ``intercept``: a constant beside W z that is not penalised; Eq. 11 as printed has none. It helps where ``background`` is 0
     - ``seed``: of the gates
-    - ``cutoff``: photographs with f^c below it add nothing to class c
-    - ``held_out``: share of the photographs kept for measuring R2
+    - ``cutoff``: images with f^c below it add nothing to class c
+    - ``held_out``: share of the images kept for measuring R2
     - ``min_evidence``: rows with less loyalty (sum of f^c) than this are left at zero
     - ``precision``: of the perturbed predictions; sums and the solver are in float64 throughout
     """

@@ -1,6 +1,6 @@
 """Suffixes that end with a map to the class scores: compute the classes that are asked for only.
 
-A photograph adds to the moments of the classes whose f^c is above the cut-off: some ten of a thousand. Where
+A image adds to the moments of the classes whose f^c is above the cut-off: some ten of a thousand. Where
 the last thing that mixes channels is a fully connected layer or a convolution with one output a class, the
 other classes' outputs need not be computed. In SqueezeNet, which ends with a convolution over 13 x 13
 positions, they are nearly all of the suffix's arithmetic.
@@ -46,7 +46,7 @@ class ClassHead(nn.Module):
         return self.tail(functional.conv2d(x, weight, bias, self.mixing.stride, self.mixing.padding, self.mixing.dilation))
 
 
-def find(traced: fx.GraphModule, result: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
+def detect_class_head(traced: fx.GraphModule, result: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
     """The map to the classes that the scores ``result`` come from, and what follows it; or None."""
     tail: list[fx.Node] = []
     node = result

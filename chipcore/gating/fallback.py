@@ -22,7 +22,7 @@ def cut_by_hooks(model: nn.Module, paths: Sequence[str], example: Tensor) -> tup
     private = copy.deepcopy(model, shared)
     lock = threading.Lock()  # two threads must not see each other's hooks
 
-    def trunk(images: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    def forward_prefix(images: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         kept: dict[str, Tensor] = {}
 
         def keep(path: str) -> Any:
@@ -33,12 +33,12 @@ def cut_by_hooks(model: nn.Module, paths: Sequence[str], example: Tensor) -> tup
         return scores, [(kept[path], images) for path in paths]
 
     with torch.inference_mode():
-        _scores, layers = trunk(example)
+        _scores, layers = forward_prefix(example)
     for path, values in zip(paths, layers, strict=True):
         refused = why_no_feature_maps(values[0].shape if isinstance(values[0], Tensor) else None, example.shape)
         if refused:
             raise ChipError(f"layer {path!r} gives {refused}, so CHIP has no channels to gate there.")
-    return trunk, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), WIDENED * example.numel()) for path in paths}
+    return forward_prefix, {path: Suffix(path, _WholeNetwork(private, path, lock), (True,), WIDENED * example.numel()) for path in paths}
 
 
 class _WholeNetwork(nn.Module):

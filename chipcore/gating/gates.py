@@ -12,13 +12,13 @@ from torch import Tensor
 Draw = Literal["uniform", "importance", "stratified", "antithetic"]
 
 
-def generator(seed: int, layer: str, photograph: str) -> np.random.Generator:
-    """The random numbers of one photograph at one layer.
+def generator(seed: int, layer: str, image: str) -> np.random.Generator:
+    """The random numbers of one image at one layer.
 
-    They depend on nothing else, so W is the same for any batch size, order of photographs or number of
+    They depend on nothing else, so W is the same for any batch size, order of images or number of
     processes.
     """
-    digest = hashlib.sha256(f"{seed}\0{layer}\0{photograph}".encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(f"{seed}\0{layer}\0{image}".encode(errors="surrogateescape")).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
@@ -67,14 +67,14 @@ def draw(name: Draw, count: int, channels: int, sigma2: float, rng: np.random.Ge
 
 
 def gate(features: Tensor, gates: Tensor) -> Tensor:
-    """Eq. 1, A^_k = d_k A_k, for every photograph and every gate sample.
+    """Eq. 1, A^_k = d_k A_k, for every image and every gate sample.
 
     Args:
         features: A, shape (B, K, u, v).
         gates: d, shape (B, N, K), of the features' type.
 
     Returns:
-        Gated features, shape (B * N, K, u, v), photograph by photograph.
+        Gated features, shape (B * N, K, u, v), image by image.
     """
     gated = features[:, None] * gates[..., None, None]
     return gated.flatten(0, 1).contiguous(memory_format=torch.channels_last)

@@ -141,7 +141,7 @@ def dependents(nodes: Sequence[fx.Node], at: fx.Node, shapes: dict[fx.Node, Any]
         if node.op != "output" and any(source in inside for source in node.all_input_nodes):
             inside.add(node)
     inside.discard(at)
-    carried: dict[fx.Node, None] = {}
+    side_inputs: dict[fx.Node, None] = {}
     waiting = list(inside)
     while waiting:
         for source in waiting.pop().all_input_nodes:
@@ -151,9 +151,9 @@ def dependents(nodes: Sequence[fx.Node], at: fx.Node, shapes: dict[fx.Node, Any]
                 inside.add(source)
                 waiting.append(source)
             else:
-                carried[source] = None
+                side_inputs[source] = None
     order = {node: position for position, node in enumerate(nodes)}
-    return sorted(inside, key=order.__getitem__), sorted(carried, key=order.__getitem__)
+    return sorted(inside, key=order.__getitem__), sorted(side_inputs, key=order.__getitem__)
 
 
 def build(root: fx.GraphModule, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any) -> fx.GraphModule:

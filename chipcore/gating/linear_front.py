@@ -2,7 +2,7 @@
 
 Where the first thing that mixes channels is a fully connected layer (VGG16's pool5, or global pooling and
 a classifier), its output is a sum over channels, y = b + sum_k d_k (V_k A_k). The terms V_k A_k do not
-depend on the gates, so they are computed once a photograph and N gates cost one N x K by K x O product.
+depend on the gates, so they are computed once a image and N gates cost one N x K by K x O product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LinearFront(nn.Module):
     def __init__(self, flatten: nn.Module, linear: nn.Linear, channels: int) -> None:
         super().__init__()
         self.flatten, self.linear = flatten, linear
-        # Elements of one photograph's contributions.
+        # Elements of one image's contributions.
         self.size = channels * (1 if linear.in_features == channels else linear.out_features)
 
     def contributions(self, features: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class LinearFront(nn.Module):
         return hidden if bias is None else hidden + bias
 
 
-def find(traced: fx.GraphModule, at: fx.Node, inside: Sequence[fx.Node]) -> tuple[list[fx.Node], fx.Node] | None:
+def detect_linear_front(traced: fx.GraphModule, at: fx.Node, inside: Sequence[fx.Node]) -> tuple[list[fx.Node], fx.Node] | None:
     """The chain from a gated node to the linear map that alone uses it, and that map; or None."""
     chain: list[fx.Node] = []
     node = at

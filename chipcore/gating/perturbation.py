@@ -15,10 +15,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def perturbed_scores(
-    suffix: Suffix, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32",
+    suffix: Suffix, features: Tensor, side_inputs: tuple[Tensor, ...], gates: Tensor, batch: int, precision: Precision = "float32",
     active: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Scores g(X_s, d_n) of B photographs under N gate samples each.
+    """Scores g(X_s, d_n) of B images under N gate samples each.
 
     Args:
         suffix: the network from the gated layer on.
@@ -32,16 +32,16 @@ def perturbed_scores(
     Returns:
         Class scores before softmax, shape (B, N, C); of no meaning where not ``active``.
     """
-    photographs, samples, _channels = gates.shape
+    images, samples, _channels = gates.shape
     at_once, each = max(1, batch // samples), min(batch, samples)
     rows: list[Tensor] = []
     first = 0
     with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         prepared = suffix.prepare(features)
-        while first < photographs:
+        while first < images:
             some = slice(first, first + at_once)
             wanted = active[some].any(0).nonzero().flatten() if active is not None and suffix.selects_classes else None
-            beside = tuple(value[some] if batched else value for value, batched in zip(carried, suffix.batched, strict=True))
+            beside = tuple(value[some] if batched else value for value, batched in zip(side_inputs, suffix.batched, strict=True))
             parts = _in_parts(suffix, prepared[some], beside, gates[some], wanted, each)
             if parts is None:
                 at_once, each = _fewer(at_once, each, features.device)
@@ -55,17 +55,17 @@ def perturbed_scores(
 
 
 def _in_parts(
-    suffix: Suffix, prepared: Tensor, carried: tuple[Tensor, ...], gates: Tensor, wanted: Tensor | None, each: int
+    suffix: Suffix, prepared: Tensor, side_inputs: tuple[Tensor, ...], gates: Tensor, wanted: Tensor | None, each: int
 ) -> list[Tensor] | None:
-    """Scores of a few photographs, ``each`` gate samples at once; None where a GPU's memory does not suffice."""
+    """Scores of a few images, ``each`` gate samples at once; None where a GPU's memory does not suffice."""
     try:
-        return [suffix.scores(prepared, carried, gates[:, start : start + each], wanted) for start in range(0, gates.shape[1], each)]
+        return [suffix.scores(prepared, side_inputs, gates[:, start : start + each], wanted) for start in range(0, gates.shape[1], each)]
     except torch.OutOfMemoryError:
         return None  # and with it go the tensors that the failed pass has left
 
 
 def _fewer(at_once: int, each: int, device: torch.device) -> tuple[int, int]:
-    """Half as many gate samples at once, then half as many photographs: somebody else may have taken the memory meanwhile."""
+    """Half as many gate samples at once, then half as many images: somebody else may have taken the memory meanwhile."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if each > 1:

@@ -1,4 +1,4 @@
-"""A network cut at its layers: one trunk that is run once a photograph, one suffix a layer.
+"""A network cut at its layers: one trunk that is run once a image, one suffix a layer.
 
 The trunk gives the scores, the features A of every chosen layer and whatever else crosses each cut (the
 other branch of a residual block, say). A suffix holds only what depends on its layer's features, so a
@@ -28,7 +28,7 @@ from chipcore.gating.linear_ops import FastLinear
 from chipcore.gating.suffix import WIDENED, Activations, Suffix, why_no_feature_maps
 
 
-class Cut:
+class SplitModel:
     """A model cut at several layers.
 
     Args:
@@ -47,7 +47,7 @@ class Cut:
             if path not in modules or path == "":
                 raise UnknownName("module", path, [name for name in modules if name])
         self.traced = True
-        self.peak = WIDENED * example.numel()  # elements that the widest step of the trunk reads and writes for one photograph
+        self.peak = WIDENED * example.numel()  # elements that the widest step of the trunk reads and writes for one image
         try:
             traced = graph.trace(model)
             values = graph.values(traced, torch.cat([example, example]))
@@ -65,7 +65,7 @@ class Cut:
             self._trunk, self.suffixes = _cut_graph(traced, values, self.paths)
             self.peak = graph.peak([node for node in traced.graph.nodes if node.op != "output"], values)
 
-    def trunk(self, images: Tensor) -> Activations:
+    def forward_prefix(self, images: Tensor) -> Activations:
         """One pass over images (B, 3, h, w) that keeps what every cut needs."""
         scores, per_layer = self._trunk(images)
         return Activations(
@@ -90,21 +90,21 @@ def _cut_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any], paths: Sequen
         refused = why_no_feature_maps(shapes[at] if shapes[at] is not graph.NotATensor else None, shapes[inputs[0]])
         if refused:
             raise ChipError(f"layer {path!r} gives {refused}, so CHIP has no channels to gate there.")
-        inside, carried = graph.dependents(nodes, at, shapes)
+        inside, side_inputs = graph.dependents(nodes, at, shapes)
         if result not in inside and result is not at:
             raise ChipError(f"the scores do not depend on layer {path!r}; choose another.")
-        suffixes[path] = _build_suffix(traced, shapes, at, carried, inside, result, path)
-        leaving.append([at, *carried])
+        suffixes[path] = _build_suffix(traced, shapes, at, side_inputs, inside, result, path)
+        leaving.append([at, *side_inputs])
     body = [node for node in nodes if node.op not in ("placeholder", "output")]
     return graph.build(traced, inputs, body, (result, [tuple(values) for values in leaving])), suffixes
 
 
 def _build_suffix(
-    traced: fx.GraphModule, shapes: dict[fx.Node, Any], at: fx.Node, carried: Sequence[fx.Node], inside: Sequence[fx.Node],
+    traced: fx.GraphModule, shapes: dict[fx.Node, Any], at: fx.Node, side_inputs: Sequence[fx.Node], inside: Sequence[fx.Node],
     result: fx.Node, path: str,
 ) -> Suffix:  # fmt: skip
     front, start, rest = None, at, list(inside)
-    found = front_of.find(traced, at, inside)
+    found = front_of.detect_linear_front(traced, at, inside)
     if found is not None:
         chain, linear = found
         flatten = graph.build(traced, [at], chain, chain[-1])
@@ -114,9 +114,9 @@ def _build_suffix(
         if separate:
             start, rest = linear, [node for node in inside if node not in chain and node is not linear]
             front = LinearFront(flatten, FastLinear(cast(nn.Linear, traced.get_submodule(cast(str, linear.target)))), shapes[at][1])
-    module: nn.Module = graph.build(traced, [start, *carried], rest, result)
+    module: nn.Module = graph.build(traced, [start, *side_inputs], rest, result)
     front_is_head = False
-    ending = head_of.find(traced, result)
+    ending = head_of.detect_class_head(traced, result)
     if ending is not None and ending[0] in (*rest, start):
         mixing, after = ending
         tail = graph.build(traced, [mixing], after, result)
@@ -124,8 +124,10 @@ def _build_suffix(
             front_is_head = mixing is start
             if not front_is_head:
                 before = cast(fx.Node, mixing.args[0])
-                body = graph.build(traced, [start, *carried], [node for node in rest if node is not mixing and node not in after], before)
+                body = graph.build(
+                    traced, [start, *side_inputs], [node for node in rest if node is not mixing and node not in after], before
+                )
                 module = ClassHead(body, cast(Any, traced.get_submodule(cast(str, mixing.target))), tail)
     # A value without the batch as its first axis (a table made on the way, say) is not repeated.
-    batched = tuple(shapes[node][:1] == (2,) for node in carried)
+    batched = tuple(shapes[node][:1] == (2,) for node in side_inputs)
     return Suffix(path, module, batched, graph.peak([at, *inside] if front is None else inside, shapes), front, front_is_head)

@@ -1,4 +1,4 @@
-"""The part of a network from a gated layer on, and what one pass over photographs leaves for it."""
+"""The part of a network from a gated layer on, and what one pass over images leaves for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDENED = 16
 
 @dataclass(frozen=True)
 class Activations:
-    """What one pass over B photographs leaves behind.
+    """What one pass over B images leaves behind.
 
     ``scores``: (B, C) before softmax. ``features[l]``: (B, K, u, v) of layer ``l``. ``carried[l]``: the
     other tensors that cross the cut at ``l``, each with the batch as its first axis unless listed as fixed.
@@ -26,7 +26,7 @@ class Activations:
 
     scores: Tensor
     features: dict[str, Tensor]
-    carried: dict[str, tuple[Tensor, ...]]
+    side_inputs: dict[str, tuple[Tensor, ...]]
 
 
 class Suffix:
@@ -54,11 +54,11 @@ class Suffix:
 
     @property
     def contribution_size(self) -> int:
-        """Elements of one photograph's contributions; 0 where the features themselves are gated."""
+        """Elements of one image's contributions; 0 where the features themselves are gated."""
         return 0 if self._front is None else self._front.size
 
     def prepare(self, features: Tensor) -> Tensor:
-        """What is computed once a photograph: the features (B, K, u, v) themselves, or their contributions."""
+        """What is computed once a image: the features (B, K, u, v) themselves, or their contributions."""
         return features if self._front is None else self._front.contributions(features)
 
     @property
@@ -66,11 +66,11 @@ class Suffix:
         """Whether the scores of some classes cost less than those of all (see ``head``)."""
         return self._front_is_head or isinstance(self._module, ClassHead)
 
-    def scores(self, prepared: Tensor, carried: Sequence[Tensor], gates: Tensor, classes: Tensor | None = None) -> Tensor:
+    def scores(self, prepared: Tensor, side_inputs: Sequence[Tensor], gates: Tensor, classes: Tensor | None = None) -> Tensor:
         """Scores g(X_s, d_n), shape (B, N, C).
 
         Args:
-            prepared: from :meth:`prepare`, B photographs.
+            prepared: from :meth:`prepare`, B images.
             carried: the other tensors that cross the cut, each (B, ...).
             gates: d, shape (B, N, K), of the features' type.
             classes: indices of the classes wanted, in the order of the result's last axis; all where None.
@@ -78,7 +78,9 @@ class Suffix:
         times = gates.shape[1]
         at_front = classes if self._front_is_head else None
         hidden = gate(prepared, gates) if self._front is None else self._front.gated(prepared, gates, at_front)
-        beside = (value.repeat_interleave(times, dim=0) if batched else value for value, batched in zip(carried, self.batched, strict=True))
+        beside = (
+            value.repeat_interleave(times, dim=0) if batched else value for value, batched in zip(side_inputs, self.batched, strict=True)
+        )
         if classes is None or self._front_is_head:
             scores = self._module(hidden, *beside)
         elif isinstance(self._module, ClassHead):

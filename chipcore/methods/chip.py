@@ -1,4 +1,4 @@
-"""CHIP (Cui, Wang and Wang 2019), with the importance W learned from many photographs; Refined and Guided CHIP."""
+"""CHIP (Cui, Wang and Wang 2019), with the importance W learned from many images; Refined and Guided CHIP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from chipcore.errors import ChipError
 from chipcore.importance import load_importance
 from chipcore.maps import chip_map, positive_map
-from chipcore.methods.base import Explanation, Properties, Request, fitted_row, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, fitted_row, register
 from chipcore.methods.gradcam import guided
 
 _SOURCE = "Cui, Wang and Wang 2019"
@@ -17,13 +17,13 @@ _BOTH = Properties(
 )
 
 
-def _map(request: Request) -> Tensor:
+def _map(request: MethodInputs) -> Tensor:
     row = fitted_row(request, request.importance, request.layer)
     return chip_map(row, request.known_activations().features[request.layer.path][0])
 
 
 @register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
-def chip(request: Request) -> Explanation:
+def chip(request: MethodInputs) -> Explanation:
     """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
     return Explanation(_map(request), passes=1)
 
@@ -31,7 +31,7 @@ def chip(request: Request) -> Explanation:
 @register(
     "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
 )  # fmt: skip
-def refined_chip(request: Request) -> Explanation:
+def refined_chip(request: MethodInputs) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
 
     The paper multiplies point by point and says nothing of signs. The deep map enters with its positive part
@@ -59,6 +59,6 @@ def refined_chip(request: Request) -> Explanation:
     ),
     needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
-def guided_chip(request: Request) -> Explanation:
+def guided_chip(request: MethodInputs) -> Explanation:
     """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""
     return guided(request, _map(request), passes=1)

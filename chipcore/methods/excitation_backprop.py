@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from chipcore.errors import ChipError
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 from chipcore.methods.traced_graph import Graph, graph_of, tensor_sources
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
@@ -54,7 +54,7 @@ Values = Mapping[fx.Node, Any]
     "cmwp", "c-MWP", "Zhang et al. 2018, contrastive excitation backprop",
     Properties(instance=("gradient",), class_discriminative=True, multi_layer=True), uses_layer=True,
 )  # fmt: skip
-def cmwp(request: Request) -> Explanation:
+def cmwp(request: MethodInputs) -> Explanation:
     """The contrastive signal at the layer, summed over channels, shape (u, v); negative where the dual wins.
 
     One pass forward and one down. Raises ``ChipError`` for an operation that the rule is not defined for.

@@ -3,6 +3,6 @@
 from chipcore.datasets.class_names import Classes
 from chipcore.networks.network import Layer, Network
 from chipcore.networks.registry import REGISTRY, load_network
-from chipcore.networks.spec import Depth, Entry
+from chipcore.networks.spec import LayerSpec, NetworkSpec
 
-__all__ = ["REGISTRY", "Classes", "Depth", "Entry", "Layer", "Network", "load_network"]
+__all__ = ["REGISTRY", "Classes", "Layer", "LayerSpec", "Network", "NetworkSpec", "load_network"]

@@ -33,7 +33,7 @@ Layers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class CheckpointConfig:
     """What is said about a network of one's own; None or empty: not said. Lengths are in pixels."""
 
     network: str | None = None
@@ -46,7 +46,7 @@ class Sheet:
     interpolation: str | None = None
     layers: Layers = ()
 
-    def over(self, other: Sheet) -> Sheet:
+    def over(self, other: CheckpointConfig) -> CheckpointConfig:
         """This sheet, with what it doesn't say taken from another."""
         return replace(other, **{key: value for key, value in vars(self).items() if value not in (None, ())})
 
@@ -71,11 +71,11 @@ class Sheet:
         return replace(base, **changes)
 
 
-def read_sheet(checkpoint: Path | None) -> Sheet:
+def read_sheet(checkpoint: Path | None) -> CheckpointConfig:
     """The sheet beside a checkpoint, or an empty one. Raises ``SettingsError`` with one sentence."""
     path = checkpoint.with_suffix(".toml") if checkpoint is not None else None
     if path is None or not is_file(path):
-        return Sheet()
+        return CheckpointConfig()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:  # what is no TOML or no UTF-8 is a ValueError
@@ -92,7 +92,7 @@ def read_sheet(checkpoint: Path | None) -> Sheet:
         raise SettingsError(f"{path} may not name code to import ({read['network']}); give it as --network.")
     if "labels" in read:
         read["labels"] = path.parent / read["labels"]
-    return Sheet(**read)
+    return CheckpointConfig(**read)
 
 
 def _text(value: Any) -> bool:

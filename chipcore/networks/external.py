@@ -19,13 +19,13 @@ from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.errors import CheckpointError, ChipError, UnknownName
 from chipcore.images import InputGeometry
 from chipcore.networks import torchvision_import
-from chipcore.networks.spec import Depth, Entry, Weights
+from chipcore.networks.spec import LayerSpec, NetworkSpec, Weights
 from chipcore.networks.weights import Torchvision
-from chipcore.networks.zoo import build_torchvision, colours, geometry_of
+from chipcore.networks.zoo import build_torchvision, colors, geometry_of
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ArchitectureSource:
     """How a network is made. ``build`` takes the number of classes, or None where nobody has said it.
 
     ``weights`` are published ones; None where ``build`` itself gives a network with its weights in it.
@@ -36,13 +36,13 @@ class Recipe:
     title: str
     build: Callable[[int | None], nn.Module]
     geometry: InputGeometry
-    entry: Entry | None = None
+    entry: NetworkSpec | None = None
     weights: Weights | None = None
     classes: Callable[[], Classes] | None = None
-    depths: tuple[Depth, ...] = ()
+    depths: tuple[LayerSpec, ...] = ()
 
 
-def recipe(name: str, registry: dict[str, Entry], published: bool) -> Recipe:
+def recipe(name: str, registry: dict[str, NetworkSpec], published: bool) -> ArchitectureSource:
     """How the network called ``name`` is made.
 
     Looked up in this order: the registry, ``timm:NAME``, ``module:factory`` (imported from the current
@@ -64,8 +64,8 @@ def recipe(name: str, registry: dict[str, Entry], published: bool) -> Recipe:
     )
 
 
-def _of_entry(entry: Entry) -> Recipe:
-    return Recipe(
+def _of_entry(entry: NetworkSpec) -> ArchitectureSource:
+    return ArchitectureSource(
         entry.name, entry.title, lambda count: entry.build(classes=count or len(entry.classes())), entry.geometry,
         entry, entry.weights, classes=entry.classes, depths=entry.depths,
     )  # fmt: skip
@@ -75,10 +75,12 @@ def _torchvision_names() -> list[str]:
     return cast(list[str], torchvision_import.models.list_models(module=torchvision_import.models))
 
 
-def _torchvision(name: str) -> Recipe:
+def _torchvision(name: str) -> ArchitectureSource:
     preset = torchvision_import.models.get_model_weights(name).DEFAULT.transforms()
     build = build_torchvision(name)
-    return Recipe(name, name, lambda count: build(count or 1000), geometry_of(preset), weights=Torchvision(name), classes=imagenet)
+    return ArchitectureSource(
+        name, name, lambda count: build(count or 1000), geometry_of(preset), weights=Torchvision(name), classes=imagenet
+    )
 
 
 # --- timm -------------------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def _import_timm() -> Any:
         raise ChipError("timm's networks need timm, which is not installed: pip install timm") from None
 
 
-def _timm(name: str, published: bool) -> Recipe:
+def _timm(name: str, published: bool) -> ArchitectureSource:
     timm, bare = _import_timm(), name.removeprefix("timm:")
     if bare not in timm.list_models():
         raise UnknownName("timm network", bare, timm.list_models())
@@ -108,16 +110,16 @@ def _timm(name: str, published: bool) -> Recipe:
     share = config.crop_pct or 1.0
     bicubic = config.interpolation == "bicubic"
     geometry = InputGeometry(
-        size=size, resize=max(size, round(size / share)), mean=colours(config.mean), std=colours(config.std),
+        size=size, resize=max(size, round(size / share)), mean=colors(config.mean), std=colors(config.std),
         interpolation="bicubic" if bicubic else "bilinear",
     )  # fmt: skip
-    return Recipe(name, bare, build, geometry, classes=imagenet if config.num_classes == 1000 else None)
+    return ArchitectureSource(name, bare, build, geometry, classes=imagenet if config.num_classes == 1000 else None)
 
 
 # --- module:factory ---------------------------------------------------------------------------------------
 
 
-def _factory(name: str) -> Recipe:
+def _factory(name: str) -> ArchitectureSource:
     module_name, _colon, attribute = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)  # as `python -m` would have it
@@ -151,7 +153,7 @@ def _factory(name: str) -> Recipe:
             raise ChipError(f"{name} gave a {type(made).__name__}, not a torch.nn.Module; return the network.")
         return copy.deepcopy(made)  # it may be a model that somebody's module keeps
 
-    return Recipe(name, attribute, build, InputGeometry())
+    return ArchitectureSource(name, attribute, build, InputGeometry())
 
 
 def _first_line(error: Exception) -> str:

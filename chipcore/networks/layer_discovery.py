@@ -72,8 +72,8 @@ def _by_graph(traced: fx.GraphModule, shapes: dict[fx.Node, Any]) -> tuple[Found
     for node in nodes:
         shape = shapes.get(node)
         if node in ends and isinstance(shape, tuple) and len(shape) == 4 and shape[0] == 2:
-            inside, carried = graph.dependents(nodes, node, shapes)
-            if result in inside and not carried:
+            inside, side_inputs = graph.dependents(nodes, node, shapes)
+            if result in inside and not side_inputs:
                 found.append((max(ends[node], key=lambda path: path.count(".")), shape))  # the innermost: features.30, not features
     tokens = next((_said(shapes[n]) for n in reversed(nodes) if isinstance(shapes.get(n), tuple) and len(shapes[n]) == 3), "")
     return found, outputs, tokens

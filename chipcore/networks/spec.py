@@ -14,7 +14,7 @@ from chipcore.images import InputGeometry
 
 
 @dataclass(frozen=True)
-class Depth:
+class LayerSpec:
     """A named depth as the table states it: module path, channels K and side u = v in pixels of its maps.
 
     The figures hold for the entry's own input size; the tests compare them with the built network.
@@ -42,7 +42,7 @@ def unchanged(weights: dict[str, Tensor], _model: nn.Module) -> dict[str, Tensor
 
 
 @dataclass(frozen=True)
-class Entry:
+class NetworkSpec:
     """A registered network.
 
     ``build`` makes the module without weights; it takes ``classes=``, the number of outputs. ``depths`` run
@@ -54,7 +54,7 @@ class Entry:
     title: str
     build: Callable[..., nn.Module]
     weights: Weights
-    depths: tuple[Depth, ...]
+    depths: tuple[LayerSpec, ...]
     geometry: InputGeometry
     classes: Callable[[], Classes] = imagenet
     bundled: bool = False

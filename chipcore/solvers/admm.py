@@ -2,9 +2,9 @@
 
 Per class c, with the moments G_c (gram), b_c (cross) and lambda_c:
 
-    minimise over w:   1/2 w^T G_c w - b_c^T w + lambda_c ||w||_1
+    minimize over w:   1/2 w^T G_c w - b_c^T w + lambda_c ||w||_1
 
-Three things are added to the paper's iteration; none changes the minimiser.
+Three things are added to the paper's iteration; none changes the minimizer.
 
 - Metric. Channels differ by orders of magnitude, so rho of Eq. 13 becomes rho G_kk, one value a channel. That
   is Eq. 16-20 for v_k = w_k sqrt(G_kk), whose Gram has a unit diagonal and whose thresholds are
@@ -146,14 +146,14 @@ def solve(
     progress: Callable[[int, int], None] | None = None,
     trace: Trace | None = None,
 ) -> Solution:
-    """Minimise Eq. 11 for every class.
+    """Minimize Eq. 11 for every class.
 
     Args:
         gram: (C, K, K), float32 or float64, symmetric and positive semidefinite; singular is fine. It is read
             in small blocks and never copied whole.
         cross: (C, K).
         lam: (C,), each at least 0, in the units of ``cross``.
-        warm: (C, K) weights to start from, say of a neighbouring lambda.
+        warm: (C, K) weights to start from, say of a neighboring lambda.
         progress: called with (classes done, classes) from the calling thread.
         trace: called at every check of the residuals, from the threads that solve.
 

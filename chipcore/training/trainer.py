@@ -1,4 +1,4 @@
-"""The training loop: epochs over photographs in memory, a checkpoint after each, and the same run whether or not it was interrupted.
+"""The training loop: epochs over images in memory, a checkpoint after each, and the same run whether or not it was interrupted.
 
 Every random choice of an epoch comes from (seed, epoch), so a checkpoint needs no state of a generator, and
 a resumed run repeats what the unbroken one would have done, bit for bit where the thread count is the same.
@@ -22,7 +22,7 @@ from chipcore.images import InputGeometry
 from chipcore.networks import load_network
 from chipcore.networks.architectures.vgg_slim import VGGSlim
 from chipcore.training import saved
-from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolour
+from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolor
 from chipcore.training.settings import TrainSettings
 from chipcore.training.teacher import Guide, guide
 
@@ -41,7 +41,7 @@ Report = Callable[[Progress], None]
 
 
 def geometry_of(size: int) -> InputGeometry:
-    """The whole photograph, squashed to ``size`` x ``size`` pixels: nothing is cut off, and a map covers all of it."""
+    """The whole image, squashed to ``size`` x ``size`` pixels: nothing is cut off, and a map covers all of it."""
     return InputGeometry(size=size, fit="squash", resize=size)
 
 
@@ -65,12 +65,12 @@ def train(
     """Train a :class:`VGGSlim` on class folders and write ``<out>/<name>.safetensors`` and ``.json``.
 
     Args:
-        images: a folder with one folder of photographs a class.
+        images: a folder with one folder of images a class.
         settings: the recipe.
         out: where the weights go, and the checkpoint while the run lasts.
         resume: go on from the checkpoint in ``out`` where there is one.
         device: where the network is trained.
-        progress: called with :class:`Progress` as photographs are read and steps are made.
+        progress: called with :class:`Progress` as images are read and steps are made.
 
     Returns:
         What was written: the network without batch norm, and the facts of the run.
@@ -102,20 +102,20 @@ def train(
         torch.manual_seed(settings.seed)
         student = Student(len(folders.classes), settings.width, teacher.maps.shape[1] if teacher else 0)
         student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
+        optimizer = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
         first, history = 0, []
         if state:
             student.load_state_dict(state["student"])
-            optimiser.load_state_dict(state["optimiser"])
+            optimizer.load_state_dict(state["optimiser"])
             first, history = state["epoch"], state["history"]
             clock.add(*state["seconds"])
         for epoch in range(first, settings.epochs):
-            facts = _epoch(student, optimiser, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
+            facts = _epoch(student, optimizer, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
             history.append(facts)
             checkpoint.write(
                 {
                     "student": student.state_dict(),
-                    "optimiser": optimiser.state_dict(),
+                    "optimiser": optimizer.state_dict(),
                     "epoch": epoch + 1,
                     "seconds": clock.read(),
                     "history": history,
@@ -149,7 +149,7 @@ class _Clock:
 def _teacher(
     settings: TrainSettings, folders: ClassFolders, path: Path, device: torch.device, report: Callable[[str, int, int], None]
 ) -> Guide | None:
-    """The teacher's guide, read from ``path`` where this run, or an earlier one on the same photographs, left it."""
+    """The teacher's guide, read from ``path`` where this run, or an earlier one on the same images, left it."""
     if not settings.teacher:
         return None
     network = load_network(settings.teacher, device=device)
@@ -169,10 +169,10 @@ def _groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _epoch(
-    student: Student, optimiser: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
+    student: Student, optimizer: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
     settings: TrainSettings, epoch: int, device: torch.device, report: Callable[[str, int, int], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """One pass over the photographs in random order; returns what a log says about it."""
+    """One pass over the images in random order; returns what a log says about it."""
     random = np.random.default_rng((settings.seed, epoch))
     torch.manual_seed(settings.seed * 100_003 + epoch + 1)
     student.train()
@@ -185,10 +185,10 @@ def _epoch(
         which = order[step * settings.batch : (step + 1) * settings.batch]
         theta = crops(len(which), how, random)
         x = views[which].to(device).permute(0, 3, 1, 2).float().div_(255)
-        x = recolour(cut(x, theta.to(device), size), how, random)
-        x = erase(geometry.normalise(x.permute(0, 2, 3, 1) * 255), how, random).contiguous(memory_format=torch.channels_last)
+        x = recolor(cut(x, theta.to(device), size), how, random)
+        x = erase(geometry.normalize(x.permute(0, 2, 3, 1) * 255), how, random).contiguous(memory_format=torch.channels_last)
         truth = labels[which].to(device)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch + step / steps)
         with torch.autocast(device.type, torch.bfloat16):
             scores, imitated = student(x)
@@ -199,9 +199,9 @@ def _epoch(
             soft = functional.cross_entropy(scores.float(), teacher.to(device).scores(cut(maps, theta, 7)).softmax(1))
             alike = functional.cosine_similarity(imitated.float(), cut(maps, theta, imitated.shape[-1]), dim=1).mean()
             loss = (1 - settings.teacher_share) * class_loss + settings.teacher_share * soft + settings.imitation * (1 - alike)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         right = (scores.argmax(1) == truth).sum()
         sums += torch.stack([loss.detach(), class_loss.detach(), right / len(which)]).cpu().double()
         report(f"epoch {epoch + 1}", step + 1, steps)

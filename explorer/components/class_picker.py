@@ -79,7 +79,7 @@ def _memory(choice: _Choice) -> str:
 
 def _kept(choice: _Choice, network: Network) -> list[int] | None:
     """What the visitor chose before, or the link; None where neither says anything of this network."""
-    memory, asked = _memory(choice), url.news(choice.key)
+    memory, asked = _memory(choice), url.changed_value(choice.key)
     if asked is not None:
         st.session_state[memory] = (network.id, _read(asked, network))
     network_id, indices = st.session_state.get(memory, ("", []))

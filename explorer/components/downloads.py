@@ -22,13 +22,13 @@ from explorer import figures
 
 
 @dataclass(frozen=True)
-class Taken:
+class Export:
     """One view's content, to be kept.
 
     - ``picture``: what was on the screen, at full resolution
     - ``arrays``: the numbers behind it, by name
     - ``table``: the same as CSV, where a table makes sense
-    - ``settings``: everything the view was made from: network, weights' sha256, layer, class, photograph's sha256 ...
+    - ``settings``: everything the view was made from: network, weights' sha256, layer, class, image's sha256 ...
     - ``command``: the command line that makes it again, where there is one
     - ``files``: what the command reads, by name; it goes into the bundle
     """
@@ -41,7 +41,7 @@ class Taken:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False, folded: str = "") -> None:
+def offer(key: str, stem: str, take: Callable[[], Export], *, table: bool = False, folded: str = "") -> None:
     """A row of download buttons.
 
     Args:
@@ -74,7 +74,7 @@ def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False
         )  # fmt: skip
 
 
-def arrays_of(taken: Taken) -> bytes:
+def arrays_of(taken: Export) -> bytes:
     """The arrays as one .npz."""
     stream = io.BytesIO()
     named: dict[str, Any] = dict(taken.arrays)
@@ -82,7 +82,7 @@ def arrays_of(taken: Taken) -> bytes:
     return stream.getvalue()
 
 
-def bundle(taken: Taken) -> bytes:
+def bundle(taken: Export) -> bytes:
     """A ZIP of all there is, with a manifest that names every file's sha256."""
     files = {"picture.png": figures.png(taken.picture), **taken.files}
     if taken.arrays:

@@ -7,24 +7,24 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.services.jobs import Desk, Job, TooMany
-from explorer.state.visitors import may_stop, owner_here
+from explorer.services.jobs import Job, JobQueue, TooMany
+from explorer.state.visitors import can_stop_job, is_local_user
 from explorer.text import duration, plain
 
 EVERY = 0.5  # seconds between looks at a running job
 
 
-def start(desk: Desk, key: str, title: str, work: Callable[[Job], Any]) -> bool:
+def start(desk: JobQueue, key: str, title: str, work: Callable[[Job], Any]) -> bool:
     """Put a job of this visitor on a desk, also in a callback; False, and a sentence comes up, where there are too many."""
     try:
-        desk.start(key, title, work, owner=owner_here(), again=True)
+        desk.start(key, title, work, owner=is_local_user(), again=True)
     except TooMany as error:
         st.toast(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:", duration="long")
         return False
     return True
 
 
-def until_done(desk: Desk, job: Job) -> bool:
+def progress_until_done(desk: JobQueue, job: Job) -> bool:
     """Show a job that is under way and draw the page again when it is over; True where there is a result.
 
     Call it on every run of the page; what is below it can be drawn once it gives True.
@@ -41,16 +41,16 @@ def until_done(desk: Desk, job: Job) -> bool:
 
 
 @st.fragment(run_every=EVERY)
-def _watch(desk: Desk, job: Job) -> None:
+def _watch(desk: JobQueue, job: Job) -> None:
     if job.over:
         st.rerun(scope="app")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(job.share, _line(desk, job))
-        if may_stop(job):
+        if can_stop_job(job):
             st.button("Stop", key=f"stop-{job.key}", on_click=job.stop, disabled=job.stopping.is_set())
 
 
-def _line(desk: Desk, job: Job) -> str:
+def _line(desk: JobQueue, job: Job) -> str:
     title = plain(job.title)
     if job.stopping.is_set():
         return f"{title}: stopping …"

@@ -15,17 +15,17 @@ from chipcore.methods import METHODS
 from explorer.components import job_progress
 from explorer.services import saliency_cache
 from explorer.services.jobs import Job
-from explorer.services.saliency_cache import Question
+from explorer.services.saliency_cache import MapKey
 from explorer.state import cached
 from explorer.state.selection import Selection
 from explorer.state.visitors import at_work
 
 
 @dataclass(frozen=True)
-class Cell:
+class MapCell:
     """A map, or why there is none: ``problem`` is a sentence; where that is empty too, it was not computed yet."""
 
-    question: Question
+    question: MapKey
     layer: Layer
     saliency: Saliency | None = None
     problem: str = ""
@@ -43,22 +43,22 @@ class Cell:
         return METHODS[self.question.method].title
 
 
-def look_up(selection: Selection, method: str, layer: Layer, target: int) -> Cell:
-    """The map if it is known or quick to compute; slow ones are left for :func:`waiting_room`."""
-    question = Question.of(selection.network, selection.photograph.sha256, method, layer, target)
+def resolve_map(selection: Selection, method: str, layer: Layer, target: int) -> MapCell:
+    """The map if it is known or quick to compute; slow ones are left for :func:`pending_map`."""
+    question = MapKey.of(selection.network, selection.image.sha256, method, layer, target)
     kept = cached.answers()
     known = kept.get(question)
     if known is None and not question.slow:
         try:
             with at_work():
-                known = saliency_cache.answer(selection.network, selection.seen.view, question, layer, selection.importance)
+                known = saliency_cache.compute_map(selection.network, selection.seen.view, question, layer, selection.importance)
         except ChipError as error:
-            return Cell(question, layer, problem=str(error))
+            return MapCell(question, layer, problem=str(error))
         kept.put(question, known)
-    return Cell(question, layer, known)
+    return MapCell(question, layer, known)
 
 
-def waiting_room(selection: Selection, cell: Cell, place: str) -> None:
+def pending_map(selection: Selection, cell: MapCell, place: str) -> None:
     """What stands where a slow map will be: a button, then how far it is, with a way to stop it.
 
     Args:
@@ -67,7 +67,7 @@ def waiting_room(selection: Selection, cell: Cell, place: str) -> None:
     desk = cached.slow_maps()
     job = desk.get(cell.question.key)
     if job is not None and not (job.state == "done" and cell.waits):
-        job_progress.until_done(desk, job)
+        job_progress.progress_until_done(desk, job)
         if not job.over:
             return
     again = job is not None and job.state != "done"
@@ -78,17 +78,17 @@ def waiting_room(selection: Selection, cell: Cell, place: str) -> None:
     )  # fmt: skip
 
 
-def start(selection: Selection, cells: Sequence[Cell]) -> None:
+def start(selection: Selection, cells: Sequence[MapCell]) -> None:
     """Put slow maps on the desk, as many as this visitor may have there."""
     kept, desk = cached.answers(), cached.slow_maps()
     network, view = selection.network, selection.seen.view
     for cell in cells:
         label = network.classes.labels[cell.question.target]
 
-        def work(job: Job, cell: Cell = cell) -> bool:
+        def work(job: Job, cell: MapCell = cell) -> bool:
             kept.put(
                 cell.question,
-                saliency_cache.answer(
+                saliency_cache.compute_map(
                     network, view, cell.question, cell.layer, lambda layer: load_importance(network, layer.name), job.report
                 ),
             )

@@ -1,4 +1,4 @@
-"""The form for a network of one's own: architecture, checkpoint, class names, and how it wants its photographs."""
+"""The form for a network of one's own: architecture, checkpoint, class names, and how it wants its images."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def form() -> None:
         title = st.text_input("What to call it", key="own-title", max_chars=60, placeholder="The file’s name")
         asked = st.form_submit_button("Add it", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
-        st.caption(allowed_paths.HOW)
+        st.caption(allowed_paths.ALLOW_HELP)
     if asked:
         try:
-            given = custom_networks.Given(
+            given = custom_networks.UploadedNetwork(
                 (known or "").strip(), size=int(side) or None, fit=_FITS[rule], mean=_numbers("mean", means), std=_numbers("standard deviation", stds),
                 title=title.strip(),
             )  # fmt: skip
@@ -93,7 +93,7 @@ def form() -> None:
         except ChipError as error:
             st.error(plain(str(error)), icon=":material/error:")
             return
-        cached.adopt(key)
+        cached.share_network(key)
         st.session_state[ADDED] = key
         st.rerun()
 

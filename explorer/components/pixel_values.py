@@ -57,10 +57,10 @@ def values(maps: Mapping[str, tuple[str, Tensor]]) -> None:
     """
     # Mounted under one name and key: the script is registered again with every run, which costs nothing.
     mount = st.components.v2.component("chip_values", js=_SCRIPT, isolate_styles=False)
-    mount(key="values", data={key: packed(name, raw) for key, (name, raw) in maps.items()})
+    mount(key="values", data={key: encode_values(name, raw) for key, (name, raw) in maps.items()})
 
 
-def packed(name: str, raw: Tensor) -> dict[str, Any]:
+def encode_values(name: str, raw: Tensor) -> dict[str, Any]:
     """A finite map as JSON takes it: its size, its range, and 16-bit steps between, row by row."""
     array = raw.numpy().astype(np.float64)
     low, high = float(array.min()), float(array.max())

@@ -1,4 +1,4 @@
-"""The sidebar that every view shares: model, photograph, class, layer, and how maps are drawn.
+"""The sidebar that every view shares: model, image, class, layer, and how maps are drawn.
 
 All of it is in the URL, on every page. Most widgets are bound by Streamlit, which writes an option as it reads on
 the screen; model and class are written by us, as the name and synset that the command line takes too.
@@ -10,13 +10,13 @@ import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
 from chipcore.analysis import class_order, layer_maps
-from chipcore.visualization import COLOUR_MAPS
+from chipcore.visualization import COLORMAPS
 from explorer.components import network_form
 from explorer.services import gallery, photo_links, reproduce
-from explorer.services.gallery import ENTRIES, Photograph
+from explorer.services.gallery import ENTRIES, GalleryImage
 from explorer.state import cached, url
-from explorer.state.cached import Seen
-from explorer.state.navigation import _start_at_prediction, pick_photograph
+from explorer.state.cached import Prediction
+from explorer.state.navigation import _start_at_prediction, pick_image
 from explorer.state.selection import Selection
 from explorer.text import plain
 
@@ -29,28 +29,28 @@ def choose() -> Selection:
     """Draw the sidebar and read it. Raises ``ChipError`` for weights or a file that cannot be used."""
     st.markdown("### CHIP explorer")
     model = _model()
-    known, photograph = _photograph()
+    known, image = _image()
     class_place, layer_place = st.container(), st.container()
-    colour_map, opacity, one_scale = _look()
+    colormap, opacity, one_scale = _look()
     network = cached.network(model)
     with layer_place:
         layer = _layer(network)
-    seen = cached.seen(network.id, photograph.sha256, network, photograph)
+    seen = cached.seen(network.id, image.sha256, network, image)
     with class_place:
         target = _class(network, layer, seen)
-    return Selection(network, photograph, seen, target, layer, colour_map, opacity, one_scale, known, model)
+    return Selection(network, image, seen, target, layer, colormap, opacity, one_scale, known, model)
 
 
 def _model() -> str:
     wanted = st.query_params.get("model", "")
-    if wanted not in cached.offered():
-        cached.adopt(wanted)  # a link to a network of somebody's own
-    names = cached.offered()
+    if wanted not in cached.available_networks():
+        cached.share_network(wanted)  # a link to a network of somebody's own
+    names = cached.available_networks()
     added = st.session_state.pop(network_form.ADDED, None)
     if added in names:
         st.session_state["model"] = added
         _start_at_prediction()
-    if url.news("model") in names or st.session_state.get("model") not in names:
+    if url.changed_value("model") in names or st.session_state.get("model") not in names:
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
     model = st.selectbox("Model", names, format_func=cached.title, key="model", on_change=_start_at_prediction, filter_mode=None)
@@ -59,12 +59,12 @@ def _model() -> str:
     return model
 
 
-# --- photographs --------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------------
 
 
-def _photograph() -> tuple[dict[str, Photograph], Photograph]:
+def _image() -> tuple[dict[str, GalleryImage], GalleryImage]:
     own = _own()
-    known = {name: gallery.photograph(name) for name in ENTRIES} | own
+    known = {name: gallery.image(name) for name in ENTRIES} | own
     first = next(iter(known))
     if st.session_state.get("photo") not in known:  # also at the start, where the URL then wins
         st.session_state["photo"] = first
@@ -85,18 +85,18 @@ def _photograph() -> tuple[dict[str, Photograph], Photograph]:
     return known, known[chosen]
 
 
-def _own() -> dict[str, Photograph]:
-    """The visitor's own photographs: from the link at the start, then what was added and taken out. Writes their keys into the URL."""
+def _own() -> dict[str, GalleryImage]:
+    """The visitor's own images: from the link at the start, then what was added and taken out. Writes their keys into the URL."""
     if "own" not in st.session_state:
         wanted, keys = st.query_params.get("photo", ""), st.query_params.get(photo_links.PARAMETER, "")
-        st.session_state["own"], gone = photo_links.open_link(keys)
+        st.session_state["own"], gone = photo_links.resolve(keys)
         if wanted not in {"", *ENTRIES, *st.session_state["own"]}:
             st.session_state["lost"] = (
                 f"The photograph “{plain(wanted[:60])}” of this link is not on the server any more, so here is one of the gallery."
             )
         elif gone:
             st.session_state["lost"] = f"{gone} of the photographs of this link {'is' if gone == 1 else 'are'} not on the server any more."
-    own: dict[str, Photograph] = st.session_state["own"]
+    own: dict[str, GalleryImage] = st.session_state["own"]
     keys = photo_links.link(own.values())
     if keys:
         url.write(photo_links.PARAMETER, keys)
@@ -105,7 +105,7 @@ def _own() -> dict[str, Photograph]:
     return own
 
 
-def _about_own(own: dict[str, Photograph], chosen: str) -> None:
+def _about_own(own: dict[str, GalleryImage], chosen: str) -> None:
     """Below the box: who can see what is dropped there, what went wrong with it, and the way back."""
     if "lost" in st.session_state:
         st.warning(st.session_state["lost"], icon=":material/link_off:")
@@ -123,14 +123,14 @@ def _about_own(own: dict[str, Photograph], chosen: str) -> None:
         )  # fmt: skip
 
 
-def _thumbnails(photographs: list[Photograph]) -> None:
+def _thumbnails(images: list[GalleryImage]) -> None:
     """Put its thumbnail on every pill; a pill is a real radio button, so keyboard and screen reader come for free."""
     rules = []
-    for place, photograph in enumerate(photographs, start=1):
+    for place, image in enumerate(images, start=1):
         try:
-            picture = cached.thumbnail(photograph.sha256, photograph)
+            picture = cached.thumbnail(image.sha256, image)
         except ChipError:
-            continue  # said on the page, once that photograph is chosen
+            continue  # said on the page, once that image is chosen
         rules.append(f".st-key-photo button:nth-of-type({place})::before {{ background-image: url({picture}); }}")
     st.html(f"<style>{' '.join(rules)}</style>")
 
@@ -144,7 +144,7 @@ def _uploaded(box: str) -> None:
     files = [(file.name, file.getvalue()) for file in st.session_state[box]]
     before = st.session_state["own"]
     found, last = gallery.with_uploads(before, files)
-    st.session_state["own"], problem = photo_links.kept_all(found)
+    st.session_state["own"], problem = photo_links.load_all(found)
     st.session_state.setdefault("added-here", set()).update(
         one.key for name, one in st.session_state["own"].items() if name not in before
     )  # fmt: skip
@@ -153,14 +153,14 @@ def _uploaded(box: str) -> None:
     if problem:
         st.session_state["lost"] = plain(problem[0].upper() + problem[1:])
     if last:
-        pick_photograph(last)
+        pick_image(last)
 
 
 def _remove(name: str) -> None:
     taken = st.session_state["own"].pop(name, None)
     if taken is not None and taken.key in st.session_state.get("added-here", set()):
-        photo_links.forget(taken.key)  # somebody who was given the link may not
-    pick_photograph(next(iter(ENTRIES)))
+        photo_links.delete(taken.key)  # somebody who was given the link may not
+    pick_image(next(iter(ENTRIES)))
 
 
 # --- class and layer ----------------------------------------------------------------------------------------
@@ -177,8 +177,8 @@ def _layer(network: Network) -> Layer:
     return next((layer for layer in network.layers if layer.name == name), network.layers[-1])
 
 
-def _class(network: Network, layer: Layer, seen: Seen) -> int:
-    """A new photograph starts at its most probable class; a class that was chosen stays until then."""
+def _class(network: Network, layer: Layer, seen: Prediction) -> int:
+    """A new image starts at its most probable class; a class that was chosen stays until then."""
     classes = network.classes
     best = seen.best(PREDICTIONS)
     follow, asked = st.session_state.pop("follow", False), _from_url(network)
@@ -220,12 +220,12 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
             if importance.evidence(target) != "none":
                 return class_order.similar(importance, target, labels)
             st.caption(f"This class has no row of W at {plain(layer.name)} to compare others with; they are in the order of their names.")
-    return class_order.first_ones_first(best, class_order.alphabetical(labels))
+    return class_order.prioritize(best, class_order.alphabetical(labels))
 
 
 def _from_url(network: Network) -> int | None:
     """The class that a link or a step back asks for; None where there is none, or none that this network knows."""
-    asked = url.news("class")
+    asked = url.changed_value("class")
     try:
         return None if asked is None else network.classes.index(asked)
     except ChipError:
@@ -244,10 +244,10 @@ def _fitted(network: Network) -> list[Importance]:
 
 def _look() -> tuple[str, float, bool]:
     with st.expander("How maps are drawn"):
-        colour_map = st.selectbox("Colour map", COLOUR_MAPS, key="colours", bind="query-params", filter_mode=None)
+        colormap = st.selectbox("Colour map", COLORMAPS, key="colours", bind="query-params", filter_mode=None)
         opacity = st.slider("Opacity", 0.0, 1.0, 0.75, 0.05, key="opacity", bind="query-params")
         scale = st.segmented_control(
             "Colour scale", ["each map", "all maps"], default="each map", required=True, key="scale", bind="query-params",
             help="Each map from 0 to its own maximum, or all of them to the largest.",
         )  # fmt: skip
-    return colour_map, opacity, scale == "all maps"
+    return colormap, opacity, scale == "all maps"

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from chipcore.datasets.image_folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import DataError
 
 FOLDERS, MODULES = "CHIP_FOLDERS", "CHIP_MODULES"
-HOW = "To use folders of the machine that the app runs on, start it with `python -m explorer --allow FOLDER`."
+ALLOW_HELP = "To use folders of the machine that the app runs on, start it with `python -m explorer --allow FOLDER`."
 _LISTED = 500  # folders or files that are offered; others can be typed
 _DEPTH = 3  # levels below an allowed folder that are looked through for the list
 
@@ -51,17 +51,17 @@ def _inside(path: Path) -> bool:
     return any(path.is_relative_to(root) for root in roots())
 
 
-def photographs(text: str) -> Photographs:
-    """The photographs below a folder named in the browser.
+def images(text: str) -> ImageFolder:
+    """The images below a folder named in the browser.
 
     Raises ``DataError`` for a folder that is not allowed or has none. Links to files outside are left out.
     """
     folder = resolve(text)
-    found = find_photographs(folder)
+    found = find_images(folder)
     kept = tuple(name for name in found.names if not os.path.islink(found.root / name) or _inside((found.root / name).resolve()))
     if not kept:
         raise DataError(f"{folder} holds no photographs that this app may read; choose another folder.")
-    return Photographs(found.root, kept)
+    return ImageFolder(found.root, kept)
 
 
 def file(text: str, suffixes: Sequence[str]) -> Path:

@@ -1,6 +1,6 @@
 """What is kept for all visitors, bounded by what it weighs and not by how many there are.
 
-Forty photographs seen by a network with an input of 224 pixels take 0.6 GB, by one with 1,024 pixels 12 GB; so a cache that
+Forty images seen by a network with an input of 224 pixels take 0.6 GB, by one with 1,024 pixels 12 GB; so a cache that
 counts entries promises nothing. Nothing in here knows Streamlit.
 """
 

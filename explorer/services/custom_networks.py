@@ -23,7 +23,7 @@ from chipcore.networks import REGISTRY
 from chipcore.networks.external import recipe
 from chipcore.storage import cache_dir, write_whole
 from explorer.services import allowed_paths
-from explorer.services.disk_quota import make_room, used
+from explorer.services.disk_quota import evict_until, touch
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 LABELS = (".txt", ".json", ".csv", ".tsv")
@@ -43,7 +43,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Given:
+class UploadedNetwork:
     """What a visitor said of a network.
 
     ``checkpoint`` and ``labels`` are paths in allowed folders or, where ``uploaded``, names in the network's own
@@ -68,7 +68,7 @@ class Given:
         return self.title or (f"{Path(files['checkpoint']).stem} ({self.network})" if "checkpoint" in files else self.network)
 
 
-def add(given: Given, checkpoint: Upload | str | None, labels: Upload | str | None) -> tuple[str, Network]:
+def add(given: UploadedNetwork, checkpoint: Upload | str | None, labels: Upload | str | None) -> tuple[str, Network]:
     """Check what was given by loading it, and keep it.
 
     Args:
@@ -96,7 +96,7 @@ def add(given: Given, checkpoint: Upload | str | None, labels: Upload | str | No
         write_whole(folder / "given.json", lambda path: path.write_text(json.dumps(asdict(given), indent=1), encoding="utf-8"))
         if not (_all() / key).is_dir():
             folder.rename(_all() / key)
-        make_room(_all(), KEPT_BYTES, {key})
+        evict_until(_all(), KEPT_BYTES, {key})
         return key, found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,18 +106,18 @@ def network(key: str) -> Network:
     """A network that was added before; ``ChipError`` where it is gone, or no longer allowed."""
     given = read(key)
     _may_be_named(given, given.checkpoint is not None)
-    used(_all() / key)
+    touch(_all() / key)
     return _load(given, _all() / key)
 
 
-def read(key: str) -> Given:
+def read(key: str) -> UploadedNetwork:
     """What was given under a key; ``DataError`` where there is nothing."""
     if known(key):
         try:
             content = json.loads((_all() / key / "given.json").read_text(encoding="utf-8"))
             content["called"] = tuple((role, name) for role, name in content["called"])
             read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-            return Given(**read)
+            return UploadedNetwork(**read)
         except (OSError, ValueError, TypeError, KeyError):
             pass
     raise DataError("this network of your own is not here any more; add it again.")
@@ -138,7 +138,7 @@ def _all() -> Path:
     return cache_dir() / "networks"
 
 
-def _may_be_named(given: Given, has_checkpoint: bool) -> None:
+def _may_be_named(given: UploadedNetwork, has_checkpoint: bool) -> None:
     """Refuse what would run code or fetch things, and sizes that would take the machine down."""
     module, colon, _factory = given.network.partition(":")
     if not given.network.strip():
@@ -161,7 +161,7 @@ def _may_be_named(given: Given, has_checkpoint: bool) -> None:
             raise ChipError(f"{given.network} has {weights / 1e6:,.0f} million weights; the app takes up to {LARGEST // 10**6} million.")
 
 
-def _with_file(given: Given, role: str, value: Upload | str, suffixes: tuple[str, ...], folder: Path) -> Given:
+def _with_file(given: UploadedNetwork, role: str, value: Upload | str, suffixes: tuple[str, ...], folder: Path) -> UploadedNetwork:
     changes: dict[str, Any]
     if isinstance(value, str):
         path = allowed_paths.file(value, suffixes)
@@ -177,7 +177,7 @@ def _with_file(given: Given, role: str, value: Upload | str, suffixes: tuple[str
     return replace(given, **changes)
 
 
-def _place(given: Given, role: str, folder: Path) -> Path:
+def _place(given: UploadedNetwork, role: str, folder: Path) -> Path:
     """The file of a role; a path is looked at again each time, because what is allowed may have changed."""
     name = getattr(given, role)
     suffixes = CHECKPOINTS if role == "checkpoint" else LABELS
@@ -189,7 +189,7 @@ def _hash(path: Path) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _load(given: Given, folder: Path) -> Network:
+def _load(given: UploadedNetwork, folder: Path) -> Network:
     files = {role: _place(given, role, folder) for role in ("checkpoint", "labels") if getattr(given, role)}
     said = {"size": given.size, "mean": given.mean, "std": given.std, "fit": given.fit}
     called = dict(given.called)

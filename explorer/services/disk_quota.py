@@ -13,7 +13,7 @@ DAY = 86_400  # seconds
 _ABANDONED = 3_600  # seconds after which a hidden folder is what a process left behind that was killed as it wrote
 
 
-def make_room(folder: Path, most: int, needed: Collection[str] = (), *, days: float | None = None, count: int | None = None) -> None:
+def evict_until(folder: Path, most: int, needed: Collection[str] = (), *, days: float | None = None, count: int | None = None) -> None:
     """Remove folders of ``folder`` until all together are small, few and young enough.
 
     Args:
@@ -36,7 +36,7 @@ def make_room(folder: Path, most: int, needed: Collection[str] = (), *, days: fl
             total, left = total - sizes[path], left - 1
 
 
-def used(folder: Path) -> None:
+def touch(folder: Path) -> None:
     """Renew a folder's time, so that others go first."""
     with contextlib.suppress(OSError):  # a cache that is read-only is none the worse for it
         os.utime(folder)

@@ -16,7 +16,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,9 @@ import torch
 
 import chipcore
 from chipcore import ChipError, FitSettings, Importance, Layer, Network
-from chipcore.datasets.image_folder import Batch, Photographs, batches
+from chipcore.datasets.image_folder import Batch, ImageFolder, batches
 from chipcore.errors import DataError
-from chipcore.fitting.diagnostics import Curve, Watcher
+from chipcore.fitting.diagnostics import Curve, DiagnosticsRecorder
 from chipcore.fitting.memory import GB, Estimate, estimate
 from chipcore.fitting.pipeline import Gathered, Progress, Share, add_batch, plan
 from chipcore.importance import file_of, read_importance
@@ -36,26 +36,26 @@ from chipcore.storage import cache_dir, fitted_importance, write_whole
 from explorer.services import allowed_paths, uploads
 
 UPLOADED = "upload:"
-KEPT = 20  # finished runs; the oldest go first
-SECONDS_BETWEEN_CHECKPOINTS = 10.0  # what a stop or a crash may cost at most, beside a batch
-_TRIED = 8  # photographs of a trial
-_TRIAL_SECONDS = 1.5
+MAX_FINISHED_FITS = 20  # finished runs; the oldest go first
+CHECKPOINT_SECONDS = 10.0  # what a stop or a crash may cost at most, beside a batch
+FIT_TRIAL_IMAGES = 8  # images of a trial
+FIT_TRIAL_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
-class Request:
+class FitRequest:
     """Everything that a fit depends on.
 
     - ``network``: what the app calls it, a registry name or the key of one's own
-    - ``photographs``: a folder, or ``upload:`` and an upload's id; ``per_folder`` at most of each class folder, 0 for all
+    - ``images``: a folder, or ``upload:`` and an upload's id; ``per_folder`` at most of each class folder, 0 for all
     - ``classes``: indices of the rows to fit; empty for all
     - ``memory``: GB that the fit may take
-    - ``fingerprint``: of the photographs: with others it is another fit
+    - ``fingerprint``: of the images: with others it is another fit
     """
 
     network: str
     layers: tuple[str, ...]
-    photographs: str
+    images: str
     per_folder: int = 0
     classes: tuple[int, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -65,33 +65,45 @@ class Request:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps(self.stored(), sort_keys=True).encode()).hexdigest()[:20]
+
+    def stored(self) -> dict[str, Any]:
+        """As run.json keeps it. Its key for ``images`` is older than the name of the field, and runs are found by a hash of all this."""
+        content = asdict(self)
+        content["photographs"] = content.pop("images")
+        return content
+
+    @classmethod
+    def restore(cls, content: Mapping[str, Any]) -> FitRequest:
+        """What :meth:`stored` gave, read back from JSON."""
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+        return cls(images=fields.pop("photographs"), **fields)
 
     @property
     def fit_settings(self) -> FitSettings:
         return FitSettings(**self.settings)
 
 
-def find(where: str, per_folder: int = 0) -> Photographs:
-    """The photographs of a request; ``DataError`` for a folder that is not allowed, empty or gone."""
+def find(where: str, per_folder: int = 0) -> ImageFolder:
+    """The images of a request; ``DataError`` for a folder that is not allowed, empty or gone."""
     if where.startswith(UPLOADED):
-        return uploads.photographs(where.removeprefix(UPLOADED)).per_folder(per_folder)
-    return allowed_paths.photographs(where).per_folder(per_folder)
+        return uploads.images(where.removeprefix(UPLOADED)).per_folder(per_folder)
+    return allowed_paths.images(where).per_folder(per_folder)
 
 
 # --- what it costs ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Cost:
+class FitCost:
     """What a fit takes: memory as ``chipcore.fitting.memory`` states it, and seconds from a trial of one small batch."""
 
     memory: Estimate
     seconds: float
 
 
-def trial(network: Network, request: Request, photographs: Photographs, tell: Callable[[int, int], None]) -> Cost:
-    """Try a few photographs with few gates at the layers asked for, and reckon from them.
+def estimate_cost(network: Network, request: FitRequest, images: ImageFolder, tell: Callable[[int, int], None]) -> FitCost:
+    """Try a few images with few gates at the layers asked for, and reckon from them.
 
     Raises ``ChipError`` where the settings or the memory do not allow the fit.
     """
@@ -101,9 +113,9 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
     rows = request.classes or range(len(network.classes))
     need = estimate(network, layers, rows, settings, int(request.memory * GB))
     passes = plan(layers, rows, need.moments)
-    step = max(1, len(photographs) // _TRIED)
+    step = max(1, len(images) // FIT_TRIAL_IMAGES)
     started = time.perf_counter()
-    batch = next(batches(photographs, photographs.names[::step][:_TRIED], network.geometry, _TRIED))
+    batch = next(batches(images, images.names[::step][:FIT_TRIAL_IMAGES], network.geometry, FIT_TRIAL_IMAGES))
     decoding = (time.perf_counter() - started) / max(1, len(batch.names))
     if not batch.names:
         raise DataError("none of the first photographs can be read; give others.")
@@ -114,11 +126,11 @@ def trial(network: Network, request: Request, photographs: Photographs, tell: Ca
     seconds = decoding * len(passes)
     for number, alike in enumerate(kinds.values(), start=1):
         tries = []
-        for one in _try(network, alike[0], batch, settings, _TRIAL_SECONDS / len(kinds)):
+        for one in _try(network, alike[0], batch, settings, FIT_TRIAL_SECONDS / len(kinds)):
             tries.append(one)
             tell(3 * (number - 1) + len(tries), 3 * len(kinds))  # also where it can be stopped
         seconds += len(alike) * tries[-1] / len(batch.names)
-    return Cost(need, seconds * len(photographs))
+    return FitCost(need, seconds * len(images))
 
 
 def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
@@ -145,7 +157,7 @@ def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitS
 class Run:
     """A fit that was asked for, in its folder."""
 
-    request: Request
+    request: FitRequest
     title: str
     created: str
     finished: str = ""
@@ -170,12 +182,12 @@ class Run:
         return self.folder / "curves" / f"{layer.replace('/', '_')}.npz"
 
     @property
-    def can_go_on(self) -> bool:
+    def can_resume(self) -> bool:
         """Whether something was done that need not be done again."""
         return not self.finished and any((self.folder / "checkpoints").glob("moments-*.npz"))
 
     def save(self) -> None:
-        content = json.dumps({**vars(self), "request": asdict(self.request)}, indent=1)
+        content = json.dumps({**vars(self), "request": self.request.stored()}, indent=1)
         write_whole(self.folder / "run.json", lambda path: path.write_text(content, encoding="utf-8"))
 
     def forget(self) -> None:
@@ -191,7 +203,7 @@ class Run:
         return file_of(network, network.layer(layer), self.result)
 
 
-def prepare(request: Request, network: Network, owner: str = "") -> Run:
+def prepare(request: FitRequest, network: Network, owner: str = "") -> Run:
     """The run of a request: the one there is, whoever asked for it, or a new one of ``owner`` with its folder."""
     for run in runs():
         if run.key == request.key:
@@ -211,7 +223,7 @@ def runs() -> list[Run]:
             asked: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()
             }
-            run = Run(Request(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
+            run = Run(FitRequest(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
         except (OSError, ValueError, TypeError, KeyError):
             continue
         if run.key == path.parent.name:
@@ -221,7 +233,7 @@ def runs() -> list[Run]:
 
 def needed_uploads() -> set[str]:
     """Uploads that unfinished runs want."""
-    return {run.request.photographs.removeprefix(UPLOADED) for run in runs() if not run.finished}
+    return {run.request.images.removeprefix(UPLOADED) for run in runs() if not run.finished}
 
 
 def perform(run: Run, network: Network, report: Callable[[int, int, str], None]) -> Run:
@@ -230,11 +242,11 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     The result is put where the app and the command line look for W; rows that it lacks stay what they were.
 
     Raises:
-        ChipError: photographs that are gone or have changed, too little memory, a full disk.
+        ChipError: images that are gone or have changed, too little memory, a full disk.
     """
     request, settings = run.request, run.request.fit_settings
     report(0, 0, "")
-    photographs = find(request.photographs, request.per_folder)
+    images = find(request.images, request.per_folder)
     network = network.private()
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
@@ -251,9 +263,9 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     started = time.monotonic()
     try:
         fitted = chipcore.fit(
-            network, request.layers, photographs, settings, classes=request.classes, progress=progress, memory=need.moments,
-            checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=SECONDS_BETWEEN_CHECKPOINTS, keep_checkpoints=True,
-            watch=Watcher(run.folder / "curves", settings, tracing),
+            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.moments,
+            checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, keep_checkpoints=True,
+            watch=DiagnosticsRecorder(run.folder / "curves", settings, tracing),
         )  # fmt: skip
     finally:  # also of a part that was stopped
         run.seconds += time.monotonic() - started
@@ -261,28 +273,28 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     for importance in fitted.values():
         importance.save(run.result)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # only now: had the disk been full, they would be all there is
-    put_in_use(run, network)
+    activate(run, network)
     run.finished = _now()
     run.unreadable = tuple(Path(sentence).name for sentence in unreadable[:50])
     run.save()
-    for old in [one for one in runs() if one.finished][KEPT:]:
+    for old in [one for one in runs() if one.finished][MAX_FINISHED_FITS:]:
         old.forget()
     return run
 
 
-def put_in_use(run: Run, network: Network) -> None:
+def activate(run: Run, network: Network) -> None:
     """Put a run's W where the app and the command line look for it."""
     for layer in run.request.layers:
         _with_other_rows(run.importance(network, layer), network).save(fitted_importance())
 
 
-def take_out_of_use(run: Run, network: Network) -> None:
+def deactivate(run: Run, network: Network) -> None:
     """Go back to what ships with the app at the layers of a run, or to no W at all; the run keeps its own."""
     for layer in run.request.layers:
         file_of(network, network.layer(layer), fitted_importance()).unlink(missing_ok=True)
 
 
-def in_use(run: Run, network: Network) -> bool:
+def is_active(run: Run, network: Network) -> bool:
     """Whether the W that the app and the command line find at a run's layers is the run's own."""
     try:
         for layer in run.request.layers:
@@ -327,7 +339,7 @@ def _now() -> str:
 def command(run: Run) -> str:
     """The command line that does the same fit."""
     request = run.request
-    folder = "YOUR_PHOTOGRAPHS" if request.photographs.startswith(UPLOADED) else shlex.quote(request.photographs)
+    folder = "YOUR_PHOTOGRAPHS" if request.images.startswith(UPLOADED) else shlex.quote(request.images)
     parts = ["python -m chipcore fit", run.flags, "--layers", shlex.join(request.layers), "--images", folder]
     if request.per_folder:
         parts.append(f"--photos-per-class {request.per_folder}")

@@ -21,7 +21,7 @@ class Truth:
     what: str
 
 
-# Drawn by hand around one object of each photograph of the gallery, in its own pixels, both ends inside.
+# Drawn by hand around one object of each image of the gallery, in its own pixels, both ends inside.
 GALLERY: dict[str, tuple[str, Annotation]] = {
     "cat": ("the cat", Annotation((451, 300), "n02124075", ((0, 0, 399, 299),))),
     "coffee": ("the cup", Annotation((600, 400), "n07920052", ((172, 16, 407, 304),))),
@@ -32,28 +32,28 @@ GALLERY: dict[str, tuple[str, Annotation]] = {
 }
 
 
-def of_gallery(name: str, geometry: InputGeometry) -> Truth | None:
-    """The box that comes with a photograph of the gallery, on the network's view; None where there is none in view."""
+def from_gallery(name: str, geometry: InputGeometry) -> Truth | None:
+    """The box that comes with a image of the gallery, on the network's view; None where there is none in view."""
     if name not in GALLERY:
         return None
     what, annotation = GALLERY[name]
-    boxes = on_view(annotation, annotation.size, geometry)
+    boxes = to_view(annotation, annotation.size, geometry)
     return Truth(boxes, what) if len(boxes) else None
 
 
-def of_xml(content: bytes, name: str, image: tuple[int, int], geometry: InputGeometry) -> Truth:
-    """The boxes of an XML in ILSVRC's or VOC's form for a photograph of size (width, height).
+def from_voc_xml(content: bytes, name: str, image: tuple[int, int], geometry: InputGeometry) -> Truth:
+    """The boxes of an XML in ILSVRC's or VOC's form for a image of size (width, height).
 
     Raises ``DataError`` with one sentence where it is broken, or its boxes lie outside what the network sees.
     """
     annotation = parse_annotation(content, name)
-    boxes = on_view(annotation, image, geometry)
+    boxes = to_view(annotation, image, geometry)
     if not len(boxes):
         raise DataError(f"the boxes of {name} lie outside the part of the photograph that the network sees.")
     return Truth(boxes, f"{annotation.synset}, as {name} says")
 
 
-def on_view(annotation: Annotation, image: tuple[int, int], geometry: InputGeometry) -> np.ndarray:
+def to_view(annotation: Annotation, image: tuple[int, int], geometry: InputGeometry) -> np.ndarray:
     """An annotation's boxes on the network's view, shape (m, 4); those outside a crop are left out."""
     found = (box_to_view(box, annotation.size, image, geometry) for box in annotation.boxes)
     kept = [box for box in found if box is not None]
@@ -79,7 +79,7 @@ def read_box(text: str, size: int) -> Box | None:
     return None if problem_of((x0, y0, x1, y1), size) else (x0, y0, x1, y1)
 
 
-def from_browser(sent: Sequence[object], size: int) -> Box | None:
+def from_drag(sent: Sequence[object], size: int) -> Box | None:
     """The box that a browser sent after a drag; None for anything else it may have sent."""
     if len(sent) != 4 or not all(isinstance(one, (int, float)) and 0 <= one < 1e6 for one in sent):
         return None

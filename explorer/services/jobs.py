@@ -15,7 +15,7 @@ from typing import Any, Literal
 from chipcore import ChipError
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
-KEPT = 32  # finished jobs that are remembered; the oldest go first
+MAX_FINISHED_JOBS = 32  # finished jobs that are remembered; the oldest go first
 
 
 class Stopped(Exception):
@@ -104,7 +104,7 @@ class Job:
             return True
 
 
-class Desk:
+class JobQueue:
     """Runs jobs, ``workers`` at a time. Safe to use from any thread.
 
     Visitors take turns: the first job that waits of each goes before the second of any, and among those the one that came first.
@@ -136,9 +136,9 @@ class Desk:
             if job is not None and not (job.over and (again or job.state != "done")):
                 return job
             self._check(owner)
-            job = self._jobs[key] = Job(key, title, owner, self._next_round(owner))
+            job = self._jobs[key] = Job(key, title, owner, self._next_fair_round(owner))
             over = [one for one in self._jobs.values() if one.over]
-            for old in over[: max(0, len(over) - KEPT)]:
+            for old in over[: max(0, len(over) - MAX_FINISHED_JOBS)]:
                 del self._jobs[old.key]
             self._waiting.append((job, work))
             self._changed.notify()
@@ -180,7 +180,7 @@ class Desk:
         self._waiting = [(job, work) for job, work in self._waiting if not job.over]
         return sorted(self._waiting, key=lambda one: one[0].round)  # equal rounds stay in the order in which they came
 
-    def _next_round(self, owner: str) -> int:
+    def _next_fair_round(self, owner: str) -> int:
         """The round in which a visitor's next job runs: one after that of the visitor's last one, but none that has begun."""
         self._rounds = {one: last for one, last in self._rounds.items() if last > self._round}
         found = self._rounds.get(owner, self._round) + 1
@@ -199,7 +199,7 @@ class Desk:
                 begun = job.begin()  # here, so that another worker sees whose turn it was
             if begun:
                 run(job, work)
-            del job, work, turn  # or the last one's photographs would stay until the next comes
+            del job, work, turn  # or the last one's images would stay until the next comes
 
 
 def _server_ends(error: Exception) -> bool:

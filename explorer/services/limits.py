@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 VISITORS = "CHIP_VISITORS"  # the environment variable: how many at once; given at all, it says that there are strangers among them
 MOST = 200  # visitors, unless whoever runs the app says otherwise
-_PATIENCE = 0.5  # seconds between two looks at the line
+POLL_S = 0.5  # seconds between two looks at the line
 
 
 def most_visitors() -> int:
@@ -24,7 +24,7 @@ def most_visitors() -> int:
         return MOST
 
 
-class Seats:
+class VisitorSlots:
     """Who may stay: the first ``most`` who came, for as long as they are here. Safe to use from any thread."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Seats:
             return True
 
 
-class Room:
+class WorkSlots:
     """Work that takes memory, ``most`` at a time, in the order in which it came; so memory is bounded by the room, not by the visitors.
 
     A thread that is in the room may enter again: what it does is one work.
@@ -80,7 +80,7 @@ class Room:
         try:
             while True:
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._free > 0 and self._line[0] is ticket, _PATIENCE):
+                    if self._changed.wait_for(lambda: self._free > 0 and self._line[0] is ticket, POLL_S):
                         self._free -= 1
                         return
                     before = self._line.index(ticket)

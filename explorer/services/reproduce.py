@@ -14,14 +14,14 @@ def class_name(network: Network, target: int) -> str:
 
 
 def explain(
-    network: Network, photograph: str, layer: str, target: int, method: str, stem: str, *, colour_map: str = "", opacity: float | None = None,
+    network: Network, image: str, layer: str, target: int, method: str, stem: str, *, colormap: str = "", opacity: float | None = None,
     local: Sequence[str] = (), channels: Sequence[int] | None = None, more: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """A map: ``stem.png`` over the photograph, ``stem.npy`` raw.
+    """A map: ``stem.png`` over the image, ``stem.npy`` raw.
 
     Args:
-        photograph: the file's name in the bundle.
-        local: layers whose row is learned from the photograph alone, in place of W.
+        image: the file's name in the bundle.
+        local: layers whose row is learned from the image alone, in place of W.
         channels: the only ones of the sum.
         more: further words.
     """
@@ -30,18 +30,18 @@ def explain(
         words += ["--channels", *map(str, channels)]
     if local:
         words += ["--local", *local]
-    if colour_map:
-        words += ["--colour-map", colour_map]
+    if colormap:
+        words += ["--colour-map", colormap]
     if opacity is not None:
         words += ["--opacity", f"{opacity:g}"]
-    return _line(["explain", photograph], network, [*words, *more, "--out", f"{stem}.png", "--raw", f"{stem}.npy"])
+    return _line(["explain", image], network, [*words, *more, "--out", f"{stem}.png", "--raw", f"{stem}.npy"])
 
 
 def gate(
-    network: Network, photograph: str, layer: str, stem: str, *, close: Sequence[int] = (), random: int = 0,
+    network: Network, image: str, layer: str, stem: str, *, close: Sequence[int] = (), random: int = 0,
     features: Sequence[int] | None = None, sigma2: float | None = None,
 ) -> str:  # fmt: skip
-    """``stem.npz`` with what the network says of a photograph with channels closed, and with feature maps."""
+    """``stem.npz`` with what the network says of a image with channels closed, and with feature maps."""
     words = ["--layer", layer]
     if close:
         words += ["--close", *map(str, close)]
@@ -51,7 +51,7 @@ def gate(
         words += ["--features", *map(str, features)]  # none at all is a choice, too
     if sigma2 is not None:
         words += ["--sigma2", repr(float(sigma2))]
-    return _line(["gate", photograph], network, [*words, "--out", f"{stem}.npz"])
+    return _line(["gate", image], network, [*words, "--out", f"{stem}.npz"])
 
 
 def rows(
@@ -68,9 +68,9 @@ def rows(
     return _line(["rows"], network, [*words, "--out", f"{stem}.npz"])
 
 
-def mosaic(network: Network, layer: str, methods: Sequence[str], photographs: Sequence[str], targets: Sequence[int], stem: str) -> str:
-    """``stem.npz`` and ``stem.json``: the grid game on four photographs in their order."""
-    words = ["--layer", layer, "--methods", *methods, "--mosaic", *photographs, "--mosaic-classes"]
+def mosaic(network: Network, layer: str, methods: Sequence[str], images: Sequence[str], targets: Sequence[int], stem: str) -> str:
+    """``stem.npz`` and ``stem.json``: the grid game on four images in their order."""
+    words = ["--layer", layer, "--methods", *methods, "--mosaic", *images, "--mosaic-classes"]
     words += [class_name(network, target) for target in targets]
     return _line(["evaluate", "pointing"], network, [*words, "--raw", f"{stem}.npz", "--json", f"{stem}.json"])
 

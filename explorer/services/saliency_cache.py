@@ -17,40 +17,40 @@ from chipcore.methods import METHODS, explain_view
 from chipcore.methods.traced_graph import graph_of
 from explorer.services.cache import Shelf, weight
 
-# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one photograph takes a
+# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one image takes a
 # tenth of a second there and several at the first depth. All others take less than 0.3 s.
 SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
-SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest colour
+SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest color
 KEPT = 128  # MB of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
 
 
 @dataclass(frozen=True)
-class Question:
+class MapKey:
     """What one map is the answer to, by names short enough for a key.
 
-    ``photograph`` is the sha256 of its file; ``layer`` is empty for methods that pay no heed to it, so that they are asked once.
+    ``image`` is the sha256 of its file; ``layer`` is empty for methods that pay no heed to it, so that they are asked once.
     """
 
     network: str
-    photograph: str
+    image: str
     method: str
     layer: str
     target: int
 
     @classmethod
-    def of(cls, network: Network, sha256: str, method: str, layer: Layer, target: int) -> Question:
+    def of(cls, network: Network, sha256: str, method: str, layer: Layer, target: int) -> MapKey:
         return cls(network.id, sha256, method, layer.name if METHODS[method].uses_layer else "", target)
 
     @property
     def key(self) -> str:
-        return f"map/{self.network}/{self.photograph[:16]}/{self.method}/{self.layer}/{self.target}"
+        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}"
 
     @property
     def slow(self) -> bool:
         return self.method in SLOW
 
 
-class Answers(Shelf[Saliency]):
+class MapCache(Shelf[Saliency]):
     """The maps that were asked for last, by question. Safe to use from any thread."""
 
     def __init__(self, megabytes: float = KEPT) -> None:
@@ -62,15 +62,15 @@ def weigh(saliency: Saliency) -> int:
     return weight(saliency) + 4 * saliency.view.width**2
 
 
-def answer(
-    network: Network, view: Image.Image, question: Question, layer: Layer, load: Callable[[Layer], Importance],
+def compute_map(
+    network: Network, view: Image.Image, question: MapKey, layer: Layer, load: Callable[[Layer], Importance],
     progress: Callable[[int, int], None] | None = None,
 ) -> Saliency:  # fmt: skip
     """One map, computed now.
 
     Args:
         network: the one that the question names.
-        view: the photograph as it sees it.
+        view: the image as it sees it.
         question: method and class.
         layer: where; methods that pay no heed to it get it all the same.
         load: gives W of a layer, or raises ``ChipError``.
@@ -98,25 +98,25 @@ def _prepare(network: Network, name: str, layer: Layer) -> None:
         network.suffix(layer, (layer,))
 
 
-def strongest_drawn(saliency: Saliency) -> float:
-    """The value drawn as the strongest colour: the map's maximum, or what ``SATURATED`` of its places exceed.
+def visible_peak(saliency: Saliency) -> float:
+    """The value drawn as the strongest color: the map's maximum, or what ``SATURATED`` of its places exceed.
 
     Maps of pixels made from gradients have a few places a hundred times stronger than the rest; on a scale up to
     their maximum there would be nothing to see.
     """
-    if not saturates(saliency):
+    if not is_saturated(saliency):
         return float(saliency.raw.max())
     above = torch.quantile(saliency.raw.flatten().float(), 1 - SATURATED)
     return float(above) if above > 0 else float(saliency.raw.max())
 
 
-def saturates(saliency: Saliency) -> bool:
+def is_saturated(saliency: Saliency) -> bool:
     """Whether the strongest places of this map are drawn alike."""
     properties = METHODS[saliency.method].properties
     return "gradient" in properties.instance and saliency.raw.shape[0] == saliency.view.height
 
 
-def why_blank(saliency: Saliency) -> str:
+def blank_reason(saliency: Saliency) -> str:
     """Why there is nothing to see in a map; empty where there is something."""
     state = saliency.state
     if state == "ok":

@@ -1,4 +1,4 @@
-"""Photographs that a visitor gives to a fit: single files or a ZIP, kept in the user's cache until they are old.
+"""Images that a visitor gives to a fit: single files or a ZIP, kept in the user's cache until they are old.
 
 Nothing of a file's name becomes a path: files are called by their content's hash, class folders of a ZIP by
 their number. Limits hold for what is really read, whatever an archive says of itself.
@@ -20,11 +20,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from chipcore.datasets.image_folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError, DataError
 from chipcore.images import FORMATS, MAX_PIXELS
 from chipcore.storage import cache_dir
-from explorer.services.disk_quota import make_room, used
+from explorer.services.disk_quota import evict_until, touch
 from explorer.services.gallery import MAX_BYTES
 
 MAX_UPLOAD = 64  # MB, as maxUploadSize of .streamlit/config.toml: one file or ZIP
@@ -38,10 +38,10 @@ _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP":
 
 @dataclass(frozen=True)
 class Stored:
-    """An upload on disk: its id, how many photographs it holds, and how many files in it were none."""
+    """An upload on disk: its id, how many images it holds, and how many files in it were none."""
 
     id: str
-    photographs: int
+    images: int
     left_out: int
 
 
@@ -53,25 +53,25 @@ def folder_of(upload: str) -> Path:
     return path
 
 
-def photographs(upload: str) -> Photographs:
-    """The photographs of an upload."""
-    return find_photographs(folder_of(upload))
+def images(upload: str) -> ImageFolder:
+    """The images of an upload."""
+    return find_images(folder_of(upload))
 
 
-def is_photograph(data: bytes) -> bool:
-    """Whether a file says of itself that it is a photograph we take: of a known format, with few enough pixels and bytes."""
-    return len(data) <= MAX_BYTES and _photograph(data) is not None
+def is_image(data: bytes) -> bool:
+    """Whether a file says of itself that it is a image we take: of a known format, with few enough pixels and bytes."""
+    return len(data) <= MAX_BYTES and _image(data) is not None
 
 
 def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> Stored:
-    """Check uploaded files and write the photographs among them to the cache; the same files are stored once.
+    """Check uploaded files and write the images among them to the cache; the same files are stored once.
 
     Args:
-        given: (name, content) of photographs and ZIP files; of the name only the ending counts.
+        given: (name, content) of images and ZIP files; of the name only the ending counts.
         needed: ids of uploads that must stay, because a fit wants them.
 
     Raises:
-        DataError: too much of anything, a broken ZIP, or nothing that is a photograph.
+        DataError: too much of anything, a broken ZIP, or nothing that is a image.
     """
     digest = hashlib.sha256()
     for name, data in given:
@@ -79,8 +79,8 @@ def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> S
     upload = digest.hexdigest()[:32]
     final = _all() / upload
     if final.is_dir():
-        used(final)
-        held = len(find_photographs(final))
+        touch(final)
+        held = len(find_images(final))
         return Stored(upload, held, int((final / _SEEN).read_text()) - held)
     try:
         _all().mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> S
             raise _full(error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    make_room(_all(), _KEPT_BYTES, {upload, *needed})
+    evict_until(_all(), _KEPT_BYTES, {upload, *needed})
     return Stored(upload, kept, seen - kept)
 
 
@@ -115,12 +115,12 @@ def _is_zip(name: str) -> bool:
 
 
 def _write(given: Sequence[tuple[str, bytes]], folder: Path) -> tuple[int, int]:
-    """Write what is a photograph; gives the number of files seen and of different photographs kept."""
+    """Write what is a image; gives the number of files seen and of different images kept."""
     seen, pixels = 0, 0
     kept: set[str] = set()
     for group, data in _files(given):
         seen += 1
-        found = _photograph(data) if data is not None else None
+        found = _image(data) if data is not None else None
         if data is None or found is None:
             continue
         suffix, size = found
@@ -130,7 +130,7 @@ def _write(given: Sequence[tuple[str, bytes]], folder: Path) -> tuple[int, int]:
                 f"these photographs have more than {_TOTAL_PIXELS // 10**6:,} million pixels together; give fewer or smaller ones."
             )
         name = hashlib.sha256(data).hexdigest()[:32]
-        if name not in kept:  # the same photograph twice would count twice
+        if name not in kept:  # the same image twice would count twice
             kept.add(name)
             place = folder / f"group-{group:04d}"
             place.mkdir(exist_ok=True)
@@ -173,13 +173,13 @@ def _members(data: bytes, room: int, groups: dict[str, int]) -> Iterator[tuple[i
 
 
 def _hidden(name: str) -> bool:
-    """What macOS and Windows put into a ZIP beside the photographs."""
+    """What macOS and Windows put into a ZIP beside the images."""
     parts = name.replace("\\", "/").split("/")
     return parts[-1].startswith(".") or parts[-1] == "Thumbs.db" or "__MACOSX" in parts
 
 
-def _photograph(data: bytes) -> tuple[str, int] | None:
-    """Ending and number of pixels, from the header alone; None where it is no photograph or too large."""
+def _image(data: bytes) -> tuple[str, int] | None:
+    """Ending and number of pixels, from the header alone; None where it is no image or too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

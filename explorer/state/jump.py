@@ -9,12 +9,12 @@ from explorer.state import navigation
 _GOTO = "goto-channel"
 
 
-def to_channel(layer: str, target: int, channel: int) -> None:
+def go_to_channel(layer: str, target: int, channel: int) -> None:
     """Ask for Explore with this layer, class and channel; for callbacks."""
     st.session_state[_GOTO] = layer, target, channel
 
 
-def follow() -> None:
+def apply_pending() -> None:
     """Go there, where that was asked for.
 
     Before the sidebar is drawn with what was picked: the address of this view must stay as it was, for the way back.

@@ -1,4 +1,4 @@
-"""What the lessons compute once and share: one photograph at one layer, and the small fit of lesson four."""
+"""What the lessons compute once and share: one image at one layer, and the small fit of lesson four."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from chipcore.analysis import gate_experiments
 from chipcore.analysis.gate_experiments import Experiment, First, Fitted
 from chipcore.gating.suffix import Activations
 from chipcore.methods import METHODS
-from chipcore.methods.base import Request
+from chipcore.methods.base import MethodInputs
 from explorer.services.cache import kept
-from explorer.services.gallery import Photograph
+from explorer.services.gallery import GalleryImage
 from explorer.services.jobs import Job
 from explorer.state import cached
-from explorer.state.visitors import at_work, owner_here
+from explorer.state.visitors import at_work, is_local_user
 
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
 
 
 @kept(64, meanwhile=at_work)
-def activations(network_id: str, sha256: str, layer: str, _network: Network, _layer: Layer, _photograph: Photograph) -> Activations:
-    """Features of one layer and the values that cross the cut there, for one photograph."""
+def activations(network_id: str, sha256: str, layer: str, _network: Network, _layer: Layer, _image: GalleryImage) -> Activations:
+    """Features of one layer and the values that cross the cut there, for one image."""
     with torch.inference_mode():
-        return _network.trunk(_network.input(_photograph.open()), (_layer,))
+        return _network.forward_prefix(_network.input(_image.open()), (_layer,))
 
 
 @kept(8, meanwhile=at_work)
@@ -49,11 +49,11 @@ def gradcam(
     target: int,
     _network: Network,
     _layer: Layer,
-    _photograph: Photograph,
+    _image: GalleryImage,
     _activations: Activations,
 ) -> np.ndarray:
     """Grad-CAM's raw map (u, v) at the layer."""
-    request = Request(_network, _network.input(_photograph.open()), target, _layer, activations=_activations)
+    request = MethodInputs(_network, _network.input(_image.open()), target, _layer, activations=_activations)
     return METHODS["gradcam"](request).raw.cpu().numpy()
 
 
@@ -62,12 +62,12 @@ def _experiments() -> tuple[threading.Lock, OrderedDict[str, Experiment]]:
     return threading.Lock(), OrderedDict()
 
 
-def local_fit(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations, *, again: bool = False) -> Job:
+def local_fit(network: Network, image: GalleryImage, layer: Layer, target: int, known: Activations, *, again: bool = False) -> Job:
     """The job whose result is the lasso path of this class, a tuple of ``Fitted``, and the experiment behind it.
 
     One that failed or was stopped stays so until it is asked for ``again``. Raises ``TooMany`` where too much waits.
     """
-    place = f"{network.id}/{photograph.sha256}/{layer.path}"
+    place = f"{network.id}/{image.sha256}/{layer.path}"
     lock, kept = _experiments()
 
     def work(job: Job) -> tuple[tuple[Fitted, ...], Experiment]:
@@ -86,5 +86,5 @@ def local_fit(network: Network, photograph: Photograph, layer: Layer, target: in
     return (
         found
         if found is not None and not again
-        else desk.start(key, f"The small fit at {layer.name}", work, owner=owner_here(), again=again)
+        else desk.start(key, f"The small fit at {layer.name}", work, owner=is_local_user(), again=again)
     )

@@ -19,14 +19,14 @@ def pick_layer(name: str) -> None:
     st.session_state["layer"] = name
 
 
-def pick_photograph(name: str) -> None:
-    """The same for a photograph, by its name in the gallery."""
+def pick_image(name: str) -> None:
+    """The same for a image, by its name in the gallery."""
     st.session_state["photo"] = name
     _start_at_prediction()
 
 
 def open_view(name: str, **query: str) -> None:
-    """Turn to another view with this one's model, photograph, class and so on, and with parameters of that view's own.
+    """Turn to another view with this one's model, image, class and so on, and with parameters of that view's own.
 
     Not for callbacks: it ends this run of the page.
     """

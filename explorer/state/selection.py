@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 from chipcore import Importance, Layer, Network
 from explorer.services import reproduce
-from explorer.services.gallery import Photograph
+from explorer.services.gallery import GalleryImage
 from explorer.state import cached
-from explorer.state.cached import Seen
+from explorer.state.cached import Prediction
 
 
 @dataclass(frozen=True)
 class Selection:
     """What the visitor chose, and what the network makes of it.
 
-    ``gallery`` are all photographs that can be chosen, by name: the free ones, then the visitor's own. ``model`` is
+    ``gallery`` are all images that can be chosen, by name: the free ones, then the visitor's own. ``model`` is
     what the app calls the network: its name in the registry, or the key of one's own.
     """
 
     network: Network
-    photograph: Photograph
-    seen: Seen
+    image: GalleryImage
+    seen: Prediction
     target: int
     layer: Layer
-    colour_map: str
+    colormap: str
     opacity: float
     one_scale: bool
-    gallery: dict[str, Photograph]
+    gallery: dict[str, GalleryImage]
     model: str = ""
 
     @property

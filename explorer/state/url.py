@@ -11,7 +11,7 @@ import streamlit as st
 _WROTE = "wrote"
 
 
-def news(key: str) -> str | None:
+def changed_value(key: str) -> str | None:
     """What the URL says that this page did not write: a link, or a step back in the browser's history; else None."""
     said = st.query_params.get(key)
     return said if said is not None and said != st.session_state.get(_WROTE, {}).get(key) else None

@@ -23,19 +23,19 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from explorer.services.jobs import Job
-from explorer.services.limits import VISITORS, Room, Seats, most_visitors
+from explorer.services.limits import VISITORS, VisitorSlots, WorkSlots, most_visitors
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-FULL = "**All seats are taken.** Please come back in a few minutes: as many visitors are here as this machine can serve."
+AT_CAPACITY = "**All seats are taken.** Please come back in a few minutes: as many visitors are here as this machine can serve."
 _COOKIE = "_streamlit_xsrf"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 # Each pass takes all cores by itself: more at once would take more memory and no less time.
 AT_WORK = max(2, min(8, (os.cpu_count() or 2) // 4))
 UPLOADS_EACH, UPLOADS_ALL = 640 << 20, 2 << 30  # bytes that Streamlit's own store may hold of one visitor, and of all
-_seats, _room = Seats(), Room(AT_WORK)
+_seats, _room = VisitorSlots(), WorkSlots(AT_WORK)
 
 
-def me() -> str:
+def current_visitor() -> str:
     """A name for this visitor that nobody else can know."""
     token = token_of(st.context.cookies.get(_COOKIE, "")) if exists() else ""
     if not token:  # cookies are off: a reload is another visitor
@@ -56,10 +56,10 @@ def token_of(cookie: str) -> str:
 def operator() -> bool:
     """Whether nobody but whoever runs the app can be here, who may do everything."""
     headers = dict(st.context.headers.items()) if exists() else {}
-    return alone(str(st.get_option("server.address") or ""), {name.lower(): value for name, value in headers.items()})
+    return is_single_user(str(st.get_option("server.address") or ""), {name.lower(): value for name, value in headers.items()})
 
 
-def alone(address: str, headers: Mapping[str, str]) -> bool:
+def is_single_user(address: str, headers: Mapping[str, str]) -> bool:
     """Whether the app answers on this machine alone, this request was not passed on by a proxy, and no limit of visitors was given."""
     if address not in LOOPBACK or os.environ.get(VISITORS) or any(name in headers for name in _FORWARDED):
         return False
@@ -73,22 +73,22 @@ def _host(header: str) -> str | None:
         return None
 
 
-def owner_here() -> str:
+def is_local_user() -> str:
     """Whose the jobs are that this visitor starts: nobody's, and so without limits, where the operator is alone."""
-    return "" if operator() else me()
+    return "" if operator() else current_visitor()
 
 
-def may_end(owner: str) -> bool:
+def can_shut_down(owner: str) -> bool:
     """Whether this visitor may stop or forget what ``owner`` started; what belongs to nobody is the operator's."""
-    return operator() or owner == me()
+    return operator() or owner == current_visitor()
 
 
-def may_stop(job: Job) -> bool:
+def can_stop_job(job: Job) -> bool:
     """Whether this visitor may stop a job."""
-    return may_end(job.owner)
+    return can_shut_down(job.owner)
 
 
-def admitted() -> bool:
+def has_slot() -> bool:
     """Whether there is a seat for this visitor; one who has it keeps it for as long as the tab is open."""
     context = get_script_run_ctx(suppress_warning=True)
     sessions = getattr(get_instance(), "_session_mgr", None) if exists() else None

@@ -53,7 +53,7 @@ CHEAP_OPTIONS = {
     "deepdraw": {"octaves": 2, "steps": 4},
     "local_chip": {"gates": 40},
 }
-# name, layer of the maps, what each of the two photographs is explained for; the second network's rows hold 14 classes
+# name, layer of the maps, what each of the two images is explained for; the second network's rows hold 14 classes
 MAPS = (
     ("efficientnet_lite0", "stage4", (("zebra", "n02391049"), ("dog", "n02099601"))),
     ("vgg16_slim", "pool4", (("zebra", "zebra"), ("dog", "1"))),
@@ -128,7 +128,7 @@ class Runner:
     # -- what is run ---------------------------------------------------------------------------------------------------
 
     def fits(self) -> None:
-        """W of two layers of two networks on 40 photographs, and once more with every other setting than the default."""
+        """W of two layers of two networks on 40 images, and once more with every other setting than the default."""
         cases: list[tuple[str, str, list[str], str, list[str]]] = [
             ("vgg16_slim", "vgg16_slim", ["pool3", "pool5"], "forty", []),
             (
@@ -160,7 +160,7 @@ class Runner:
                 self.items[f"fit {title}: {file.stem}"] = [text for _one_axis, text in tensors]  # W itself comes first
 
     def maps(self) -> None:
-        """Every method's raw map on two photographs, from two networks."""
+        """Every method's raw map on two images, from two networks."""
         out = self.scratch / "maps.npz"
         plan = {
             "maps": [
@@ -220,7 +220,7 @@ class Runner:
                 self.keep_arrays({"g": "gate", "r": "rows"}[name], dict(file))
 
     def evaluations(self) -> None:
-        """The JSON file of every ``evaluate`` command, on few photographs."""
+        """The JSON file of every ``evaluate`` command, on few images."""
         lite0, slim = ("--network", "efficientnet_lite0"), ("--network", "vgg16_slim")
         few = ("--methods", "chip", "gradcam", "cam")
         cases: dict[str, tuple[object, ...]] = {
@@ -250,7 +250,7 @@ class Runner:
             self.keep_arrays("evaluate pointing, mosaic", dict(file))
 
     def prepare(self) -> None:
-        """The same photographs in the same place relative to everything: 40 in 14 class folders, and two single ones."""
+        """The same images in the same place relative to everything: 40 in 14 class folders, and two single ones."""
         folders = sorted(folder for folder in (self.data / "fourteen" / "val").iterdir() if folder.is_dir())
         for place in range(40):
             folder = folders[place % len(folders)]

@@ -64,13 +64,13 @@ def open_app(loaded_once: None) -> Callable[..., AppTest]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one entry with every pass through a trunk."""
     counted: list[int] = []
-    real = Network.trunk
+    real = Network.forward_prefix
 
-    def trunk(self: Network, images: torch.Tensor, layers: object = ()) -> object:
+    def forward_prefix(self: Network, images: torch.Tensor, layers: object = ()) -> object:
         counted.append(len(images))
         return real(self, images, layers)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Network, "trunk", trunk)
+    monkeypatch.setattr(Network, "trunk", forward_prefix)
     return counted
 
 

@@ -1,4 +1,4 @@
-"""A network that sees nothing but colour, so that every map and every figure can be worked out by hand."""
+"""A network that sees nothing but color, so that every map and every figure can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SYNSETS = ("n00000001", "n00000002", "n00000003")
 RED, GREEN, BLUE = range(3)
 
 
-def colour_network(names: tuple[str, ...] = ("red", "green", "blue"), synsets: tuple[str, ...] = SYNSETS) -> Network:
-    """f^c is the softmax of 40 x the mean of colour c; the features are the colours themselves, pixel by pixel."""
+def color_network(names: tuple[str, ...] = ("red", "green", "blue"), synsets: tuple[str, ...] = SYNSETS) -> Network:
+    """f^c is the softmax of 40 x the mean of color c; the features are the colors themselves, pixel by pixel."""
     model = nn.Sequential(OrderedDict(
         mix=nn.Conv2d(3, 3, 1), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), classifier=nn.Linear(3, 3)
     ))  # fmt: skip
@@ -35,7 +35,7 @@ def colour_network(names: tuple[str, ...] = ("red", "green", "blue"), synsets: t
 
 
 def save_w(network: Network, folder: Path, rows: tuple[int, ...] = (RED, GREEN, BLUE), weak: tuple[int, ...] = ()) -> Path:
-    """W that gives every colour its own channel; rows that are not listed are not fitted."""
+    """W that gives every color its own channel; rows that are not listed are not fitted."""
     there = torch.tensor([float(c in rows) for c in range(3)])
     loyalty = torch.tensor([1.0 if c in weak else 50.0 for c in range(3)]) * there
     Importance(
@@ -44,11 +44,11 @@ def save_w(network: Network, folder: Path, rows: tuple[int, ...] = (RED, GREEN, 
     return folder
 
 
-def patch(colour: int, box: tuple[int, int, int, int], size: int = SIZE) -> np.ndarray:
-    """A black picture with one coloured rectangle, both ends of the box inside."""
+def patch(color: int, box: tuple[int, int, int, int], size: int = SIZE) -> np.ndarray:
+    """A black picture with one colored rectangle, both ends of the box inside."""
     picture = np.zeros((size, size, 3), np.uint8)
     x0, y0, x1, y1 = box
-    picture[y0 : y1 + 1, x0 : x1 + 1, colour] = 255
+    picture[y0 : y1 + 1, x0 : x1 + 1, color] = 255
     return picture
 
 

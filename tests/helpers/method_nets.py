@@ -9,7 +9,7 @@ from torch.nn import functional
 from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
 from chipcore.importance import Importance
-from chipcore.methods import Request
+from chipcore.methods import MethodInputs
 from chipcore.networks import Network
 
 SIZE = 16
@@ -67,7 +67,7 @@ def wrap(model: nn.Module, layers: tuple[tuple[str, str], ...], size: int = SIZE
     return Network.wrap(model, name="tiny", layers=layers, geometry=geometry, classes=classes)
 
 
-def photograph(size: int = SIZE) -> Tensor:
+def example_image(size: int = SIZE) -> Tensor:
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(5))
 
 
@@ -77,13 +77,13 @@ def importance(channels: int, seed: int = 0) -> Importance:
     return Importance(W, torch.zeros(3), torch.full((3,), channels, dtype=torch.int32), many.int(), many)
 
 
-# Few samples: the tests are of behaviour, not of quality.
+# Few samples: the tests are of behavior, not of quality.
 QUICK = {"lime": {"samples": 20}, "local_chip": {"gates": 30}, "deepdraw": {"octaves": 2, "steps": 2}, "occlusion": {"windows": 2}}
 
 
-def request(network: Network, method: str, target: int = 1, inputs: Tensor | None = None) -> Request:
+def request(network: Network, method: str, target: int = 1, inputs: Tensor | None = None) -> MethodInputs:
     early, late = network.layers
-    return Request(
-        network, photograph(network.geometry.size) if inputs is None else inputs, target, late, importance(late.channels),
+    return MethodInputs(
+        network, example_image(network.geometry.size) if inputs is None else inputs, target, late, importance(late.channels),
         shallow_importance=importance(early.channels, 1), options=QUICK.get(method, {}),
     )  # fmt: skip

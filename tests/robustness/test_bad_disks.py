@@ -38,7 +38,7 @@ def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photographs(data: Path, tmp_path: Path) -> Path:
+def images(data: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "photographs"
     folder.mkdir()
     for name in ("zebra", "golf_ball"):
@@ -60,32 +60,32 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def fitting(photographs: Path, out: Path, *more: str) -> list[str]:
-    return [str(one) for one in ("fit", *SLIM, "--layers", "pool5", "--gates", "4", "--images", photographs, "--out", out, *more)]
+def fitting(images: Path, out: Path, *more: str) -> list[str]:
+    return [str(one) for one in ("fit", *SLIM, "--layers", "pool5", "--gates", "4", "--images", images, "--out", out, *more)]
 
 
-def test_a_disk_that_fills_while_w_is_written(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_fills_while_w_is_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The old W stays whole, nothing half-written is left, and the work is not lost: --resume ends with the same W."""
-    assert main(fitting(photographs, tmp_path / "whole")) == 0
+    assert main(fitting(images, tmp_path / "whole")) == 0
     [whole] = (tmp_path / "whole").rglob("*.safetensors")
     out = tmp_path / "w"
     load_importance(load_once("vgg16_slim"), "pool5").save(out)
     [old] = out.rglob("*.safetensors")
     before = old.read_bytes()
     with files_of_at_most(4000):  # W takes 8 kB
-        assert "cannot write" in (told := said(fitting(photographs, out), capsys)) and "free some space" in told
+        assert "cannot write" in (told := said(fitting(images, out), capsys)) and "free some space" in told
     assert old.read_bytes() == before
     assert [one for one in files_below(out) if not one.startswith("checkpoints")] == [str(old.relative_to(out))]
-    assert main(fitting(photographs, out, "--resume")) == 0
+    assert main(fitting(images, out, "--resume")) == 0
     new, true = load_file(old), load_file(whole)
     assert all(torch.equal(new[name].nan_to_num(9), true[name].nan_to_num(9)) for name in true)
     assert files_below(out) == [str(old.relative_to(out))]
 
 
-def test_a_disk_that_fills_while_moments_are_written(photographs: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_while_moments_are_written(images: Path, tmp_path: Path) -> None:
     network = load_once("vgg16_slim")
     with files_of_at_most(4000), pytest.raises(ChipError, match=r"cannot write .*moments-0-0.npz.* free some space"):
-        chipcore.fit(network, ["pool5"], photographs, SETTINGS, checkpoints=tmp_path / "c", checkpoint_seconds=0)
+        chipcore.fit(network, ["pool5"], images, SETTINGS, checkpoints=tmp_path / "c", checkpoint_seconds=0)
     assert files_below(tmp_path / "c") == [] if (tmp_path / "c").exists() else True
 
 
@@ -99,10 +99,8 @@ def test_a_disk_that_fills_while_weights_are_downloaded(tmp_path: Path, monkeypa
     assert files_below(tmp_path / "hub") == []
 
 
-def test_a_disk_that_fills_while_maps_and_weights_are_written(
-    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    explaining = ["explain", next(photographs.iterdir()), *SLIM, "--class", "cat", "--layer", "pool1"]
+def test_a_disk_that_fills_while_maps_and_weights_are_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explaining = ["explain", next(images.iterdir()), *SLIM, "--class", "cat", "--layer", "pool1"]
     with files_of_at_most(4000):
         assert "cannot write" in said([*explaining, "--out", tmp_path / "map.png"], capsys)
         for name, write in (
@@ -111,7 +109,7 @@ def test_a_disk_that_fills_while_maps_and_weights_are_written(
         ):
             with pytest.raises(ChipError, match="cannot write"):
                 write_whole(tmp_path / name, write)
-    assert files_below(tmp_path) == files_below(photographs.parent)
+    assert files_below(tmp_path) == files_below(images.parent)
     assert all(one.startswith("photographs/") for one in files_below(tmp_path))
 
 
@@ -126,7 +124,7 @@ def test_standard_output_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys:
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_folders_that_may_not_be_written(
-    number: int, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: int, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told before the work, not after it. Faked: root may write everywhere."""
     real, out = os.open, tmp_path / "out"
@@ -139,16 +137,16 @@ def test_folders_that_may_not_be_written(
 
     monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setattr(chipcore, "fit", None)  # it must not come so far
-    assert os.strerror(number) in said(fitting(photographs, out), capsys)
-    photo = next(photographs.iterdir())
+    assert os.strerror(number) in said(fitting(images, out), capsys)
+    photo = next(images.iterdir())
     assert os.strerror(number) in said(["explain", photo, *SLIM, "--class", "cat", "--out", out / "map.png"], capsys)
     assert files_below(out) == []
 
 
-def test_places_where_there_can_be_no_folder(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_places_where_there_can_be_no_folder(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere"), tmp_path / ("x" * 300)):
-        assert "cannot write" in said(fitting(photographs, out), capsys)
+        assert "cannot write" in said(fitting(images, out), capsys)
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
@@ -172,10 +170,10 @@ def test_files_have_the_rights_of_any_new_file(tmp_path: Path) -> None:
 # --- two at once --------------------------------------------------------------------------------------------
 
 
-def test_two_fits_in_one_folder(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_fits_in_one_folder(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second is refused while the first runs; the first ends as if it were alone."""
     network, out = load_once("vgg16_slim"), tmp_path / "w"
-    alone = chipcore.fit(network, ["pool5"], photographs, SETTINGS)["pool5"].W
+    alone = chipcore.fit(network, ["pool5"], images, SETTINGS)["pool5"].W
     begun, go_on, found = threading.Event(), threading.Event(), []
 
     def wait(_progress: Progress) -> None:
@@ -184,17 +182,17 @@ def test_two_fits_in_one_folder(photographs: Path, tmp_path: Path, capsys: pytes
 
     def first() -> None:
         given = {"checkpoints": out / "checkpoints" / "vgg16_slim", "checkpoint_seconds": 0.0}
-        found.append(chipcore.fit(network, ["pool5"], photographs, SETTINGS, progress=wait, **given)["pool5"].W)
+        found.append(chipcore.fit(network, ["pool5"], images, SETTINGS, progress=wait, **given)["pool5"].W)
 
     thread = threading.Thread(target=first)
     thread.start()
     assert begun.wait(60)
     for more in ((), ("--resume",)):
-        assert "is in use by another fit; wait until that has ended" in said(fitting(photographs, out, *more), capsys)
+        assert "is in use by another fit; wait until that has ended" in said(fitting(images, out, *more), capsys)
     go_on.set()
     thread.join()
     assert torch.equal(found[0], alone)
-    assert main(fitting(photographs, out)) == 0, "afterwards it is free"
+    assert main(fitting(images, out)) == 0, "afterwards it is free"
 
 
 def hold(folder: Path, told: object) -> None:
@@ -217,7 +215,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_rows_of_two_fits_that_end_at_once_are_both_kept(photographs: Path, tmp_path: Path) -> None:
+def test_rows_of_two_fits_that_end_at_once_are_both_kept(images: Path, tmp_path: Path) -> None:
     """Each reads the W that is there, adds its rows and writes it back; nobody's rows get lost."""
     everything = ["cat", "zebra", "golf ball", "frog"]
     networks = [load_once("vgg16_slim")] * len(everything)
@@ -225,7 +223,7 @@ def test_rows_of_two_fits_that_end_at_once_are_both_kept(photographs: Path, tmp_
 
     def one(name: str) -> None:
         # Checkpoints are kept apart, as two machines with one folder of W would.
-        arguments = fitting(photographs, tmp_path / "w", "--classes", name)
+        arguments = fitting(images, tmp_path / "w", "--classes", name)
         while main(arguments) == 2:
             time.sleep(0.05)  # the other one is at it
             failed.append(1)

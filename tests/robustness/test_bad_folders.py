@@ -1,4 +1,4 @@
-"""Folders of photographs with nothing, little, too much or something else in them, through ``fit``."""
+"""Folders of images with nothing, little, too much or something else in them, through ``fit``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refusals import SLIM, load_once, said
 
 from chipcore import Network, fit
 from chipcore.cli.main import main
-from chipcore.datasets.image_folder import Photographs, batches, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, batches, find_images
 from chipcore.errors import DataError
 from chipcore.fitting.pipeline import Progress
 from chipcore.fitting.settings import FitSettings
@@ -57,7 +57,7 @@ def test_nothing_to_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not list(out.rglob("*.safetensors")) and not list(out.rglob("*.npz"))
 
 
-def test_one_photograph_is_fitted_and_has_no_r2(zebras: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_is_fitted_and_has_no_r2(zebras: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(next(zebras.iterdir()), one)
@@ -109,14 +109,14 @@ def test_a_hundred_thousand_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """Listed, fingerprinted and held out in seconds; the disk is faked, the work on the names is not."""
     listing = [(str(tmp_path / f"{c:03}"), [], [f"{i:04}.jpg" for i in range(1000)]) for c in range(100)]
     monkeypatch.setattr(os, "walk", lambda root, **_named: iter(listing))
-    found = find_photographs(tmp_path)
+    found = find_images(tmp_path)
     assert len(found) == 100_000 and len(found.fingerprint) == 64
     assert len(found.held_out(0.1)) == 10_000 and len(found.per_folder(3)) == 300
 
 
-def test_a_photograph_that_goes_away_meanwhile(zebras: Path) -> None:
-    found = find_photographs(zebras)
-    gone = Photographs(found.root, (*found.names, "gone.jpg"))
+def test_a_image_that_goes_away_meanwhile(zebras: Path) -> None:
+    found = find_images(zebras)
+    gone = ImageFolder(found.root, (*found.names, "gone.jpg"))
     network: Network = load_once("vgg16_slim")
     [batch] = batches(gone, gone.names, network.geometry, 16)
     assert len(batch.names) == 3 and len(batch.unreadable) == 1 and "gone.jpg does not exist" in batch.unreadable[0]
@@ -127,11 +127,11 @@ def test_a_photograph_that_goes_away_meanwhile(zebras: Path) -> None:
     assert torch.equal(W, fit(network, ["pool5"], found, FitSettings(gates=4, held_out=0))["pool5"].W)
 
 
-def test_every_photograph_of_every_kind_is_read_from_a_folder(tmp_path: Path) -> None:
+def test_every_image_of_every_kind_is_read_from_a_folder(tmp_path: Path) -> None:
     picture = Image.radial_gradient("L")
     for name, mode in (("a.jpg", "CMYK"), ("b.png", "LA"), ("c.gif", "P"), ("d.bmp", "RGB"), ("e.tiff", "L"), ("f.webp", "RGBA")):
         picture.convert("RGB" if mode == "P" else mode).convert(mode).save(tmp_path / name)
-    found = find_photographs(tmp_path)
+    found = find_images(tmp_path)
     [batch] = batches(found, found.names, load_once("vgg16_slim").geometry, 16)
     assert batch.names == ("a.jpg", "b.png", "c.gif", "d.bmp", "e.tiff", "f.webp") and not batch.unreadable
     spread = (batch.views.float() - batch.views[4].float()).abs().mean((1, 2, 3))
@@ -140,4 +140,4 @@ def test_every_photograph_of_every_kind_is_read_from_a_folder(tmp_path: Path) ->
 
 def test_no_folder_at_all() -> None:
     with pytest.raises(DataError, match="no folder"):
-        find_photographs([])
+        find_images([])

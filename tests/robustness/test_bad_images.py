@@ -1,4 +1,4 @@
-"""Every photograph that somebody will hand in: refused in one sentence, or drawn on the right view."""
+"""Every image that somebody will hand in: refused in one sentence, or drawn on the right view."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_photograph_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_image_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, sentence = REFUSED[name]
     (tmp_path / name).write_bytes(make())
     told = said(["explain", tmp_path / name, *SLIM, "--class", "cat", "--out", tmp_path / "map.png", "--raw", tmp_path / "map.npy"], capsys)
@@ -88,7 +88,7 @@ def test_what_is_no_photograph_is_refused(name: str, tmp_path: Path, capsys: pyt
     assert files_below(tmp_path) == [name]
 
 
-def test_places_that_hold_no_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_hold_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")  # opened, it would wait for a writer for ever
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "round.jpg").symlink_to(tmp_path / "round.jpg")
@@ -111,7 +111,7 @@ def test_places_that_hold_no_photograph(tmp_path: Path, capsys: pytest.CaptureFi
     monkeypatch.setattr(Image, "open", real)
 
 
-def test_the_photograph_itself_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_image_itself_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cat.png").write_bytes(encoded(cat()))
     before = (tmp_path / "cat.png").read_bytes()
     assert "the photograph itself" in said(
@@ -156,7 +156,7 @@ def rotated(turn: int) -> bytes:
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_photograph_that_exif_turns_has_the_map_of_the_upright_one(turn: int, tmp_path: Path) -> None:
+def test_a_image_that_exif_turns_has_the_map_of_the_upright_one(turn: int, tmp_path: Path) -> None:
     upright = raw_map(encoded(cat()), tmp_path)
     assert np.array_equal(raw_map(rotated(turn), tmp_path), upright)
 
@@ -165,10 +165,10 @@ def test_odd_files_have_the_map_of_the_plain_one(tmp_path: Path) -> None:
     plain = raw_map(encoded(cat()), tmp_path)
     clear = cat().convert("RGBA")
     deep = Image.fromarray(np.asarray(cat().convert("L")).astype(np.uint16) * 257)
-    grey = raw_map(encoded(cat().convert("L")), tmp_path)
-    assert np.array_equal(raw_map(encoded(cat().convert("L").convert("RGB")), tmp_path), grey)
-    assert np.array_equal(raw_map(encoded(deep), tmp_path), grey), "16 bits are scaled, not clipped"
-    assert np.array_equal(raw_map(encoded(deep, "TIFF"), tmp_path), grey)
+    gray = raw_map(encoded(cat().convert("L")), tmp_path)
+    assert np.array_equal(raw_map(encoded(cat().convert("L").convert("RGB")), tmp_path), gray)
+    assert np.array_equal(raw_map(encoded(deep), tmp_path), gray), "16 bits are scaled, not clipped"
+    assert np.array_equal(raw_map(encoded(deep, "TIFF"), tmp_path), gray)
     assert np.array_equal(raw_map(encoded(clear), tmp_path), plain), "opaque"
     assert np.array_equal(raw_map(encoded(cat(), "WEBP", lossless=True), tmp_path), plain), "a WebP named .jpg"
     assert np.array_equal(raw_map(encoded(cat(), "BMP"), tmp_path), plain)

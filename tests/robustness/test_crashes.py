@@ -1,4 +1,4 @@
-"""A few of the kills of ``tests/benchmarks/crashes.py``, on real photographs."""
+"""A few of the kills of ``tests/benchmarks/crashes.py``, on real images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C = 1, K = 1, N = 1, one photograph, dead channels, huge and tiny activations: the right answer or a named refusal."""
+"""C = 1, K = 1, N = 1, one image, dead channels, huge and tiny activations: the right answer or a named refusal."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_one_of_everything(sizes: dict[str, int], gates: int, folder: Path, tmp_
     one = tmp_path / "one"
     one.mkdir()
     (one / "a.png").write_bytes((folder / "00.png").read_bytes())
-    for photographs in (folder, one):
-        for importance in chipcore.fit(network, ["early", "late"], photographs, FitSettings(gates=gates)).values():
+    for images in (folder, one):
+        for importance in chipcore.fit(network, ["early", "late"], images, FitSettings(gates=gates)).values():
             assert importance.W.shape == (sizes.get("classes", 3), sizes.get("channels", 5)) and torch.isfinite(importance.W).all()
             assert torch.equal(importance.support, (importance.W != 0).sum(1).int())
     importance = chipcore.fit(network, ["late"], folder, SETTINGS)["late"]
@@ -108,7 +108,7 @@ def test_dead_layers(folder: Path) -> None:
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_weights_that_overflow_are_named(half: torch.dtype, folder: Path) -> None:
-    """Weights of 1e30 are finite, and what they make of a photograph is not."""
+    """Weights of 1e30 are finite, and what they make of a image is not."""
     network = tiny_network()
     with torch.no_grad():
         network.model.second.weight.mul_(1e30)

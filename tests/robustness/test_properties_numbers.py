@@ -44,12 +44,12 @@ def test_gates(name: Draw, count: int, channels: int, log_sigma2: float, seed: i
     assert torch.equal(gated, features * torch.from_numpy(gates)[:, :, None, None])
 
 
-def sample(seed: int, photographs: int, samples: int, channels: int, classes: int, scale: float) -> tuple[torch.Tensor, ...]:
+def sample(seed: int, images: int, samples: int, channels: int, classes: int, scale: float) -> tuple[torch.Tensor, ...]:
     dice = random(seed)
-    z = scale * torch.rand(photographs, samples, channels, generator=dice, dtype=torch.float64).float()
-    weight = torch.rand(photographs, samples, generator=dice)
-    f = torch.randn(photographs, classes, generator=dice).softmax(1)
-    return z, weight, f, scale * torch.randn(photographs, samples, classes, generator=dice)
+    z = scale * torch.rand(images, samples, channels, generator=dice, dtype=torch.float64).float()
+    weight = torch.rand(images, samples, generator=dice)
+    f = torch.randn(images, classes, generator=dice).softmax(1)
+    return z, weight, f, scale * torch.randn(images, samples, classes, generator=dice)
 
 
 sizes = st.tuples(
@@ -61,7 +61,7 @@ sizes = st.tuples(
 @given(sizes, st.integers(0, 4), st.floats(0, 1))
 def test_moments(size: tuple[int, int, int, int, int, float], split: int, cutoff: float) -> None:
     """They are the literal sums, and those of two halves add up."""
-    _seed, _photographs, _samples, channels, classes, _scale = size
+    _seed, _images, _samples, channels, classes, _scale = size
     z, weight, f, g = sample(*size)
     whole, halves = Moments.zeros(range(classes), channels), [Moments.zeros(range(classes), channels) for _ in range(2)]
     whole.add(z, weight, f, g, cutoff)
@@ -92,7 +92,7 @@ def test_moments(size: tuple[int, int, int, int, int, float], split: int, cutoff
 @given(sizes, st.floats(-6, 0.3), st.booleans(), st.booleans(), st.booleans())
 def test_rows_of_w(size: tuple[int, int, int, int, int, float], log_ratio: float, dead: bool, twins: bool, intercept: bool) -> None:
     """From moments of any scale, singular ones too: finite, optimal, and blind to the units of scores and features."""
-    _seed, _photographs, _samples, channels, classes, _scale = size
+    _seed, _images, _samples, channels, classes, _scale = size
     z, weight, f, g = sample(*size)
     if dead:
         z[..., 0] = 0

@@ -26,7 +26,7 @@ from chipcore.datasets.ade20k import open_ade20k, scene_key
 from chipcore.datasets.annotations import box_to_view
 from chipcore.datasets.coco import open_coco, read_rgb
 from chipcore.datasets.ilsvrc import read_annotation
-from chipcore.datasets.image_folder import find_photographs
+from chipcore.datasets.image_folder import find_images
 from chipcore.datasets.label_files import read_labels
 from chipcore.errors import ChipError
 from chipcore.fitting.checkpoint import Checkpoint, Position
@@ -60,7 +60,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def photographs() -> list[bytes]:
+def images() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     deep = Image.fromarray(np.arange(100, dtype=np.uint16).reshape(10, 10) * 600)
@@ -74,8 +74,8 @@ def photographs() -> list[bytes]:
 
 
 @cases(150)
-@given(spoilt(photographs()))
-def test_photographs(content: bytes) -> None:
+@given(spoilt(images()))
+def test_images(content: bytes) -> None:
     with suppress(ChipError):
         image = open_image(content)
         assert image.mode == "RGB" and GEOMETRY.view(image).size == (16, 16)
@@ -278,7 +278,7 @@ def test_panoptic_masks(content: bytes) -> None:
         Path(root, "panoptic", "7.png").write_bytes(encoded(picture(), "PNG"))
         Path(root, "panoptic.json").write_bytes(content)
         found = open_coco(root)
-        for name in found.photographs.names:
+        for name in found.images.names:
             for mask in found.masks_of(name).values():
                 assert mask.shape == (9, 13)
 
@@ -309,13 +309,13 @@ def test_names_of_files(names: list[bytes]) -> None:
             with open(root.encode() + b"/" + name + b".jpg", "wb") as made:
                 made.write(b"x")
         with suppress(ChipError):
-            found = find_photographs(root)
+            found = find_images(root)
             assert len(found.fingerprint) == 64 and len(found.held_out(0.5)) <= len(found) <= len(names)
         shutil.rmtree(root)
         Path(root).mkdir()
 
 
-READERS: list[Callable[..., Any]] = [read_labels, read_state_dict, open_image, find_photographs, open_ade20k, open_coco, read_annotation]
+READERS: list[Callable[..., Any]] = [read_labels, read_state_dict, open_image, find_images, open_ade20k, open_coco, read_annotation]
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -14,7 +14,7 @@ from chipcore.analysis import class_channels
 from chipcore.analysis.class_channels import Region
 from explorer import figures
 from explorer.components import class_picker, downloads, sidebar
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.components.heatmap import heatmap
 from explorer.components.regions import regions as region_buttons
 from explorer.components.table import Column, table
@@ -29,7 +29,7 @@ from explorer.views.channels import export
 ORDERS = {"number": "by number", "importance": "by importance", "similar": "alike together"}
 BRANCHES = 40  # classes in the tree; more can't be read
 PER_CLASS = "per class"
-NEAREST = 12  # classes in the table of neighbours
+NEAREST = 12  # classes in the table of neighbors
 _PAINTED = "channels-painted"
 
 
@@ -45,7 +45,7 @@ def show(selection: Selection) -> None:
 
 @st.fragment  # so that what is changed on this page does not draw the sidebar anew
 def _page(selection: Selection) -> None:
-    jump.follow()
+    jump.apply_pending()
     layer = selection.layer
     try:
         importance = selection.importance(layer)
@@ -67,7 +67,7 @@ def _page(selection: Selection) -> None:
     if not st.session_state[_PAINTED]:
         return  # the browser asks for the rest when it has painted this, or both would come a second later
     _overlaps(network, layer, importance, selection.target, rows)
-    _neighbours(network, layer, importance, selection.target, rows)
+    _neighbors(network, layer, importance, selection.target, rows)
     _counts(network, importance, rows)
 
 
@@ -106,7 +106,7 @@ def _rows(selection: Selection, importance: Importance) -> list[int]:
             icon=":material/block:",
         )
     if all_of_them:
-        near = [one.index for one in class_channels.neighbours(importance, target, 10)]
+        near = [one.index for one in class_channels.neighbors(importance, target, 10)]
         return [target, *near] if near else fitted
     return rows
 
@@ -160,12 +160,12 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     )
     titled = f"W of {network.title} at {layer.name}"
 
-    def take() -> Taken:
+    def take() -> Export:
         from explorer.figures.heatmap import heatmap_picture  # Matplotlib: for who takes the picture home, not for who looks
 
         picture = heatmap_picture(W, rows, labels, columns.tolist(), titled, theme.LIGHT, signed=signed, each=each)
         digest = _digest(importance)
-        return Taken(
+        return Export(
             picture,
             {"W": W[rows], "classes": np.asarray(rows), "channels_in_order": columns},
             class_channels.table(importance, network.classes, rows),
@@ -192,7 +192,7 @@ def _painted() -> None:
 
 def _clicked(layer: Layer, importance: Importance, index: int, channel: int) -> None:
     if 0 <= index < importance.W.shape[0] and 0 <= channel < importance.W.shape[1]:
-        jump.to_channel(layer.name, index, channel)
+        jump.go_to_channel(layer.name, index, channel)
 
 
 # --- Fig. 11 ----------------------------------------------------------------------------------------------------
@@ -207,12 +207,12 @@ def _venn(regions: Sequence[tuple[tuple[bool, ...], tuple[int, ...]]], labels: t
     from explorer.figures import venn  # takes longer to load than the heat map above it to be painted
 
     found = [Region(members, inside) for members, inside in regions]
-    return figures.png(venn.venn_picture(found, labels, theme.look(dark)))
+    return figures.png(venn.venn_picture(found, labels, theme.theme_for(dark)))
 
 
 @st.fragment
 def _overlaps(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
-    jump.follow()
+    jump.apply_pending()
     st.subheader("How many do they share?", anchor=False)
     labels = network.classes.labels
     offered = rows[:BRANCHES]
@@ -269,22 +269,22 @@ def _diagram(key: str, layer: Layer, importance: Importance, regions: list[Regio
     region_buttons(groups, f"{key}-regions", lambda index, channel: _clicked(layer, importance, index, channel))
 
 
-# --- neighbours -------------------------------------------------------------------------------------------------
+# --- neighbors -------------------------------------------------------------------------------------------------
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _tree(digest: str, rows: tuple[int, ...], labels: tuple[str, ...], chosen: str, dark: bool, _W: np.ndarray) -> bytes:
     from explorer.figures import venn
 
-    return figures.png(venn.tree_picture(class_channels.tree(_W[list(rows)]), labels, chosen, theme.look(dark)))
+    return figures.png(venn.tree_picture(class_channels.tree(_W[list(rows)]), labels, chosen, theme.theme_for(dark)))
 
 
-def _neighbours(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
+def _neighbors(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
     label = network.classes.labels[target]
     nearest, tree = st.columns([1.15, 1], gap="large")
     with nearest:
         st.subheader(f"Nearest to {plain(label)}", anchor=False)
-        near = class_channels.neighbours(importance, target, 10)
+        near = class_channels.neighbors(importance, target, 10)
         if near:
             table(
                 f"The classes nearest to {label}",
@@ -313,7 +313,7 @@ def _neighbours(network: Network, layer: Layer, importance: Importance, target: 
             )
         if len(rows) > BRANCHES:
             st.caption(f"The first {BRANCHES} of the {len(rows):,} classes above.")
-    export.neighbours(network, layer, importance, target, rows[:BRANCHES])
+    export.neighbors(network, layer, importance, target, rows[:BRANCHES])
 
 
 # --- counts -----------------------------------------------------------------------------------------------------

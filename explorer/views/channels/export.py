@@ -1,4 +1,4 @@
-"""What can be taken home from the lower parts of Channels: the Venn diagrams' regions, the neighbours, the tree."""
+"""What can be taken home from the lower parts of Channels: the Venn diagrams' regions, the neighbors, the tree."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chipcore.analysis import class_channels
 from chipcore.analysis.channel_overlap import cosines
 from chipcore.analysis.class_channels import Region
 from explorer.components import downloads
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.figures import lessons as beside
 from explorer.figures import theme
 from explorer.services import reproduce
 
-TOP = 10  # channels that neighbours are counted by
+TOP = 10  # channels that neighbors are counted by
 
 
 def settings(network: Network, layer: Layer, importance: Importance, classes: Sequence[int], **more: object) -> dict[str, object]:
@@ -34,7 +34,7 @@ def overlaps(network: Network, layer: Layer, importance: Importance, compared: S
     """Both Venn diagrams: their regions' channels as a table, and the sets behind them."""
     labels = tuple(network.classes.labels[index] for index in compared)
 
-    def take() -> Taken:
+    def take() -> Export:
         from explorer.figures import venn  # takes longer to load than the rest of the page
 
         found = {
@@ -49,7 +49,7 @@ def overlaps(network: Network, layer: Layer, importance: Importance, compared: S
                 ("above", [set(importance.channels_above(index, share)) for index in compared]),
             )
         }  # fmt: skip
-        return Taken(
+        return Export(
             beside.beside(drawn, theme.LIGHT), {"classes": np.array(compared), **sets}, regions_table(found, labels),
             settings(network, layer, importance, compared, top=count, share=share),
             reproduce.rows(network, layer.name, "venn", compared, top=count, above=share),
@@ -70,14 +70,14 @@ def regions_table(found: dict[str, list[Region]], labels: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def neighbours(network: Network, layer: Layer, importance: Importance, target: int, rows: Sequence[int]) -> None:
+def neighbors(network: Network, layer: Layer, importance: Importance, target: int, rows: Sequence[int]) -> None:
     """The nearest classes as a table, and the tree of the chosen ones."""
     labels = network.classes.labels
 
-    def take() -> Taken:
+    def take() -> Export:
         from explorer.figures import venn
 
-        near = class_channels.neighbours(importance, target, TOP)
+        near = class_channels.neighbors(importance, target, TOP)
         W = importance.W.numpy()
         linked = class_channels.tree(W[list(rows)]) if len(rows) > 1 else np.empty((0, 4))
         chosen = tuple(labels[index] for index in rows)
@@ -94,7 +94,7 @@ def neighbours(network: Network, layer: Layer, importance: Importance, target: i
             "tree_classes": np.array(rows), "tree": linked, "tree_cosine": cosines(W[list(rows)], W[list(rows)]),
         }  # fmt: skip
         lines = [reproduce.rows(network, layer.name, "all", top=TOP), reproduce.rows(network, layer.name, "tree", rows, top=TOP)]
-        return Taken(
+        return Export(
             picture, arrays, stream.getvalue(), settings(network, layer, importance, rows, nearest_to=labels[target]), "\n".join(lines)
         )
 

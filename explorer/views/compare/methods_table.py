@@ -23,7 +23,7 @@ PROPERTIES = (
 )
 
 
-def marks(properties: Properties) -> tuple[bool, ...]:
+def property_marks(properties: Properties) -> tuple[bool, ...]:
     """A method's check marks in the order of ``PROPERTIES``."""
     return (
         "perturbation" in properties.instance, "gradient" in properties.instance, properties.general, properties.class_discriminative,
@@ -31,7 +31,7 @@ def marks(properties: Properties) -> tuple[bool, ...]:
     )  # fmt: skip
 
 
-def in_the_paper() -> tuple[list[str], list[str]]:
+def is_in_table1() -> tuple[list[str], list[str]]:
     """The methods that Table I lists, and those that only we added."""
     return [name for name, one in METHODS.items() if one.properties.row], [name for name, one in METHODS.items() if not one.properties.row]
 
@@ -52,10 +52,10 @@ def table_of(network: Network, saliencies: Sequence[Saliency]) -> str:
     return stream.getvalue()
 
 
-def command_lines(network: Network, saliencies: Sequence[Saliency], photograph: str, colour_map: str, opacity: float) -> str:
+def command_lines(network: Network, saliencies: Sequence[Saliency], image: str, colormap: str, opacity: float) -> str:
     """The command line of every map, one a line; its raw map is called as in the file of arrays."""
     return "\n".join(
-        reproduce.explain(network, photograph, one.layer, one.target, one.method, key_of(one), colour_map=colour_map, opacity=opacity)
+        reproduce.explain(network, image, one.layer, one.target, one.method, key_of(one), colormap=colormap, opacity=opacity)
         for one in saliencies
     )
 

@@ -9,10 +9,10 @@ import streamlit as st
 from torch import Tensor
 
 from chipcore.analysis import contributions
-from chipcore.analysis.layer_maps import Depth
+from chipcore.analysis.layer_maps import LayerMap
 from explorer import figures
 from explorer.components import downloads
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle
 from explorer.state.selection import Selection
@@ -23,7 +23,7 @@ from explorer.views.explore.pictures import image, of_raw
 LISTED = 9  # channels in the list of contributions
 
 
-def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
+def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
     """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
     shares = contributions.contributions(row, features)
@@ -33,9 +33,13 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
     so_far = contributions.partial_map(row, features, order[:count])
     own = contributions.partial_map(row, features, [last])
     top = float(whole.max())
-    photograph = figures.enlarged(selection.seen.view)
+    enlarged_view = figures.enlarged(selection.seen.view)
     # Each to its own maximum: on the whole map's scale the first channels of hundreds could not be seen.
-    made = [of_raw(selection, photograph, so_far), of_raw(selection, photograph, own, signed=True), of_raw(selection, photograph, whole)]
+    made = [
+        of_raw(selection, enlarged_view, so_far),
+        of_raw(selection, enlarged_view, own, signed=True),
+        of_raw(selection, enlarged_view, whole),
+    ]
     columns = st.columns([1, 1, 1, 0.95], gap="medium")
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
@@ -62,12 +66,12 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
 
     heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
 
-    def take() -> Taken:
-        panels = [figures.Panel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
+    def take() -> Export:
+        panels = [figures.FigurePanel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
         lines = [
             reproduce.explain(
-                selection.network, bundle.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
-                colour_map=selection.colour_map, opacity=selection.opacity, channels=some,
+                selection.network, bundle.image_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
+                colormap=selection.colormap, opacity=selection.opacity, channels=some,
             )
             for stem, some in (("sum", order[:count]), ("last", [last]), ("whole", None))
         ]  # fmt: skip
@@ -75,7 +79,7 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
             "sum": so_far.numpy(), "last": own.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy(),
             "contributions": shares.numpy(),
         }  # fmt: skip
-        return Taken(
+        return Export(
             figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, contributions.table(row, features, order),
             bundle.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), bundle.files(selection),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chipcore.analysis import contributions
-from chipcore.analysis.layer_maps import Depth
+from chipcore.analysis.layer_maps import LayerMap
 from explorer.state.selection import Selection
 from explorer.text import plain
 from explorer.views.explore import adding, channel, gating
@@ -13,14 +13,14 @@ from explorer.views.explore import adding, channel, gating
 ADDING, CHANNEL, GATING = "Add channels one by one", "One channel", "Close channels"
 
 
-def show(selection: Selection, here: Depth) -> None:
+def show(selection: Selection, here: LayerMap) -> None:
     """The heading, the choice of parts, and the open one."""
     st.subheader(f"A closer look at {plain(here.layer.name)}", anchor=False)
     _show(selection, here)
 
 
 @st.fragment
-def _show(selection: Selection, here: Depth) -> None:
+def _show(selection: Selection, here: LayerMap) -> None:
     if "channel" in st.query_params and "look" not in st.query_params:  # a link to a channel, from another page
         st.session_state["look"] = CHANNEL
     part = st.segmented_control(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chipcore import Network
-from chipcore.analysis.layer_maps import Depth
-from chipcore.importance import MANY
+from chipcore.analysis.layer_maps import LayerMap
+from chipcore.importance import GOOD_EVIDENCE
 from explorer.text import plain
 
 
@@ -19,7 +19,7 @@ class Note:
     text: str
 
 
-def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
+def notes(network: Network, target: int, found: Sequence[LayerMap]) -> list[Note]:
     """What is to be said about the rows of W that the strip is made of."""
     label = plain(network.classes.labels[target])
     said: list[Note] = []
@@ -40,7 +40,7 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
         said.append(Note(
             "weak",
             f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "
-            f"{worth:.1f} photographs’ worth of evidence. Below {MANY:.0f} a row is called weak: few photographs give a poor W.",
+            f"{worth:.1f} photographs’ worth of evidence. Below {GOOD_EVIDENCE:.0f} a row is called weak: few photographs give a poor W.",
         ))  # fmt: skip
     if len(unfitted) > 1:  # one sentence for a network that nobody has fitted yet
         said.append(Note(
@@ -54,5 +54,5 @@ def notes(network: Network, target: int, found: Sequence[Depth]) -> list[Note]:
     return said
 
 
-def _names(some: Sequence[Depth], every: Sequence[Depth], all_of_them: str) -> str:
+def _names(some: Sequence[LayerMap], every: Sequence[LayerMap], all_of_them: str) -> str:
     return all_of_them if len(some) == len(every) else ", ".join(one.layer.name for one in some)

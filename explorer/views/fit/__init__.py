@@ -1,4 +1,4 @@
-"""Fit: learn W from photographs, in the background, and see what was learned and how surely."""
+"""Fit: learn W from images, in the background, and see what was learned and how surely."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import streamlit as st
 
 from chipcore import ChipError
-from chipcore.datasets.image_folder import Photographs
+from chipcore.datasets.image_folder import ImageFolder
 from chipcore.fitting.memory import GB
-from chipcore.importance import MANY
-from explorer.components.job_progress import until_done
+from chipcore.importance import GOOD_EVIDENCE
+from explorer.components.job_progress import progress_until_done
 from explorer.services import allowed_paths, fit_settings, fits, uploads
 from explorer.services.fit_settings import Field
-from explorer.services.fits import Request, Run
+from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
 from explorer.state import cached
 from explorer.state.selection import Selection
-from explorer.state.visitors import may_end, may_stop, owner_here
+from explorer.state.visitors import can_shut_down, can_stop_job, is_local_user
 from explorer.text import duration, plain
 from explorer.views.fit import result
 
@@ -37,9 +37,9 @@ def show(selection: Selection) -> None:
     st.markdown(WHAT)
     _under_way(selection)
     with st.container(key="fit-form"):
-        photographs, layers, settings = st.columns(3, gap="large")
-        with photographs:
-            where, per_folder, found = _photographs()
+        images, layers, settings = st.columns(3, gap="large")
+        with images:
+            where, per_folder, found = _images()
         with layers:
             chosen, classes = _layers(selection)
         with settings:
@@ -52,7 +52,7 @@ def show(selection: Selection) -> None:
         except ChipError as error:
             st.error(plain(str(error)), icon=":material/error:")
         else:
-            request = Request(
+            request = FitRequest(
                 selection.model, tuple(chosen), where, per_folder, tuple(classes), entered.as_dict(), memory, found.fingerprint, len(found)
             )
             _cost(selection, request, found)
@@ -62,7 +62,7 @@ def show(selection: Selection) -> None:
 # --- what to fit ------------------------------------------------------------------------------------------
 
 
-def _photographs() -> tuple[str, int, Photographs | None]:
+def _images() -> tuple[str, int, ImageFolder | None]:
     """Where they are, how many of each folder, and those that were found."""
     st.subheader("1 · Photographs", anchor=False)
     source = UPLOAD
@@ -84,13 +84,13 @@ def _photographs() -> tuple[str, int, Photographs | None]:
     except ChipError as error:
         st.error(plain(str(error)), icon=":material/folder_off:")
         return where, per_folder, None
-    if len(found) < MANY:
-        st.warning(f"With {len(found)} photographs every row of W will be **weak**: a good one takes {MANY:.0f} photographs of its class.", icon=":material/balance:")  # fmt: skip
+    if len(found) < GOOD_EVIDENCE:
+        st.warning(f"With {len(found)} photographs every row of W will be **weak**: a good one takes {GOOD_EVIDENCE:.0f} photographs of its class.", icon=":material/balance:")  # fmt: skip
     return where, per_folder, found
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner="Looking for photographs …")
-def _names(where: str) -> Photographs:
+def _names(where: str) -> ImageFolder:
     return fits.find(where)
 
 
@@ -107,7 +107,7 @@ def _upload() -> str:
         help="A ZIP may hold class folders. Names of files play no part; photographs stay on the machine that the app runs on.",
     )  # fmt: skip
     if not allowed_paths.roots():
-        st.caption(allowed_paths.HOW)
+        st.caption(allowed_paths.ALLOW_HELP)
     if not files:
         return ""
     ids = tuple(file.file_id for file in files)
@@ -181,19 +181,19 @@ def _ask(field: Field) -> Any:
 # --- what it costs ----------------------------------------------------------------------------------------
 
 
-def _cost(selection: Selection, request: Request, found: Photographs) -> None:
+def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None:
     """What the fit takes, before it is started; the time is tried in the background."""
     network, desk, fitting = selection.network, cached.trials(), cached.fits()
     key = f"trial-{request.key}"
     earlier = st.session_state.get("fit-trial")
-    if earlier is not None and earlier.key != key and earlier.owner == owner_here():
+    if earlier is not None and earlier.key != key and earlier.owner == is_local_user():
         earlier.stop()  # what was asked for before is not wanted any more
     try:
         job = st.session_state["fit-trial"] = desk.start(
             key,
             "Trying a few photographs to see how long it takes",
-            lambda job: fits.trial(network, request, found, job.report),
-            owner=owner_here(),
+            lambda job: fits.estimate_cost(network, request, found, job.report),
+            owner=is_local_user(),
         )
     except TooMany as error:
         st.info(f"Not now: {plain(str(error))}", icon=":material/hourglass_top:")
@@ -220,7 +220,7 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
         busy = started is not None and not started.over
         done = run is not None and bool(run.finished)
         with cells[4]:
-            label = "Use this W again" if done else "Go on" if run is not None and run.can_go_on else "Start the fit"
+            label = "Use this W again" if done else "Go on" if run is not None and run.can_resume else "Start the fit"
             if st.button(
                 label, type="primary", icon=":material/play_arrow:", width="stretch", key="start", disabled=busy or job.state == "failed"
             ):
@@ -230,20 +230,20 @@ def _cost(selection: Selection, request: Request, found: Photographs) -> None:
                 f"It goes in {cost.memory.passes} passes over the photographs: fewer classes or layers, or more memory, make it faster."
             )
         if job.state != "done":
-            until_done(desk, job)
+            progress_until_done(desk, job)
 
 
-def _memory_in_words(cost: fits.Cost) -> str:
+def _memory_in_words(cost: fits.FitCost) -> str:
     return f"sums for W {cost.memory.moments / GB:.1f} GB, the rest {cost.memory.rest / GB:.1f} GB"
 
 
-def _start(selection: Selection, request: Request) -> None:
+def _start(selection: Selection, request: FitRequest) -> None:
     try:
         if cached.fits().get(f"fit-{request.key}") is None:
-            cached.fits().check(owner_here())  # before there is a folder
-        run = fits.prepare(request, selection.network, owner_here())
+            cached.fits().check(is_local_user())  # before there is a folder
+        run = fits.prepare(request, selection.network, is_local_user())
         if run.finished:
-            fits.put_in_use(run, selection.network)
+            fits.activate(run, selection.network)
             st.session_state[result.WANTED] = run.key
         else:
             _go_on(selection, run)
@@ -255,7 +255,7 @@ def _start(selection: Selection, request: Request) -> None:
 
 def _go_on(selection: Selection, run: Run) -> None:
     network = selection.network
-    cached.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=owner_here())
+    cached.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=is_local_user())
 
 
 # --- what is under way ------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _under_way(selection: Selection) -> None:
 
     Not those of a network that somebody else has uploaded: what it is called is nobody's business.
     """
-    desk, known = cached.fits(), cached.offered()
+    desk, known = cached.fits(), cached.available_networks()
     for run in fits.runs():
         if run.request.network not in known:
             continue
@@ -278,9 +278,11 @@ def _under_way(selection: Selection) -> None:
         ours = run.request.network == selection.model
         if job is not None and not job.over:
             with st.container(border=True):
-                until_done(desk, job)
+                progress_until_done(desk, job)
                 if job.rate:
-                    st.caption("It goes on when this tab is closed; whoever opens this page finds it." + ("" if may_stop(job) else _THEIRS))
+                    st.caption(
+                        "It goes on when this tab is closed; whoever opens this page finds it." + ("" if can_stop_job(job) else _THEIRS)
+                    )
             st.session_state[result.WANTED] = run.key
         elif not run.finished and ours:
             _interrupted(selection, run, job)
@@ -289,11 +291,11 @@ def _under_way(selection: Selection) -> None:
 def _interrupted(selection: Selection, run: Run, job: Job | None) -> None:
     with st.container(border=True, key=f"interrupted-{run.key}"):
         if job is not None and job.state == "failed":
-            until_done(cached.fits(), job)
+            progress_until_done(cached.fits(), job)
         else:
-            kept = "What was done is kept." if run.can_go_on else "It had just begun."
+            kept = "What was done is kept." if run.can_resume else "It had just begun."
             st.markdown(f"**{plain(run.title)}** was stopped before it was done. {kept}")
-        if not may_end(run.owner):
+        if not can_shut_down(run.owner):
             st.caption(f"It can be gone on with by asking for the same fit.{_THEIRS}")
             return
         with st.container(horizontal=True):

@@ -7,12 +7,12 @@ import streamlit as st
 
 from chipcore import ChipError, Importance
 from chipcore.analysis import evidence
-from chipcore.analysis.evidence import Row
+from chipcore.analysis.evidence import EvidenceRow
 from chipcore.fitting import diagnostics
 from chipcore.fitting.diagnostics import Curve
-from chipcore.importance import MANY
+from chipcore.importance import GOOD_EVIDENCE
 from explorer.components import downloads
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.figures import fit as figures
 from explorer.services import fits
 from explorer.services.fits import Run
@@ -29,7 +29,7 @@ def show(selection: Selection) -> None:
     if not done:
         return
     st.divider()
-    wanted, asked = st.session_state.get(WANTED), url.news("run")
+    wanted, asked = st.session_state.get(WANTED), url.changed_value("run")
     if wanted in done:
         st.session_state["run"] = st.session_state.pop(WANTED)
     elif asked in done:
@@ -61,7 +61,7 @@ def _result(selection: Selection, run: Run) -> None:
         st.session_state["fitted-layer"] = names[-1]
     layer = st.segmented_control("Layer of the result", names, required=True, key="fitted-layer", bind="query-params") or names[-1]
     importance = run.importance(selection.network, layer)
-    rows = evidence.evidence(importance, selection.network.classes.labels)
+    rows = evidence.evidence_rows(importance, selection.network.classes.labels)
     _verdict(run, rows)
     _in_use(selection, run)
     left, right = st.columns([1, 1.3], gap="medium")
@@ -69,7 +69,7 @@ def _result(selection: Selection, run: Run) -> None:
         st.markdown("##### How many photographs speak for each class")
         st.plotly_chart(figures.evidence(rows), key="evidence", alt=_bars_in_words(rows), config={"displayModeBar": False})
         shown = f" The first {figures.SHOWN} are shown." if len(rows) > figures.SHOWN else ""
-        st.caption(f"The sum of the network’s probabilities for the class. Below {MANY:.0f} (dotted) a row is weak.{shown}")  # fmt: skip
+        st.caption(f"The sum of the network’s probabilities for the class. Below {GOOD_EVIDENCE:.0f} (dotted) a row is weak.{shown}")  # fmt: skip
     with right:
         st.markdown("##### All classes")
         _table(rows)
@@ -84,7 +84,7 @@ def _result(selection: Selection, run: Run) -> None:
     st.code(fits.command(run), language="bash", wrap_lines=True)
 
 
-def _verdict(run: Run, rows: list[Row]) -> None:
+def _verdict(run: Run, rows: list[EvidenceRow]) -> None:
     good = sum(row.evidence == "good" for row in rows)
     weak = sum(row.evidence == "weak" for row in rows)
     told = f"{run.request.count:,} photographs in {duration(run.seconds)}."
@@ -93,39 +93,41 @@ def _verdict(run: Run, rows: list[Row]) -> None:
     if not good and not weak:
         st.warning(f"{told} **No row of W could be learned:** the network sees too little of the classes asked for in these photographs. Give photographs of them.", icon=":material/block:")  # fmt: skip
     elif not good:
-        st.warning(f"{told} **Every row is weak** ({weak}): none has {MANY:.0f} photographs’ worth of evidence. Give more photographs of a class before you believe its maps.", icon=":material/balance:")  # fmt: skip
+        st.warning(f"{told} **Every row is weak** ({weak}): none has {GOOD_EVIDENCE:.0f} photographs’ worth of evidence. Give more photographs of a class before you believe its maps.", icon=":material/balance:")  # fmt: skip
     else:
         weakly = (
-            f" and {weak:,} weak ones, from less than {MANY:.0f} photographs’ worth of evidence: take their maps with care" if weak else ""
+            f" and {weak:,} weak ones, from less than {GOOD_EVIDENCE:.0f} photographs’ worth of evidence: take their maps with care"
+            if weak
+            else ""
         )
         st.markdown(f"{told} **{good:,} good row{'s' if good > 1 else ''} of W**{weakly}.")
 
 
 def _in_use(selection: Selection, run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        if fits.in_use(run, selection.network):
+        if fits.is_active(run, selection.network):
             st.markdown(":material/check_circle: This W is in use in all views and on the command line.")
             if st.button("Take it out of use", key="take-out", icon=":material/undo:", help="Back to the W that ships with the app at these layers, or to none. This fit stays here."):  # fmt: skip
-                fits.take_out_of_use(run, selection.network)
+                fits.deactivate(run, selection.network)
                 st.rerun()
         else:
             st.markdown("Another W is in use at these layers.")
             if st.button("Use this W", key="put-in", icon=":material/check:"):
-                fits.put_in_use(run, selection.network)
+                fits.activate(run, selection.network)
                 st.rerun()
 
 
-def _bars_in_words(rows: list[Row]) -> str:
+def _bars_in_words(rows: list[EvidenceRow]) -> str:
     told = ", ".join(f"{row.label} {row.worth:.1f}" for row in rows[:8])
     return f"Photographs’ worth of evidence for each class: {told}"
 
 
-def _table(rows: list[Row]) -> None:
+def _table(rows: list[EvidenceRow]) -> None:
     st.dataframe(
         {
             "class": [row.label for row in rows],
             "worth": [row.worth for row in rows],
-            "photographs": [row.photographs for row in rows],
+            "photographs": [row.images for row in rows],
             "R²": [None if np.isnan(row.r2) else row.r2 for row in rows],
             "channels": [row.support for row in rows],
             "evidence": [row.evidence for row in rows],
@@ -151,7 +153,7 @@ def _curves(selection: Selection, run: Run, layer: str) -> tuple[Curve | None, s
     st.markdown("##### How W was found, for one class")
     index = st.selectbox(
         "Class of the charts", list(found), format_func=lambda index: labels[index], key="curve", filter_mode="contains", width=420,
-        help=f"The {diagnostics.MOST} classes with the most evidence are kept.",
+        help=f"The {diagnostics.MAX_CURVES} classes with the most evidence are kept.",
     )  # fmt: skip
     curve, used = found[index], run.request.fit_settings.lambda_ratio
     left, right = st.columns(2, gap="large")
@@ -176,20 +178,20 @@ class _Taker:
     """Makes what is taken home when a button is clicked."""
 
     def __init__(
-        self, selection: Selection, run: Run, layer: str, importance: Importance, rows: list[Row], curve: Curve | None, label: str
+        self, selection: Selection, run: Run, layer: str, importance: Importance, rows: list[EvidenceRow], curve: Curve | None, label: str
     ) -> None:
         self.selection, self.run, self.layer, self.importance, self.rows, self.curve, self.label = (
             selection, run, layer, importance, rows, curve, label,
         )  # fmt: skip
 
-    def take(self) -> Taken:
+    def take(self) -> Export:
         network, used = self.selection.network, self.run.request.fit_settings.lambda_ratio
         picture = figures.sheet(self.rows, self.curve, used, f"{network.title}, {self.layer}: what was learned", self.label)
         arrays = {name: getattr(self.importance, name).numpy() for name in ("W", "r2", "support", "images", "loyalty")}
         if self.curve is not None:
             arrays |= {f"curve_{name}": getattr(self.curve, name) for name in diagnostics.FIELDS}
         more = {} if self.curve is None else {name: text.encode() for name, text in fits.curve_tables(self.curve).items()}
-        return Taken(picture, arrays, evidence.as_csv(self.rows), self.importance.metadata, fits.command(self.run), more)
+        return Export(picture, arrays, evidence.evidence_csv(self.rows), self.importance.metadata, fits.command(self.run), more)
 
     def tensors(self) -> bytes:
         return self.run.file(self.selection.network, self.layer).read_bytes()

@@ -1,4 +1,4 @@
-"""Learn: the method in six steps, on the visitor's own photograph, network, layer and class."""
+"""Learn: the method in six steps, on the visitor's own image, network, layer and class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from chipcore.analysis.gate_experiments import STEPS
 from explorer.components import downloads
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.state import bundle, url
 from explorer.state.selection import Selection
 from explorer.text import plain
@@ -49,10 +49,10 @@ def show(selection: Selection) -> None:
         _offer(selection, STEPS[step - 1], take)
 
 
-def _offer(selection: Selection, step: str, take: Callable[[], Taken]) -> None:
+def _offer(selection: Selection, step: str, take: Callable[[], Export]) -> None:
     """The lesson to take home, with what it was made from."""
 
-    def whole() -> Taken:
+    def whole() -> Export:
         taken = take()
         return replace(taken, settings=bundle.about(selection, lesson=step, **taken.settings), files=bundle.files(selection))
 
@@ -78,7 +78,7 @@ def _stepper() -> int:
 
 def _from_url() -> int | None:
     """The step that a link or a step back asks for."""
-    asked = url.news("step")
+    asked = url.changed_value("step")
     return int(asked) if asked in {str(number) for number in range(1, len(STEPS) + 1)} else None
 
 

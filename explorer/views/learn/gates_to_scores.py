@@ -20,16 +20,16 @@ from chipcore.analysis import gate_experiments
 from chipcore.gating.gates import proximity
 from chipcore.gating.suffix import Activations
 from explorer import figures
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.figures import lessons as pictures
 from explorer.figures import theme
-from explorer.figures.theme import Look
+from explorer.figures.theme import Theme
 from explorer.services import reproduce
 from explorer.state import bundle, lesson_cache
 from explorer.state.selection import Selection
 from explorer.text import percent, plain, readable
 
-Take = Callable[[], Taken]  # the lesson to take home, made when it is asked for
+Take = Callable[[], Export]  # the lesson to take home, made when it is asked for
 COLUMNS = (1, 1.35)  # the words, and what there is to do
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
@@ -39,8 +39,8 @@ SHARES = ("1/10", "1/4", "1/2", "1", "2", "4")  # sigma^2 as a share of K
 # --- what all lessons use ---------------------------------------------------------------------------------------
 
 
-def style() -> Look:
-    return theme.look(st.context.theme.type == "dark")
+def style() -> Theme:
+    return theme.theme_for(st.context.theme.type == "dark")
 
 
 def keep(key: str, default: Any) -> None:
@@ -78,12 +78,12 @@ def look_for(words: str) -> None:
 
 
 def activations(selection: Selection) -> Activations:
-    network, photograph, layer = selection.network, selection.photograph, selection.layer
-    return lesson_cache.activations(network.id, photograph.sha256, layer.path, network, layer, photograph)
+    network, image, layer = selection.network, selection.image, selection.layer
+    return lesson_cache.activations(network.id, image.sha256, layer.path, network, layer, image)
 
 
 def learned_row(selection: Selection) -> Tensor | None:
-    """w_c learned from many photographs, (K,); None where there is none."""
+    """w_c learned from many images, (K,); None where there is none."""
     try:
         importance = selection.importance(selection.layer)
     except ChipError:
@@ -121,8 +121,8 @@ def _gate(selection: Selection) -> _Gate:
         keep("redraw", 0)
         st.button("Draw again", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
     draw = int(st.session_state["redraw"])
-    order = gate_experiments.order_of_closing(channels, draw, first, row)
-    return _Gate(gate_experiments.gate_of(order, gate_experiments.open_count(channels, percentage)), first, draw)
+    order = gate_experiments.ablation_order(channels, draw, first, row)
+    return _Gate(gate_experiments.gates_for(order, gate_experiments.open_count(channels, percentage)), first, draw)
 
 
 def _draw_again() -> None:
@@ -132,7 +132,7 @@ def _draw_again() -> None:
 def _command(selection: Selection, chosen: _Gate, **more: Any) -> str:
     """The command that closes the same channels."""
     closed = [int(k) for k in (~chosen.gate.bool()).nonzero().flatten()]
-    return reproduce.gate(selection.network, bundle.photograph_file(selection), selection.layer.name, "gate", close=closed, **more)
+    return reproduce.gate(selection.network, bundle.image_file(selection), selection.layer.name, "gate", close=closed, **more)
 
 
 def _settings(chosen: _Gate) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def gate(selection: Selection) -> Take:
     with doing:
         squares = pictures.gates_picture(chosen.gate, style())
         image(squares, f"{chosen.number_open} of {layer.channels} switches are open, the others closed")
-        maps = pictures.feature_maps(features, chosen.gate, strongest, selection.colour_map, style())
+        maps = pictures.feature_maps(features, chosen.gate, strongest, selection.colormap, style())
         opened = [k for k in strongest if chosen.gate[k]]
         image(maps, f"The strongest {len(strongest)} channels before and behind their switches; open among them: {opened or 'none'}")
         st.caption(
@@ -181,7 +181,7 @@ def gate(selection: Selection) -> Take:
             "Each switch that closes turns one picture of the lower row black, and its _z_ to 0; nothing else changes. With **all** of them closed "
             "nothing of the photograph is left, and the network says the same of every photograph (next step)."
         )
-    return lambda: Taken(
+    return lambda: Export(
         maps, {"gate": chosen.gate.numpy(), "z": (features.mean((1, 2)) * chosen.gate).numpy()}, settings=_settings(chosen),
         command=_command(selection, chosen),
     )  # fmt: skip
@@ -194,7 +194,7 @@ def _scores(selection: Selection, chosen: _Gate) -> Tensor:
     network, layer = selection.network, selection.layer
     return torch.from_numpy(
         lesson_cache.answer(
-            network.id, selection.photograph.sha256, layer.path, chosen.first, selection.target, chosen.number_open, chosen.draw, network, layer,
+            network.id, selection.image.sha256, layer.path, chosen.first, selection.target, chosen.number_open, chosen.draw, network, layer,
             activations(selection), chosen.gate,
         )
     )  # fmt: skip
@@ -208,8 +208,8 @@ def _what_gates_do(selection: Selection) -> str:
     told = []
     trials: list[tuple[gate_experiments.First, int]] = [("important first", 90), ("unimportant first", 50), ("at random", 50)]
     for first, open_ in trials:
-        gate = gate_experiments.gate_of(
-            gate_experiments.order_of_closing(channels, 0, first, row), gate_experiments.open_count(channels, open_)
+        gate = gate_experiments.gates_for(
+            gate_experiments.ablation_order(channels, 0, first, row), gate_experiments.open_count(channels, open_)
         )
         told.append(percent(float(_scores(selection, _Gate(gate, first, 0)).softmax(0)[selection.target])))
     whole = percent(float(selection.seen.probabilities[selection.target]))
@@ -260,7 +260,7 @@ def predict(selection: Selection) -> Take:
     )
     arrays = {"gate": chosen.gate.numpy(), "scores_all_open": selection.seen.scores.numpy(), "scores_gated": scores.numpy()}
     title = f"{selection.label}, {chosen.number_open:,} of {selection.layer.channels:,} channels of {selection.layer.name} open"
-    return lambda: Taken(
+    return lambda: Export(
         pictures.answer_picture(bars, title, theme.LIGHT), arrays, table, _settings(chosen), _command(selection, chosen, features=[])
     )
 
@@ -283,7 +283,7 @@ def _bars(rows: Sequence[tuple[str, float, float, bool]]) -> None:
 
 
 def weigh(selection: Selection) -> Take:
-    """Eq. 7 and 8: how much this photograph and this gate count."""
+    """Eq. 7 and 8: how much this image and this gate count."""
     channels = selection.layer.channels
     words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
@@ -322,4 +322,4 @@ def weigh(selection: Selection) -> Take:
         image(curve, f"The weight h falls from 1 with no channel closed; this gate closes {closed} and has {readable(h)}")
     settings = {**_settings(chosen), "sigma2": sigma2, "h": h, "f": loyalty}
     arrays = {"gate": chosen.gate.numpy(), "proximity": np.array(h), "probability": np.array(loyalty)}
-    return lambda: Taken(curve, arrays, settings=settings, command=_command(selection, chosen, features=[], sigma2=sigma2))
+    return lambda: Export(curve, arrays, settings=settings, command=_command(selection, chosen, features=[], sigma2=sigma2))

@@ -19,12 +19,12 @@ from chipcore.analysis.gate_experiments import RATIOS, USUAL, Experiment, Fitted
 from chipcore.gating.suffix import Activations
 from chipcore.maps import STATES
 from explorer import figures
-from explorer.components.downloads import Taken
-from explorer.components.job_progress import until_done
+from explorer.components.downloads import Export
+from explorer.components.job_progress import progress_until_done
 from explorer.figures import lessons as pictures
 from explorer.figures import theme
 from explorer.services import reproduce
-from explorer.services.gallery import Photograph
+from explorer.services.gallery import GalleryImage
 from explorer.services.jobs import TooMany
 from explorer.state import bundle, cached, lesson_cache, navigation
 from explorer.state.selection import Selection
@@ -39,7 +39,7 @@ _QUICK = 0.4  # seconds that a page waits for a fit before it shows its progress
 
 def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None:
     """The small fit; None, and its progress on the page, while it runs."""
-    asked = selection.network, selection.photograph, selection.layer, selection.target, activations(selection)
+    asked = selection.network, selection.image, selection.layer, selection.target, activations(selection)
     try:
         job = lesson_cache.local_fit(*asked)
     except TooMany as error:
@@ -47,23 +47,23 @@ def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None
         return None
     cached.only_the_last(job)
     job.finished.wait(_QUICK)
-    if until_done(cached.slow_maps(), job):
+    if progress_until_done(cached.slow_maps(), job):
         return job.result
     if job.over:
         st.button("Run it again", key="run-again", icon=":material/replay:", on_click=_again, args=asked)
     return None
 
 
-def _again(network: Network, photograph: Photograph, layer: Layer, target: int, known: Activations) -> None:
+def _again(network: Network, image: GalleryImage, layer: Layer, target: int, known: Activations) -> None:
     with contextlib.suppress(TooMany):  # the page says so
-        lesson_cache.local_fit(network, photograph, layer, target, known, again=True)
+        lesson_cache.local_fit(network, image, layer, target, known, again=True)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
 def _path(key: str, chosen: int, dark: bool, _path: tuple[Fitted, ...]) -> bytes:
     picture = pictures.path_picture(
         [one.ratio for one in _path], [one.support for one in _path], [one.r2 for one in _path], [one.held_out for one in _path], chosen,
-        theme.look(dark),
+        theme.theme_for(dark),
     )  # fmt: skip
     return figures.png(picture)
 
@@ -71,11 +71,11 @@ def _path(key: str, chosen: int, dark: bool, _path: tuple[Fitted, ...]) -> bytes
 @st.cache_data(max_entries=128, show_spinner=False)
 def _scatter(key: str, chosen: int, dark: bool, _one: Fitted, _measured: Experiment, _target: int) -> bytes:
     predicted = _measured.z.double() @ _one.row.double() + _one.intercept
-    return figures.png(pictures.scatter_picture(predicted, _measured.scores[:, _target], _measured.fitted, theme.look(dark)))
+    return figures.png(pictures.scatter_picture(predicted, _measured.scores[:, _target], _measured.fitted, theme.theme_for(dark)))
 
 
 def fit(selection: Selection) -> Take | None:
-    """Eq. 11 on this photograph, at every lambda."""
+    """Eq. 11 on this image, at every lambda."""
     layer, target = selection.layer, selection.target
     words, doing = st.columns(COLUMNS, gap="large")
     with words:
@@ -99,7 +99,7 @@ def fit(selection: Selection) -> Take | None:
         ))  # fmt: skip
     chosen = RATIOS.index(ratio)
     one = path[chosen]
-    key = f"{selection.network.id}/{selection.photograph.sha256}/{layer.path}/{target}"
+    key = f"{selection.network.id}/{selection.image.sha256}/{layer.path}/{target}"
     dark = st.context.theme.type == "dark"
     with words:
         top = int(one.row.argmax())
@@ -155,21 +155,21 @@ def fit(selection: Selection) -> Take | None:
     )
     arrays["map"] = gate_experiments.partial_map(one.row.float(), selection.seen.features[layer.name], range(layer.channels)).numpy()
 
-    def take() -> Taken:
+    def take() -> Export:
         charts = [
             Image.fromarray(_pixels(one))
             for one in (_path(key, chosen, dark, path), _scatter(key, chosen, dark, path[chosen], measured, target))
         ]
         command = _explained(selection, "local_chip", "map", more=("--option", f"lambda_ratio={ratio:g}"))
-        return Taken(pictures.beside(charts, style()), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
+        return Export(pictures.beside(charts, style()), arrays, table, {"lambda_ratio": ratio, "gates": measured.fitted}, command)
 
     return take
 
 
 def _explained(selection: Selection, method: str, stem: str, **more: Any) -> str:
     return reproduce.explain(
-        selection.network, bundle.photograph_file(selection), selection.layer.name, selection.target, method, stem,
-        colour_map=selection.colour_map, opacity=selection.opacity, **more,
+        selection.network, bundle.image_file(selection), selection.layer.name, selection.target, method, stem,
+        colormap=selection.colormap, opacity=selection.opacity, **more,
     )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def _pixels(data: bytes) -> np.ndarray:
 
 
 def _row(selection: Selection) -> tuple[Tensor, str] | None:
-    """The row of W to add up with: learned from many photographs where there is one, else from this one."""
+    """The row of W to add up with: learned from many images where there is one, else from this one."""
     row = learned_row(selection)
     if row is not None:
         return row, "learned from many photographs"
@@ -192,16 +192,16 @@ def _row(selection: Selection) -> tuple[Tensor, str] | None:
 
 
 def _overlay(selection: Selection, raw: Tensor, maximum: float | None = None) -> Image.Image:
-    photograph = figures.enlarged(selection.seen.view)
+    image = figures.enlarged(selection.seen.view)
     if maps.state(raw) != "ok":
-        return figures.blank_picture(photograph)
+        return figures.blank_picture(image)
     return figures.chip_picture(
-        photograph, raw, selection.network.geometry.size, colour_map=selection.colour_map, opacity=selection.opacity, maximum=maximum
+        image, raw, selection.network.geometry.size, colormap=selection.colormap, opacity=selection.opacity, maximum=maximum
     )
 
 
-def _photographic(picture: Image.Image, alternative: str) -> None:
-    """A photograph's PNG would take longer to make than its map."""
+def _is_image_file(picture: Image.Image, alternative: str) -> None:
+    """A image's PNG would take longer to make than its map."""
     st.image(figures.jpeg(picture), width="stretch", output_format="JPEG", alt=alternative)
 
 
@@ -259,18 +259,18 @@ def add_up(selection: Selection) -> Take | None:
     with doing:
         for column, (heading, picture) in zip(st.columns(3), panels, strict=True):
             with column:
-                _photographic(picture, f"{heading}, of {selection.label} at {selection.layer.name}")
+                _is_image_file(picture, f"{heading}, of {selection.label} at {selection.layer.name}")
                 st.caption(f"**{plain(heading)}**")
         if maps.state(part) != "ok":
             st.caption(f"The sum of {added} is blank: {STATES[maps.state(part)]}.")
         look_for(
-            f"The first **{gate_experiments.enough(row, features, order):,} of {most:,}** channels give a map that correlates with the whole by 0.9: "
+            f"The first **{gate_experiments.channels_for_correlation(row, features, order):,} of {most:,}** channels give a map that correlates with the whole by 0.9: "
             "you would hardly tell them apart. The others are corrections."
         )
     arrays = {"part": part.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy()}
     method = "chip" if learned_row(selection) is not None else "local_chip"
     lines = [_explained(selection, method, "part", channels=order[:added]), _explained(selection, method, "whole")]
-    return lambda: Taken(
+    return lambda: Export(
         pictures.beside([picture for _heading, picture in panels], style()), arrays, contributions.table(row, features, order),
         settings={"added": added, "weights": source}, command="\n".join(lines),
     )  # fmt: skip
@@ -280,7 +280,7 @@ def add_up(selection: Selection) -> Take | None:
 
 
 def compare(selection: Selection) -> Take:
-    """CHIP with W, CHIP of this photograph alone, and Grad-CAM, at one layer."""
+    """CHIP with W, CHIP of this image alone, and Grad-CAM, at one layer."""
     network, layer, target, label = selection.network, selection.layer, selection.target, plain(selection.label)
     features, known = selection.seen.features[layer.name], activations(selection)
     words, doing = st.columns(COLUMNS, gap="large")
@@ -294,7 +294,7 @@ def compare(selection: Selection) -> Take:
     row = learned_row(selection)
     chip = None if row is None else gate_experiments.partial_map(row, features, range(layer.channels))
     grad = torch.from_numpy(
-        lesson_cache.gradcam(network.id, selection.photograph.sha256, layer.path, target, network, layer, selection.photograph, known)
+        lesson_cache.gradcam(network.id, selection.image.sha256, layer.path, target, network, layer, selection.image, known)
     )
     with doing:
         places = st.columns(3)
@@ -351,7 +351,7 @@ def compare(selection: Selection) -> Take:
     def sheet() -> Image.Image:
         return pictures.beside([_overlay(selection, raw) for raw in kept_maps.values()], style())
 
-    return lambda: Taken(
+    return lambda: Export(
         sheet(), {name: raw.numpy() for name, raw in kept_maps.items()}, settings={"maps": list(kept_maps)},
         command="\n".join(_explained(selection, name, name) for name in kept_maps),
     )  # fmt: skip
@@ -363,6 +363,6 @@ def _map(place: st.delta_generator.DeltaGenerator, selection: Selection, name: s
     missing = "no row of W for this class at this layer" if raw is None else "" if state == "ok" else STATES[state]
     picture = figures.blank_picture(figures.enlarged(selection.seen.view)) if raw is None or missing else _overlay(selection, raw)
     with place:
-        _photographic(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
+        _is_image_file(picture, f"{name} of {selection.label} at {selection.layer.name}" + (f": blank, {missing}" if missing else ""))
         line = missing or f"{words}, maximum {readable(float(raw.max()) if raw is not None else math.nan)}"
         st.caption(f"**{name}** · {plain(line)}")

@@ -1,4 +1,4 @@
-"""Localize: from a map to a box, how well it fits, and whether a map finds the right one of four photographs."""
+"""Localize: from a map to a box, how well it fits, and whether a map finds the right one of four images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chipcore.evaluation import threshold_boxes
 from chipcore.evaluation.boxes import THRESHOLDS
 from chipcore.methods import METHODS
 from explorer.components import downloads, map_cell, overlays
-from explorer.components.map_cell import Cell
+from explorer.components.map_cell import MapCell
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.services import ground_truth, reproduce, saliency_cache
@@ -50,7 +50,7 @@ def show(selection: Selection) -> None:
         format_func=lambda name: METHODS[name].title, filter_mode="contains",
     )[:MOST]  # fmt: skip
     above, live, game = st.container(), st.container(), st.container()
-    found = {name: map_cell.look_up(selection, name, selection.layer, selection.target) for name in methods}
+    found = {name: map_cell.resolve_map(selection, name, selection.layer, selection.target) for name in methods}
     with above:
         for cell in found.values():
             _missing(selection, cell)
@@ -60,14 +60,14 @@ def show(selection: Selection) -> None:
         grid_game.show(selection, methods)
 
 
-def _missing(selection: Selection, cell: Cell) -> None:
+def _missing(selection: Selection, cell: MapCell) -> None:
     """What has to be said about a method without a map, or with an empty one."""
     if cell.problem:
         st.info(f"**No {cell.title} map:** {plain(cell.problem)}", icon=":material/block:")
     elif cell.waits:
-        map_cell.waiting_room(selection, cell, "located")
+        map_cell.pending_map(selection, cell, "located")
     elif cell.saliency is not None and not cell.shown:
-        st.info(f"**The {cell.title} map is blank:** {plain(saliency_cache.why_blank(cell.saliency))}.", icon=":material/block:")
+        st.info(f"**The {cell.title} map is blank:** {plain(saliency_cache.blank_reason(cell.saliency))}.", icon=":material/block:")
     elif METHODS[cell.question.method].needs_importance and selection.importance(cell.layer).evidence(cell.question.target) == "weak":
         st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few photographs, so read its map with care.")
 
@@ -76,7 +76,7 @@ def _missing(selection: Selection, cell: Cell) -> None:
 
 
 @st.fragment
-def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
+def _live(selection: Selection, found: Mapping[str, MapCell]) -> None:
     left, right = st.columns([1, 1.15], gap="large")
     if not found:
         left.info("There is no map to cut yet: choose a method above.", icon=":material/info:")
@@ -97,13 +97,13 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
             help="Keeps what is above this share of the map’s maximum. 15% is what Grad-CAM’s authors use.",
         )  # fmt: skip
         threshold = float(THRESHOLDS[min(max(percents, 0), 99)])
-        cut = threshold_boxes.cut(shares[drawn], threshold)
+        cut = threshold_boxes.threshold_map(shares[drawn], threshold)
         picture = drawing.cut_picture(
-            selection.seen.view, shares[drawn], cut, colour_map=selection.colour_map, opacity=selection.opacity
+            selection.seen.view, shares[drawn], cut, colormap=selection.colormap, opacity=selection.opacity
         )  # fmt: skip
         boxes = true.boxes if true is not None else NO_BOXES
         overlays.boxes(
-            pictures.uri(picture), _in_words(selection, drawn, cut, threshold), size, boxes.tolist(), cut.box, key=PICTURE,
+            pictures.data_uri(picture), _in_words(selection, drawn, cut, threshold), size, boxes.tolist(), cut.box, key=PICTURE,
             on_box=lambda: _dragged(selection),
         )  # fmt: skip
         st.html(_legend(true))
@@ -114,13 +114,13 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
         )
         _numbers(found, shares, curves, boxes, drawn, threshold)
 
-    def take() -> downloads.Taken:
+    def take() -> downloads.Export:
         arrays: dict[str, np.ndarray] = {f"{name}_share_of_maximum": one for name, one in shares.items()}
         arrays |= {"mask": cut.mask, "largest": cut.largest, "true_boxes": boxes, "box": np.array(cut.box or ()), "thresholds": THRESHOLDS}
         arrays |= {f"{name}_iou": one for name, one in curves.items()}
         known = {name: cell.saliency for name, cell in found.items() if cell.saliency is not None}
         arrays |= {f"{name}_raw": one.raw.numpy() for name, one in known.items()}
-        return downloads.Taken(
+        return downloads.Export(
             drawing.with_boxes(picture, size, boxes, cut.box), arrays, threshold_boxes.table(curves),
             bundle.about(
                 selection, view="localize", method=drawn, threshold=threshold, box=cut.box, true_boxes=boxes.tolist(),
@@ -129,7 +129,7 @@ def _live(selection: Selection, found: Mapping[str, Cell]) -> None:
             "\n".join(_command(selection, one, name, threshold, boxes) for name, one in known.items()), bundle.files(selection),
         )  # fmt: skip
 
-    downloads.offer("take-boxes", f"boxes-{selection.network.name}-{selection.label}-{selection.photograph.name}", take, table=True)
+    downloads.offer("take-boxes", f"boxes-{selection.network.name}-{selection.label}-{selection.image.name}", take, table=True)
 
 
 def _command(selection: Selection, saliency: Saliency, name: str, threshold: float, boxes: np.ndarray) -> str:
@@ -138,13 +138,13 @@ def _command(selection: Selection, saliency: Saliency, name: str, threshold: flo
     for box in boxes[:1]:
         more += ["--true-box", *(str(int(side)) for side in box)]
     return reproduce.explain(
-        selection.network, bundle.photograph_file(selection), saliency.layer, selection.target, saliency.method, f"{name}_raw",
-        colour_map=selection.colour_map, opacity=selection.opacity, more=more,
+        selection.network, bundle.image_file(selection), saliency.layer, selection.target, saliency.method, f"{name}_raw",
+        colormap=selection.colormap, opacity=selection.opacity, more=more,
     )  # fmt: skip
 
 
 @kept(64)
-def _shares(key: str, size: int, _cell: Cell) -> np.ndarray:
+def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
     assert _cell.saliency is not None
     return threshold_boxes.relative(_cell.saliency.raw, size)
 
@@ -154,9 +154,9 @@ def _curve(key: str, boxes: str, _shares: np.ndarray, _boxes: np.ndarray) -> np.
     return threshold_boxes.curve(_shares, _boxes)
 
 
-def _in_words(selection: Selection, method: str, cut: threshold_boxes.Cut, threshold: float) -> str:
+def _in_words(selection: Selection, method: str, cut: threshold_boxes.ThresholdedMap, threshold: float) -> str:
     box = f"a box from {cut.box[:2]} to {cut.box[2:]}" if cut.box is not None else "no box"
-    return f"{selection.photograph.description}: the {METHODS[method].title} map above {threshold:.0%} of its maximum gives {box}"
+    return f"{selection.image.description}: the {METHODS[method].title} map above {threshold:.0%} of its maximum gives {box}"
 
 
 def _legend(true: Truth | None) -> str:
@@ -165,7 +165,7 @@ def _legend(true: Truth | None) -> str:
 
 
 def _numbers(
-    found: Mapping[str, Cell], shares: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], boxes: np.ndarray, drawn: str, threshold: float
+    found: Mapping[str, MapCell], shares: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], boxes: np.ndarray, drawn: str, threshold: float
 ) -> None:  # fmt: skip
     if not curves:
         st.subheader("How well does the box fit?", anchor=False)
@@ -195,7 +195,7 @@ def _numbers(
                 percent(threshold_boxes.inside(shares[name], boxes)),
             )
         )
-    st.html(drawing.scores(rows, _HEADS, list(drawing.colours(list(curves)).values()), list(curves).index(drawn)))
+    st.html(drawing.scores(rows, _HEADS, list(drawing.colors(list(curves)).values()), list(curves).index(drawn)))
     at, height = threshold_boxes.best(curves[drawn])
     st.button(
         f"Go to the best threshold of {found[drawn].title}", key="to-best", on_click=_go_to, args=(round(at * 100),), icon=":material/my_location:",
@@ -216,8 +216,8 @@ def _go_to(percents: int) -> None:
 
 
 def _state(selection: Selection) -> dict[str, Any]:
-    """The visitor's own box for this photograph; another photograph or input size begins anew."""
-    subject = (selection.network.id, selection.photograph.sha256)
+    """The visitor's own box for this image; another image or input size begins anew."""
+    subject = (selection.network.id, selection.image.sha256)
     state: dict[str, Any] | None = st.session_state.get("truth")
     if state is None or state["of"] != subject:
         size = selection.network.geometry.size
@@ -241,10 +241,10 @@ def _truth(selection: Selection) -> Truth | None:
     if state["xml"] is not None:
         name, content = state["xml"]
         try:
-            return ground_truth.of_xml(content, name, selection.photograph.open().size, geometry)
+            return ground_truth.from_voc_xml(content, name, selection.image.open().size, geometry)
         except DataError:
             return None  # said where it was given, in _box_controls
-    return ground_truth.of_gallery(selection.photograph.name, geometry) if selection.photograph.credit else None
+    return ground_truth.from_gallery(selection.image.name, geometry) if selection.image.credit else None
 
 
 def _box_controls(selection: Selection, true: Truth | None) -> None:
@@ -280,7 +280,7 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         if state["xml"] is not None:
             name, content = state["xml"]
             try:
-                known = ground_truth.of_xml(content, name, selection.photograph.open().size, selection.network.geometry)
+                known = ground_truth.from_voc_xml(content, name, selection.image.open().size, selection.network.geometry)
                 st.caption(f"{len(known.boxes)} box{'es' if len(known.boxes) > 1 else ''} around {plain(known.what)}.")
             except DataError as error:
                 st.warning(f"**Not used:** {plain(str(error))}", icon=":material/error:")
@@ -291,7 +291,7 @@ def _set(selection: Selection, box: list[int | None] | Box | None) -> None:
 
 
 def _dragged(selection: Selection) -> None:
-    box = ground_truth.from_browser(overlays.dragged(PICTURE), selection.network.geometry.size)
+    box = ground_truth.from_drag(overlays.dragged(PICTURE), selection.network.geometry.size)
     if box is not None:
         _set(selection, box)
 

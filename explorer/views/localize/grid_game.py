@@ -1,4 +1,4 @@
-"""The grid game, a part of the page Localize: four photographs in a mosaic, every method scored."""
+"""The grid game, a part of the page Localize: four images in a mosaic, every method scored."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def show(selection: Selection, methods: Sequence[str]) -> None:
 def _tiles(selection: Selection, names: Sequence[str]) -> list[Tile] | None:
     tiles = []
     for name in names:
-        photograph = selection.gallery[name]
+        image = selection.gallery[name]
         try:
-            seen = cached.seen(selection.network.id, photograph.sha256, selection.network, photograph)
+            seen = cached.seen(selection.network.id, image.sha256, selection.network, image)
         except ChipError as error:
             st.warning(f"**{plain(name)} cannot take part:** {plain(str(error))}", icon=":material/error:")
             return None
         target = seen.best(1)[0]
-        tiles.append(Tile(name, photograph.sha256, seen.view, target, float(seen.probabilities[target])))
+        tiles.append(Tile(name, image.sha256, seen.view, target, float(seen.probabilities[target])))
     return tiles
 
 
@@ -90,7 +90,7 @@ def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
             )
     scores: dict[str, tuple[Score, ...]] = {}
     for method, job in jobs.items():
-        if job is not None and job_progress.until_done(desk, job):
+        if job is not None and job_progress.progress_until_done(desk, job):
             scores[method] = job.result
     if scores:
         _result(selection, tiles, scores)
@@ -135,7 +135,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
         st.markdown(f"**{METHODS[method].title}**")
         with st.container(key=f"maps-grid-{method}"):
             for tile, score in zip(tiles, several, strict=True):
-                picture = drawing.mosaic_map(mosaic, score.raw, score.cell, colour_map=selection.colour_map, opacity=selection.opacity)
+                picture = drawing.mosaic_map(mosaic, score.raw, score.cell, colormap=selection.colormap, opacity=selection.opacity)
                 made[method, score.cell] = picture
                 label = labels[tile.target]
                 told = score.problem or f"{_percents(score.right)} of the map in the right place{_care(selection, method, tile)}"
@@ -148,9 +148,9 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
                     )
                     st.html(f'<div class="chip-caption"><h4>{html.escape(label)}</h4><p>{html.escape(told)}</p></div>')
 
-    def take() -> downloads.Taken:
+    def take() -> downloads.Export:
         lines = [
-            (METHODS[method].title, [figures.Panel(made[method, score.cell], labels[tile.target], _percents(score.right)) for tile, score in zip(tiles, several, strict=True)])
+            (METHODS[method].title, [figures.FigurePanel(made[method, score.cell], labels[tile.target], _percents(score.right)) for tile, score in zip(tiles, several, strict=True)])
             for method, several in scores.items()
         ]  # fmt: skip
         arrays = {
@@ -159,7 +159,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
             for score in several
             if score.raw is not None
         }
-        return downloads.Taken(
+        return downloads.Export(
             pictures.sheet(lines, f"Grid game, {network.title}, {selection.layer.name}"), {"mosaic": np.asarray(mosaic), **arrays},
             grid_table.table(network, tiles, scores),
             {
@@ -177,7 +177,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
 
 
 def _file(selection: Selection, place: int, tile: Tile) -> str:
-    """The photograph's file in the bundle, by its place in the mosaic; nothing of the visitor's name for it."""
+    """The image's file in the bundle, by its place in the mosaic; nothing of the visitor's name for it."""
     return f"photographs/{place + 1}.{gallery.kind(selection.gallery[tile.name].data)}"
 
 

@@ -46,13 +46,13 @@ def test_top_sets_hold_positive_weights_only(importance: Importance) -> None:
         assert sorted(importance.top_channels(index, 2)) == np.flatnonzero(top_sets(importance.W.numpy(), 2)[index]).tolist()
 
 
-def test_neighbours_by_shared_channels_then_cosine(importance: Importance) -> None:
-    first, second = class_channels.neighbours(importance, 0, 2)
+def test_neighbors_by_shared_channels_then_cosine(importance: Importance) -> None:
+    first, second = class_channels.neighbors(importance, 0, 2)
     # Class 1 shares channel 0 of {0, 1} and {0, 2}; (4 * 2 + -1 * -5) over the rows' lengths.
     assert (first.index, first.shared, first.jaccard) == (1, 1, pytest.approx(1 / 3))
     assert first.cosine == pytest.approx(13 / math.sqrt(26.000004 * 30))
     assert (second.index, second.shared, second.jaccard, second.cosine) == (2, 0, 0.0, 0.0)
-    assert class_channels.neighbours(importance, 3, 2) == []
+    assert class_channels.neighbors(importance, 3, 2) == []
 
 
 def test_counts(importance: Importance) -> None:
@@ -114,7 +114,7 @@ def test_packed_heat_map_can_be_read_back(label: str) -> None:
     values = np.frombuffer(data[start:], dtype="<f4").reshape(2, 2)
     assert values.tolist() == [[-5, 2], [-1, 4]]
     assert (header["rows"], header["labels"], header["columns"], header["tops"]) == ([1, 0], [label, "ä"], [3, 0], [5, 5])
-    assert heatmap.tops(W.numpy(), each=True).tolist() == [4, 5, 9, 0]
+    assert heatmap.top_channels(W.numpy(), each=True).tolist() == [4, 5, 9, 0]
 
 
 def test_pictures_are_drawn_also_where_nothing_is_shared() -> None:

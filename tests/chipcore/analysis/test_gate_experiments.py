@@ -20,25 +20,25 @@ from explorer.services import gallery
 
 
 def test_gates_open_as_many_as_asked_and_nested() -> None:
-    order = gate_experiments.order_of_closing(10, 3)
+    order = gate_experiments.ablation_order(10, 3)
     assert sorted(order.tolist()) == list(range(10))
-    assert gate_experiments.order_of_closing(10, 3).tolist() == order.tolist() != gate_experiments.order_of_closing(10, 4).tolist()
+    assert gate_experiments.ablation_order(10, 3).tolist() == order.tolist() != gate_experiments.ablation_order(10, 4).tolist()
     for number_open in (0, 1, 9, 10):
-        gate = gate_experiments.gate_of(order, number_open)
+        gate = gate_experiments.gates_for(order, number_open)
         assert int(gate.sum()) == number_open
-        assert bool((gate <= gate_experiments.gate_of(order, 10)).all())
+        assert bool((gate <= gate_experiments.gates_for(order, 10)).all())
     row = torch.tensor([0.5, -1.0, 2.0])
-    assert gate_experiments.order_of_closing(3, 0, "important first", row).tolist() == [2, 0, 1]
-    assert gate_experiments.gate_of(gate_experiments.order_of_closing(3, 0, "unimportant first", row), 1).tolist() == [False, False, True]
+    assert gate_experiments.ablation_order(3, 0, "important first", row).tolist() == [2, 0, 1]
+    assert gate_experiments.gates_for(gate_experiments.ablation_order(3, 0, "unimportant first", row), 1).tolist() == [False, False, True]
     assert [gate_experiments.open_count(128, percent) for percent in (0, 50, 100, 5)] == [0, 64, 128, 6]
 
 
 def test_answer_is_the_whole_network_with_the_channels_zeroed(slim: Network) -> None:
-    inputs = slim.input(gallery.photograph("cat").open())
+    inputs = slim.input(gallery.image("cat").open())
     for layer in (slim.layers[0], slim.layers[-1]):
         with torch.inference_mode():
-            known = slim.trunk(inputs, (layer,))
-        gate = gate_experiments.gate_of(gate_experiments.order_of_closing(layer.channels, 0), layer.channels // 2)
+            known = slim.forward_prefix(inputs, (layer,))
+        gate = gate_experiments.gates_for(gate_experiments.ablation_order(layer.channels, 0), layer.channels // 2)
 
         def close(_module: object, _inputs: object, output: torch.Tensor, gate: torch.Tensor = gate) -> torch.Tensor:
             return gated(output, gate[None, None].to(output))
@@ -54,9 +54,9 @@ def test_answer_is_the_whole_network_with_the_channels_zeroed(slim: Network) -> 
 
 def test_local_row_is_that_of_local_chip(slim: Network) -> None:
     layer = slim.layers[-1]
-    photograph = gallery.photograph("cat").open()
+    image = gallery.image("cat").open()
     with torch.inference_mode():
-        known = slim.trunk(slim.input(photograph), (layer,))
+        known = slim.forward_prefix(slim.input(image), (layer,))
     told: list[tuple[int, int]] = []
     measured = gate_experiments.experiment(slim, layer, known, lambda done, total: told.append((done, total)))
     assert told[0] == (0, gate_experiments.FITTED + gate_experiments.HELD_OUT)
@@ -64,7 +64,7 @@ def test_local_row_is_that_of_local_chip(slim: Network) -> None:
     target = int(known.scores.argmax())
     path = gate_experiments.lasso_path(measured, target, layer.channels)
     one = path[gate_experiments.RATIOS.index(gate_experiments.USUAL)]
-    expected = chipcore.explain(slim, photograph, target, method="local_chip", layer=layer.name).raw
+    expected = chipcore.explain(slim, image, target, method="local_chip", layer=layer.name).raw
     found = gate_experiments.partial_map(one.row.float(), known.features[layer.path][0], range(layer.channels))
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
     # A lower price never fits worse, and gates that were never seen are told from new draws.
@@ -110,7 +110,7 @@ def test_pictures_show_what_is_open() -> None:
     assert np.asarray(closed).mean() > np.asarray(opened).mean()
     features = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
     sheet = np.asarray(pictures.feature_maps(features, torch.tensor([True, False, True]), [0, 1], "inferno", theme.LIGHT))
-    assert (sheet[-20, -60] < 10).all()  # the closed channel's lower picture is the colour of zero
+    assert (sheet[-20, -60] < 10).all()  # the closed channel's lower picture is the color of zero
     assert sheet[-100, 150].sum() > 0
     bars = np.asarray(pictures.answer_picture([("cat $", 1.0, 0.0, True), ("dog", 0.0, 1.0, False)], "title", theme.LIGHT))
     assert len(np.unique(bars.reshape(-1, 3), axis=0)) > 10
@@ -120,6 +120,6 @@ def test_enough_channels_are_the_first_that_look_like_the_whole() -> None:
     features = torch.tensor([[[4.0, 0.0]], [[0.0, 3.0]], [[1.0, 0.0]]])
     row = torch.tensor([1.0, 0.5, -1.0])
     # Sums: (4, 0), (4, 1.5), (3, 1.5): two values that fall correlate by 1 with any others that do.
-    assert gate_experiments.enough(row, features, [0, 1, 2]) == 1
+    assert gate_experiments.channels_for_correlation(row, features, [0, 1, 2]) == 1
     # Sums: (0, 1.5), (4, 1.5), (3, 1.5): the first rises where the whole falls.
-    assert gate_experiments.enough(row, features, [1, 0, 2]) == 2
+    assert gate_experiments.channels_for_correlation(row, features, [1, 0, 2]) == 2

@@ -60,7 +60,7 @@ def test_flops_of_onednns_product_are_counted() -> None:
 
 
 def test_one_process_measures_what_the_other_does(data: Path, tmp_path: Path) -> None:
-    """The scaling worker alone and in a team of two: every photograph is perturbed once, and the moments agree."""
+    """The scaling worker alone and in a team of two: every image is perturbed once, and the moments agree."""
     one, two = (processes._start(["scaling", str(data / "classes"), "6"], count, 1) for count in (1, 2))
     assert one["moments"] == pytest.approx(two["moments"], rel=1e-6)
     assert one["photographs_per_second"] > 0 and two["seconds_adding_up"] > 0

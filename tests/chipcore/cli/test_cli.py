@@ -37,7 +37,7 @@ def test_networks_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed["efficientnet_lite0"]["layers"][-1]["channels"] == 1280
 
 
-def test_fit_then_explain_on_real_photographs(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_then_explain_on_real_images(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = tmp_path / "images"
     for synset in ("n02391049", "n01644373"):
         (images / synset).mkdir(parents=True)

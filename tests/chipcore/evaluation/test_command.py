@@ -1,4 +1,4 @@
-"""The commands end to end on a handful of real photographs, and one sentence for every mistake."""
+"""The commands end to end on a handful of real images, and one sentence for every mistake."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from chipcore import maps
-from chipcore.evaluation.benchmark import Panel, Tally
+from chipcore.evaluation.benchmark import MethodSet, RunStats
 from chipcore.evaluation.cutting import relative
 from chipcore.evaluation.faithfulness import pixel_order
 from chipcore.evaluation.grid_pointing import shares
-from chipcore.methods import METHODS, Request
-from method_nets import SIZE, importance, photograph, wrapped
+from chipcore.methods import METHODS, MethodInputs
+from method_nets import SIZE, example_image, importance, wrapped
 from method_nets import request as ask
 
 # Alternating signs, as shallow layers have them.
@@ -56,12 +56,12 @@ def test_pixels_go_by_the_finished_map_and_below_it_by_the_sign() -> None:
 def test_gradcam_is_captums_finished_map(kind: str, layer: int) -> None:
     network = wrapped(kind)
     at = network.layers[layer]
-    inputs = photograph()
+    inputs = example_image()
     inner = network.model.get_submodule(at.path)
     explained = LayerGradCam(network.model, inner).attribute(inputs.clone().requires_grad_(), target=1, relu_attributions=True)
     expected = LayerAttribution.interpolate(explained, (SIZE, SIZE), "bilinear")[0, 0].detach()
-    panel = Panel.of(network, [at.path], ["gradcam"])
-    raw = panel.raw_map("gradcam", inputs, 1, panel.layers[0], panel.look(inputs), Tally())
+    panel = MethodSet.of(network, [at.path], ["gradcam"])
+    raw = panel.raw_map("gradcam", inputs, 1, panel.layers[0], panel.look(inputs), RunStats())
     torch.testing.assert_close(maps.positive_map(raw, SIZE), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_products_take_the_finished_coarse_map(method: str) -> None:
     network = wrapped("functional")  # its later layer has half the resolution
     asked = ask(network, method)
     coarse = METHODS["gradcam" if method == "guided_gradcam" else "chip"](
-        Request(network, asked.inputs, 1, network.layers[1], importance(network.layers[1].channels))
+        MethodInputs(network, asked.inputs, 1, network.layers[1], importance(network.layers[1].channels))
     ).raw
     found = METHODS[method](asked).raw
     assert (coarse < 0).any() and (coarse > 0).any()

@@ -1,4 +1,4 @@
-"""The fit end to end: against the definition on a tiny network, and on real photographs."""
+"""The fit end to end: against the definition on a tiny network, and on real images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import chipcore
-from chipcore.datasets.image_folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.fitting.moments import Moments
 from chipcore.fitting.pipeline import Gathered, Progress, gather, plan
@@ -38,23 +38,23 @@ def folder(tmp_path: Path) -> Path:
 SETTINGS = FitSettings(gates=6, held_out=0.25, background=0.5)
 
 
-def gathered_from(network: Network, layer: str, photographs: Photographs, held: frozenset[str]) -> Gathered:
+def gathered_from(network: Network, layer: str, images: ImageFolder, held: frozenset[str]) -> Gathered:
     [[share]] = plan([network.layer(layer)], range(3), 1 << 30)
     gathered = Gathered.empty(share)
-    gather(network, [gathered], photographs, held, SETTINGS)
+    gather(network, [gathered], images, held, SETTINGS)
     return gathered
 
 
 def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder: Path) -> None:
-    """Photograph by photograph, gate by gate, through the whole network with a hook, in plain loops."""
-    photographs = find_photographs(folder)
-    held = photographs.held_out(SETTINGS.held_out)
-    got = gathered_from(tiny, "second", photographs, held)
+    """Image by image, gate by gate, through the whole network with a hook, in plain loops."""
+    images = find_images(folder)
+    held = images.held_out(SETTINGS.held_out)
+    got = gathered_from(tiny, "second", images, held)
     everywhere, everywhere_cross, weight = torch.zeros(5, 5, dtype=torch.float64), torch.zeros(3, 5, dtype=torch.float64), 0.0
     everywhere_first, everywhere_mean = torch.zeros(5, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for kept, moments in ((False, got.training), (True, got.held_out)):
         gram, cross, first = torch.zeros(3, 5, 5, dtype=torch.float64), *(torch.zeros(3, 5, dtype=torch.float64) for _ in range(2))
-        for name in photographs.names:
+        for name in images.names:
             if (name in held) is not kept:
                 continue
             x = tiny.input(open_image(folder / name))
@@ -97,7 +97,7 @@ def test_gathered_moments_are_equation_11_with_full_passes(tiny: Network, folder
 @pytest.mark.parametrize("intercept", [False, True])
 def test_w_minimises_the_mixed_objective(tiny: Network, folder: Path, intercept: bool) -> None:
     """Own and everybody's sums, each divided by its weight: the lasso's optimality conditions, for every share."""
-    got = gathered_from(tiny, "late", find_photographs(folder), frozenset())
+    got = gathered_from(tiny, "late", find_images(folder), frozenset())
     slots = (got.training.loyalty > 0.5).nonzero().flatten()
     for share in (0.0, 0.3, 1.0):
         settings = FitSettings(lambda_ratio=1e-2, background=share, intercept=intercept)
@@ -120,13 +120,13 @@ def test_w_minimises_the_mixed_objective(tiny: Network, folder: Path, intercept:
 
 
 def test_a_fit_keeps_the_best_w_with_its_constant(tiny: Network, folder: Path) -> None:
-    """R2 of a fit with an intercept is that of W and the constant together, on photographs that were held out."""
-    photographs = find_photographs(folder)
+    """R2 of a fit with an intercept is that of W and the constant together, on images that were held out."""
+    images = find_images(folder)
     settings = replace(SETTINGS, intercept=True)
-    got = gathered_from(tiny, "late", photographs, photographs.held_out(settings.held_out))
+    got = gathered_from(tiny, "late", images, images.held_out(settings.held_out))
     slots = (got.training.loyalty > settings.min_evidence).nonzero().flatten()
     W, constants = solve_rows(got.training, slots, settings, got.background)
-    fitted = chipcore.fit(tiny, ["late"], photographs, settings)["late"]
+    fitted = chipcore.fit(tiny, ["late"], images, settings)["late"]
     torch.testing.assert_close(fitted.W[slots], W.float())
     whole, b = torch.zeros_like(got.training.cross), torch.zeros_like(got.training.mean)
     whole[slots], b[slots] = W, constants
@@ -135,12 +135,12 @@ def test_a_fit_keeps_the_best_w_with_its_constant(tiny: Network, folder: Path) -
 
 
 def test_two_halves_added_give_the_w_of_one_pass(tiny: Network, folder: Path) -> None:
-    photographs = find_photographs(folder)
-    held = photographs.held_out(SETTINGS.held_out)
-    half = len(photographs) // 2
-    whole = gathered_from(tiny, "late", photographs, held)
-    first = gathered_from(tiny, "late", Photographs(photographs.root, photographs.names[:half]), held)
-    second = gathered_from(tiny, "late", Photographs(photographs.root, photographs.names[half:]), held)
+    images = find_images(folder)
+    held = images.held_out(SETTINGS.held_out)
+    half = len(images) // 2
+    whole = gathered_from(tiny, "late", images, held)
+    first = gathered_from(tiny, "late", ImageFolder(images.root, images.names[:half]), held)
+    second = gathered_from(tiny, "late", ImageFolder(images.root, images.names[half:]), held)
     first.training += second.training
 
     def solve(moments: Moments) -> torch.Tensor:
@@ -195,7 +195,7 @@ def test_probability_target_and_seed_matter_and_the_same_seed_repeats(tiny: Netw
         assert not torch.allclose(base, chipcore.fit(tiny, ["late"], folder, other)["late"].W)
 
 
-def test_unreadable_photographs_are_counted_and_left_out(tiny: Network, folder: Path) -> None:
+def test_unreadable_images_are_counted_and_left_out(tiny: Network, folder: Path) -> None:
     before = chipcore.fit(tiny, ["late"], folder, SETTINGS)["late"].W
     (folder / "a" / "zz.png").write_bytes(b"not a picture")
     bad: list[str] = []
@@ -211,7 +211,7 @@ def test_unreadable_photographs_are_counted_and_left_out(tiny: Network, folder: 
     torch.testing.assert_close(before, after, rtol=0, atol=1e-4 * float(before.abs().max()))
 
 
-def test_folders_without_photographs_and_settings_out_of_range(tiny: Network, tmp_path: Path) -> None:
+def test_folders_without_images_and_settings_out_of_range(tiny: Network, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no photographs"):
         chipcore.fit(tiny, ["late"], tmp_path)
     with pytest.raises(DataError, match="not a folder"):
@@ -249,25 +249,25 @@ def test_caller_model_is_left_alone(folder: Path) -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_squeezenet_on_real_photographs(squeezenet: Network, data: Path) -> None:
+def test_squeezenet_on_real_images(squeezenet: Network, data: Path) -> None:
     """Zebra, tree frog and bullfrog: W predicts held-out gates, and the zebra's map lights up."""
-    photographs = find_photographs([data / "classes" / synset for synset in ("n02391049", "n01644373", "n01641577")]).per_folder(8)
+    images = find_images([data / "classes" / synset for synset in ("n02391049", "n01644373", "n01641577")]).per_folder(8)
     fitted = chipcore.fit(
-        squeezenet, ["features.12"], photographs, FitSettings(gates=20, held_out=0.25), classes=["zebra", "tree frog", "bullfrog"]
+        squeezenet, ["features.12"], images, FitSettings(gates=20, held_out=0.25), classes=["zebra", "tree frog", "bullfrog"]
     )["fire9"]
     zebra = squeezenet.classes.index("zebra")
     assert float(fitted.r2[zebra]) > 0.7
     assert 0 < int(fitted.support[zebra]) < 512, "sparse, but not empty"
     frogs = set(fitted.top_channels(squeezenet.classes.index("tree frog"), 10))
     assert len(frogs & set(fitted.top_channels(zebra, 10))) <= 4
-    held = next(name for name in photographs.names if "n02391049" in name)
-    saliency = chipcore.explain(squeezenet, photographs.root / held, "zebra", layer="fire9", importance=fitted)
+    held = next(name for name in images.names if "n02391049" in name)
+    saliency = chipcore.explain(squeezenet, images.root / held, "zebra", layer="fire9", importance=fitted)
     assert saliency.state == "ok" and saliency.probability > 0.5 and saliency.raw.shape == (13, 13)
 
 
 def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W is the same whether all scores are computed or only those above the cut-off; and photographs without any are not perturbed."""
-    photographs = find_photographs(data / "classes").per_folder(2, ("n02391049", "n02129604", "n07753592"))
+    """W is the same whether all scores are computed or only those above the cut-off; and images without any are not perturbed."""
+    images = find_images(data / "classes").per_folder(2, ("n02391049", "n02129604", "n07753592"))
     settings = FitSettings(gates=8, held_out=0.0, min_evidence=0.1, background=0.0)
     targets = [squeezenet.classes.index(one) for one in ("n02391049", "n02129604")]
     perturbed: list[tuple[int, ...]] = []
@@ -281,12 +281,12 @@ def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path
         return original(*given[:6])
 
     monkeypatch.setitem(chipcore.fit.__wrapped__.__globals__, "perturbed_scores", watched)
-    some = chipcore.fit(squeezenet, ["fire9"], photographs, settings, classes=targets)["fire9"]
-    f = torch.cat([squeezenet.probabilities(squeezenet.input(open_image(photographs.root / name))) for name in photographs.names])
+    some = chipcore.fit(squeezenet, ["fire9"], images, settings, classes=targets)["fire9"]
+    f = torch.cat([squeezenet.probabilities(squeezenet.input(open_image(images.root / name))) for name in images.names])
     speak = int((f[:, targets] >= settings.cutoff).any(1).sum())
     assert 2 <= speak <= 4, "the bananas speak for neither class"
     assert sum(shape[0] for shape in perturbed) == speak
     monkeypatch.setitem(chipcore.fit.__wrapped__.__globals__, "perturbed_scores", whole)
-    every = chipcore.fit(squeezenet, ["fire9"], photographs, settings, classes=targets)["fire9"]
+    every = chipcore.fit(squeezenet, ["fire9"], images, settings, classes=targets)["fire9"]
     torch.testing.assert_close(some.W, every.W, rtol=0, atol=1e-4 * float(every.W.abs().max()))
     assert int((some.support > 0).sum()) == 2

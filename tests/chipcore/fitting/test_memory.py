@@ -50,7 +50,7 @@ def test_more_gates_and_channels_take_more(lite0: Network) -> None:
 
 @pytest.mark.parametrize("layer", ["head", "stage2"])
 def test_a_fit_stays_within_what_it_states(layer: str, data: Path, tmp_path: Path) -> None:
-    """In a process of its own, on real photographs: the peak that the system saw, and no wild overstatement."""
+    """In a process of its own, on real images: the peak that the system saw, and no wild overstatement."""
     arguments = [
         "fit", "--network", "efficientnet_lite0", "--layers", layer, "--images", str(data / "classes"), "--photos-per-class", "1",
         "--gates", "2", "--classes", "zebra", "tiger", "--out", str(tmp_path), "--json", "--memory", "3",

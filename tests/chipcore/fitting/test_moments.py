@@ -1,4 +1,4 @@
-"""Moments against the literal sums of Eq. 11, written out over photographs and gates in float64."""
+"""Moments against the literal sums of Eq. 11, written out over images and gates in float64."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from chipcore.fitting.moments import Moments
 CUTOFF = 0.05
 
 
-def random_data(seed: int, photographs: int, gates: int, channels: int, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_data(seed: int, images: int, gates: int, channels: int, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(photographs, gates, channels, generator=generator, dtype=torch.float64)
-    h = torch.rand(photographs, gates, generator=generator, dtype=torch.float64)
-    f = torch.randn(photographs, classes, generator=generator, dtype=torch.float64).mul(2).softmax(1)
-    g = torch.randn(photographs, gates, classes, generator=generator, dtype=torch.float64)
+    z = torch.randn(images, gates, channels, generator=generator, dtype=torch.float64)
+    h = torch.rand(images, gates, generator=generator, dtype=torch.float64)
+    f = torch.randn(images, classes, generator=generator, dtype=torch.float64).mul(2).softmax(1)
+    g = torch.randn(images, gates, classes, generator=generator, dtype=torch.float64)
     return z, h, f, g
 
 
 def literal(z: Tensor, h: Tensor, f: Tensor, g: Tensor, c: int) -> dict[str, Tensor]:
     """Eq. 11's sums for one class, term by term."""
-    photographs, gates, channels = z.shape
+    images, gates, channels = z.shape
     sums = {
         "gram": torch.zeros(channels, channels, dtype=torch.float64), "cross": torch.zeros(channels, dtype=torch.float64),
         "energy": torch.tensor(0.0, dtype=torch.float64), "mean": torch.tensor(0.0, dtype=torch.float64),
         "weight": torch.tensor(0.0, dtype=torch.float64), "loyalty": torch.tensor(0.0, dtype=torch.float64), "images": torch.tensor(0.0, dtype=torch.float64),
     }  # fmt: skip
-    for s in range(photographs):
+    for s in range(images):
         if f[s, c] < CUTOFF:
             continue
         sums["loyalty"] += f[s, c]
@@ -46,10 +46,10 @@ def literal(z: Tensor, h: Tensor, f: Tensor, g: Tensor, c: int) -> dict[str, Ten
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("photographs", "gates", "channels", "classes"), [(6, 4, 3, 5), (1, 1, 1, 1), (9, 7, 11, 2)])
-def test_moments_are_the_literal_sums(seed: int, photographs: int, gates: int, channels: int, classes: int) -> None:
-    z, h, f, g = random_data(seed, photographs, gates, channels, classes)
+def test_moments_are_the_literal_sums(seed: int, images: int, gates: int, channels: int, classes: int) -> None:
+    z, h, f, g = random_data(seed, images, gates, channels, classes)
     moments = Moments.zeros(range(classes), channels)
-    for start in range(0, photographs, 4):  # batches of uneven size
+    for start in range(0, images, 4):  # batches of uneven size
         some = slice(start, start + 4)
         moments.add(z[some], h[some], f[some], g[some], CUTOFF)
     for c in range(classes):
@@ -93,8 +93,8 @@ def test_r2_against_its_definition() -> None:
     for c in range(3):
         omega = (f[:, c] * (f[:, c] >= CUTOFF))[:, None] * h
         residual = (omega * (z @ W[c] - g[..., c]) ** 2).sum()
-        centre = (omega * g[..., c]).sum() / omega.sum()
-        variance = (omega * (g[..., c] - centre) ** 2).sum()
+        center = (omega * g[..., c]).sum() / omega.sum()
+        variance = (omega * (g[..., c] - center) ** 2).sum()
         assert float(moments.r2(W)[c]) == pytest.approx(float(1 - residual / variance), rel=1e-9)
         shifted = (omega * (z @ W[c] + b[c] - g[..., c]) ** 2).sum()
         assert float(moments.r2(W, b)[c]) == pytest.approx(float(1 - shifted / variance), rel=1e-9)

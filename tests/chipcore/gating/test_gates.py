@@ -31,7 +31,7 @@ def test_number_of_open_gates_is_uniform_and_every_channel_equally_likely(channe
 @pytest.mark.parametrize("sigma2", [0.7, 4.0])
 def test_every_draw_has_the_papers_expected_objective(name: Draw, sigma2: float) -> None:
     """E[weight phi(d)] equals E[h(d) phi(d)] under the paper's draw, for the terms of Eq. 11: 1, d_i and d_i d_j."""
-    channels, photographs, count = 4, 4000, 7
+    channels, images, count = 4, 4000, 7
     exact = np.zeros((channels + 1, channels + 1))
     for subset in range(2**channels):
         d = np.array([1, *(subset >> k & 1 for k in range(channels))])
@@ -39,17 +39,17 @@ def test_every_draw_has_the_papers_expected_objective(name: Draw, sigma2: float)
         probability = 1 / (channels + 1) / math.comb(channels, number_open)
         exact += probability * math.exp(-(channels - number_open) / sigma2) * np.outer(d, d)
     sums = []
-    for s in range(photographs):
+    for s in range(images):
         gates, weight = draw(name, count, channels, sigma2, generator(0, "layer", str(s)))
         assert gates.shape == (count, channels) and weight.shape == (count,)
         d = np.concatenate([np.ones((count, 1)), gates], axis=1)
         sums.append((d.T * weight) @ d / count)
-    spread = 5 * np.std(sums, axis=0) / math.sqrt(photographs)
+    spread = 5 * np.std(sums, axis=0) / math.sqrt(images)
     assert np.all(np.abs(np.mean(sums, axis=0) - exact) <= spread + 1e-9)
 
 
 def test_stratified_draws_vary_less_than_uniform_ones() -> None:
-    """The reason for them: the weighted number of open gates of one photograph, over photographs."""
+    """The reason for them: the weighted number of open gates of one image, over images."""
     spread = {}
     for name in ("uniform", "stratified"):
         drawn = (draw(name, 20, 32, 32.0, np.random.default_rng(s)) for s in range(400))
@@ -67,7 +67,7 @@ def test_subsets_of_one_size_are_uniform() -> None:
     assert np.all(np.abs(chosen - len(pairs) / 6) < 5 * math.sqrt(len(pairs) / 6))
 
 
-def test_generator_depends_on_seed_layer_and_photograph_only() -> None:
+def test_generator_depends_on_seed_layer_and_image_only() -> None:
     base = generator(0, "features.12", "zebra/1.jpg").random(4)
     assert np.array_equal(base, generator(0, "features.12", "zebra/1.jpg").random(4))
     for other in (
@@ -79,7 +79,7 @@ def test_generator_depends_on_seed_layer_and_photograph_only() -> None:
 
 
 def test_gate_is_equation_1_by_hand() -> None:
-    features = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])  # one photograph, two channels of 1 x 2
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])  # one image, two channels of 1 x 2
     gates = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     expected = torch.tensor([[[[1.0, 2.0]], [[0.0, 0.0]]], [[[0.0, 0.0]], [[3.0, -4.0]]], [[[0.0, 0.0]], [[0.0, 0.0]]]])
     assert torch.equal(gate(features, gates), expected)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from chipcore.errors import ChipError
-from chipcore.gating.split import Cut
+from chipcore.gating.split import SplitModel
 from chipcore.networks import REGISTRY, torchvision_import
 from conftest import TinyNet
 
@@ -49,21 +49,21 @@ def calibrate(model: nn.Module, size: int = 96) -> None:
     model.eval()
 
 
-def gated_scores(cut: Cut, path: str, features: Tensor, carried: tuple[Tensor, ...], gates: Tensor) -> Tensor:
+def gated_scores(cut: SplitModel, path: str, features: Tensor, side_inputs: tuple[Tensor, ...], gates: Tensor) -> Tensor:
     suffix = cut.suffixes[path]
-    return suffix.scores(suffix.prepare(features), carried, gates)
+    return suffix.scores(suffix.prepare(features), side_inputs, gates)
 
 
-def compare(model: nn.Module, paths: tuple[str, ...], size: int, tolerance: float) -> Cut:
+def compare(model: nn.Module, paths: tuple[str, ...], size: int, tolerance: float) -> SplitModel:
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    cut = Cut(model, paths, images[:1])
+    cut = SplitModel(model, paths, images[:1])
     with torch.inference_mode():
-        activations = cut.trunk(images)
+        activations = cut.forward_prefix(images)
         torch.testing.assert_close(activations.scores, model(images), rtol=tolerance, atol=tolerance)
         for path in paths:
             features = activations.features[path]
             gates = (torch.rand(2, 3, features.shape[1], generator=torch.Generator().manual_seed(1)) < 0.5).to(features)
-            got = gated_scores(cut, path, features, activations.carried[path], gates)
+            got = gated_scores(cut, path, features, activations.side_inputs[path], gates)
             for n in range(3):
                 expected = full_pass(model, path, images, gates[:, n])
                 scale = float(expected.std())
@@ -100,7 +100,7 @@ def test_lite0_at_all_its_depths(lite0) -> None:
 def test_contributions_are_gated_where_a_linear_map_follows() -> None:
     torch.manual_seed(0)
     vgg = torchvision_import.models.vgg11().eval()
-    cut = Cut(vgg, ["features.19", "features.20"], torch.zeros(1, 3, 64, 64))
+    cut = SplitModel(vgg, ["features.19", "features.20"], torch.zeros(1, 3, 64, 64))
     assert cut.suffixes["features.20"]._front is not None
     assert cut.suffixes["features.19"]._front is None, "a ReLU and a pool come first"
     prepared = cut.suffixes["features.20"].prepare(torch.randn(2, 512, 2, 2))
@@ -109,8 +109,8 @@ def test_contributions_are_gated_where_a_linear_map_follows() -> None:
 
 def test_residual_branch_is_carried_not_recomputed() -> None:
     torch.manual_seed(0)
-    cut = Cut(TinyNet().eval(), ["second"], torch.zeros(1, 3, 8, 8))
-    assert len(cut.trunk(torch.zeros(1, 3, 8, 8)).carried["second"]) == 1
+    cut = SplitModel(TinyNet().eval(), ["second"], torch.zeros(1, 3, 8, 8))
+    assert len(cut.forward_prefix(torch.zeros(1, 3, 8, 8)).side_inputs["second"]) == 1
     assert not [name for name, _ in cut.suffixes["second"]._module.named_modules() if "first" in name]
 
 
@@ -118,13 +118,13 @@ def test_in_place_operations_leave_features_and_model_alone() -> None:
     torch.manual_seed(0)
     model = TinyNet().eval()
     images = torch.randn(2, 3, 8, 8)
-    cut = Cut(model, ["first", "second"], images[:1])
+    cut = SplitModel(model, ["first", "second"], images[:1])
     with torch.inference_mode():
-        activations = cut.trunk(images)
+        activations = cut.forward_prefix(images)
         expected = model.first(images)
         torch.testing.assert_close(activations.features["first"], expected)
         assert (expected < 0).any(), "the features are those before the in-place ReLU"
-        given = (cut, "second", activations.features["second"], activations.carried["second"], torch.ones(2, 4, 5))
+        given = (cut, "second", activations.features["second"], activations.side_inputs["second"], torch.ones(2, 4, 5))
         torch.testing.assert_close(gated_scores(*given), gated_scores(*given), rtol=0, atol=0)
     assert model.relu.inplace
     assert not model.first._forward_hooks
@@ -163,7 +163,7 @@ class Tokens(nn.Module):
 )
 def test_layers_that_cannot_be_gated_are_refused_with_the_reason(path: str, sentence: str) -> None:
     with pytest.raises(ChipError, match=sentence):
-        Cut(Tokens().eval(), [path], torch.zeros(1, 3, 8, 8))
+        SplitModel(Tokens().eval(), [path], torch.zeros(1, 3, 8, 8))
 
 
 class DropsWhatInPlaceReturns(nn.Module):
@@ -187,13 +187,13 @@ class DropsWhatInPlaceReturns(nn.Module):
 def test_in_place_results_that_are_dropped_are_not_lost() -> None:
     torch.manual_seed(0)
     model, images, gates = DropsWhatInPlaceReturns().eval(), torch.randn(1, 3, 8, 8), torch.ones(1, 1, 4)
-    cut = Cut(model, ("first", "second", "third"), images)
+    cut = SplitModel(model, ("first", "second", "third"), images)
     with torch.inference_mode():
-        expected, found = model(images.clone()), cut.trunk(images)
+        expected, found = model(images.clone()), cut.forward_prefix(images)
         torch.testing.assert_close(found.scores, expected)
         for path in cut.paths:
             suffix = cut.suffixes[path]
-            scores = suffix.scores(suffix.prepare(found.features[path]), found.carried[path], gates)[0]
+            scores = suffix.scores(suffix.prepare(found.features[path]), found.side_inputs[path], gates)[0]
             torch.testing.assert_close(scores, expected)
 
 
@@ -212,14 +212,14 @@ def test_scores_of_some_classes_are_those_among_all(name: str, path: str, select
     model = torchvision_import.models.get_model(name, weights=None).eval()
     calibrate(model)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    cut = Cut(model, (path,), images[:1])
+    cut = SplitModel(model, (path,), images[:1])
     suffix, some = cut.suffixes[path], torch.tensor([7, 3, 999])
     with torch.inference_mode():
-        activations = cut.trunk(images)
-        features, carried = activations.features[path], activations.carried[path]
+        activations = cut.forward_prefix(images)
+        features, side_inputs = activations.features[path], activations.side_inputs[path]
         gates = (torch.rand(2, 3, features.shape[1], generator=torch.Generator().manual_seed(1)) < 0.5).to(features)
-        every = suffix.scores(suffix.prepare(features), carried, gates)
-        got = suffix.scores(suffix.prepare(features), carried, gates, some)
+        every = suffix.scores(suffix.prepare(features), side_inputs, gates)
+        got = suffix.scores(suffix.prepare(features), side_inputs, gates, some)
     assert suffix.selects_classes == selects
     assert got.shape == (2, 3, 3)
     torch.testing.assert_close(got, every[..., some], rtol=1e-4, atol=1e-4 * float(every.std()))
@@ -237,11 +237,11 @@ def test_classes_that_depend_on_one_another_are_computed_together() -> None:
     torch.manual_seed(0)
     model = Coupled().eval()
     images = torch.randn(2, 3, 8, 8)
-    cut = Cut(model, ("second",), images[:1])
+    cut = SplitModel(model, ("second",), images[:1])
     suffix = cut.suffixes["second"]
     assert not suffix.selects_classes
     with torch.inference_mode():
-        activations = cut.trunk(images)
-        prepared, carried = suffix.prepare(activations.features["second"]), activations.carried["second"]
-        every = suffix.scores(prepared, carried, torch.ones(2, 4, 5))
-        torch.testing.assert_close(suffix.scores(prepared, carried, torch.ones(2, 4, 5), torch.tensor([2, 0])), every[..., [2, 0]])
+        activations = cut.forward_prefix(images)
+        prepared, side_inputs = suffix.prepare(activations.features["second"]), activations.side_inputs["second"]
+        every = suffix.scores(prepared, side_inputs, torch.ones(2, 4, 5))
+        torch.testing.assert_close(suffix.scores(prepared, side_inputs, torch.ones(2, 4, 5), torch.tensor([2, 0])), every[..., [2, 0]])

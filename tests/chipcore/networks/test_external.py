@@ -18,7 +18,7 @@ from chipcore.networks.layer_discovery import discover
 from chipcore.networks.registry import REGISTRY
 from conftest import ROOT, TinyNet
 
-# What we see on the ten photographs; any of these among the first five is right.
+# What we see on the ten images; any of these among the first five is right.
 SCENES = {
     "mseg_ADE20K_2016_07_26/ADEChallengeData2016/images/training/ADE_train_00000001.jpg": (
         "airport_terminal",

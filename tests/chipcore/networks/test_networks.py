@@ -24,8 +24,8 @@ def test_lite0_has_six_depths_at_strides_2_to_32(lite0: Network) -> None:
 
 
 @pytest.mark.parametrize(("name", "reached"), [("lite0", 0.80), ("squeezenet", 0.69)])
-def test_top_1_on_real_photographs(name: str, reached: float, request: pytest.FixtureRequest, data: Path) -> None:
-    """A sample of 130 ILSVRC validation photographs; README has the figures of all 650."""
+def test_top_1_on_real_images(name: str, reached: float, request: pytest.FixtureRequest, data: Path) -> None:
+    """A sample of 130 ILSVRC validation images; README has the figures of all 650."""
     network: Network = request.getfixturevalue(name)
     rows = [line.split(",")[:2] for line in (data / "ilsvrc_val_dev" / "LOC_val_solution.csv").read_text().splitlines()[1::5]]
     right = 0

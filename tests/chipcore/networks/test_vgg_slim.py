@@ -48,17 +48,17 @@ def test_it_ships_small_with_fourteen_classes_and_six_depths(network: Network) -
 
 
 def test_features_are_never_negative_and_every_cut_gives_the_whole_pass(network: Network, data: Path) -> None:
-    photograph = open_image(sorted((data / "fourteen" / "val" / "zebra").iterdir())[0])
+    image = open_image(sorted((data / "fourteen" / "val" / "zebra").iterdir())[0])
     with torch.inference_mode():
-        passed = network.trunk(network.input(photograph))
-        whole = network.model(network.input(photograph))
+        passed = network.forward_prefix(network.input(image))
+        whole = network.model(network.input(image))
         assert torch.allclose(passed.scores, whole, atol=1e-4)
         for at in network.layers:
             features = passed.features[at.path]
             assert features.min() >= 0 and features.max() > 0, at.name
 
 
-def test_top_1_on_ten_validation_photographs_of_every_class(network: Network, data: Path) -> None:
+def test_top_1_on_ten_validation_images_of_every_class(network: Network, data: Path) -> None:
     """README has the figure of all 1,319; ten of each class say that weights, order of classes and input still fit together."""
     right = []
     for folder in sorted((data / "fourteen" / "val").iterdir()):

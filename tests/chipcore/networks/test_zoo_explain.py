@@ -1,4 +1,4 @@
-"""One network of every family: a quick local fit explains a real photograph on the command line, on the CPU."""
+"""One network of every family: a quick local fit explains a real image on the command line, on the CPU."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def calibrate(model: torch.nn.Module, side: int) -> None:
     for one in norms:
         one.momentum = None  # the average of what it sees
         one.train()
-    photograph = Image.open(PHOTOGRAPH).convert("RGB")
-    views = [photograph.crop((at, 0, at + 300, 300)).resize((side, side)) for at in (0, 100)]
+    image = Image.open(PHOTOGRAPH).convert("RGB")
+    views = [image.crop((at, 0, at + 300, 300)).resize((side, side)) for at in (0, 100)]
     with torch.no_grad():
         model(torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) / 127.5 - 1 for one in views]))
     for one in norms:
@@ -39,7 +39,7 @@ def calibrate(model: torch.nn.Module, side: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAMILIES, *WITH_WEIGHTS])
-def test_local_chip_explains_a_photograph(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_chip_explains_a_image(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights are random where none can be had: with them the map means nothing, but everything must run."""
     entry = REGISTRY[name]
     given: list[str] = []

@@ -37,7 +37,7 @@ def objective(gram: Tensor, cross: Tensor, lam: Tensor, W: Tensor) -> Tensor:
 
 
 def sklearn_lasso(gram: Tensor, cross: Tensor, lam: float) -> Tensor:
-    """scikit-learn's minimiser of the same objective: its loss is |y - Xw|^2 / 2n, so lambda = alpha n, n = K here."""
+    """scikit-learn's minimizer of the same objective: its loss is |y - Xw|^2 / 2n, so lambda = alpha n, n = K here."""
     values, vectors = torch.linalg.eigh(gram)
     root = (values.clamp_min(0).sqrt()[:, None] * vectors.T).contiguous()  # root^T root = gram, singular or not
     inverse = torch.where(values > 1e-12 * values[-1], values, torch.inf) ** -0.5
@@ -181,7 +181,7 @@ def test_dead_channels_and_an_empty_class() -> None:
 
 
 def test_twin_channels() -> None:
-    """Two equal channels make the minimiser ambiguous, not the objective."""
+    """Two equal channels make the minimizer ambiguous, not the objective."""
     gram, cross = moments(2, 30, 100)
     twice = [*range(30), 3, 5]
     lam = 1e-2 * admm.lambda_max(cross)
@@ -244,7 +244,7 @@ def test_a_path_equals_its_solutions() -> None:
         torch.testing.assert_close(solution.W, alone.W, rtol=1e-8, atol=1e-10)
 
 
-def test_a_class_does_not_depend_on_its_neighbours() -> None:
+def test_a_class_does_not_depend_on_its_neighbors() -> None:
     gram, cross = moments(30, 130, 90)
     lam = 0.003 * admm.lambda_max(cross)
     reports: list[tuple[int, int]] = []
@@ -320,7 +320,7 @@ def test_real_moments() -> None:
         pytest.skip(f"no SqueezeNet weights in {data}")
     from chipcore.benchmarks import solve as bench
 
-    gram, cross, _classes = bench.real_moments(data, photographs=3, gates=20, folders=4)  # at most 240 samples: singular
+    gram, cross, _classes = bench.real_moments(data, images=3, gates=20, folders=4)  # at most 240 samples: singular
     lam = 1e-3 * admm.lambda_max(cross)
     solution = admm.solve(gram, cross, lam)
     assert_optimal(gram, cross, lam, solution)

@@ -13,8 +13,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from explorer.services import fits, limits, saliency_cache
-from explorer.services.jobs import Desk, Job, TooMany
-from explorer.services.limits import Room, Seats
+from explorer.services.jobs import Job, JobQueue, TooMany
+from explorer.services.limits import VisitorSlots, WorkSlots
 from explorer.state import cached, visitors
 from tests.helpers.visitor import Visitor, serving
 
@@ -24,7 +24,7 @@ A_TOKEN = "2|aabbccdd|" + bytes(one ^ (0xAA, 0xBB, 0xCC, 0xDD)[i % 4] for i, one
 # --- turns and limits -------------------------------------------------------------------------------------------
 
 
-def held(desk: Desk) -> threading.Event:
+def held(desk: JobQueue) -> threading.Event:
     """Work that takes until the event is set."""
     go = threading.Event()
     job = desk.start("held", "held", lambda _job: go.wait(60))
@@ -34,7 +34,7 @@ def held(desk: Desk) -> threading.Event:
 
 
 def test_visitors_take_turns() -> None:
-    desk, order = Desk(), []
+    desk, order = JobQueue(), []
     go = held(desk)
 
     def work(job: Job) -> None:
@@ -53,7 +53,7 @@ def test_visitors_take_turns() -> None:
 
 
 def test_a_visitor_has_so_many_jobs_and_all_together_so_many() -> None:
-    desk = Desk(each=2, most=4, what="slow maps")
+    desk = JobQueue(each=2, most=4, what="slow maps")
     go = held(desk)
     first = desk.start("a1", "a1", lambda _job: None, owner="a")
     desk.start("a2", "a2", lambda _job: None, owner="a")
@@ -98,7 +98,7 @@ def test_one_click_for_many_maps(
 
 
 def test_who_has_a_seat_keeps_it_until_he_goes() -> None:
-    seats = Seats()
+    seats = VisitorSlots()
     assert seats.take("a", {"a"}, 2) and seats.take("b", {"a", "b"}, 2)
     assert not seats.take("c", {"a", "b", "c"}, 2)
     assert seats.take("a", {"a", "b", "c"}, 2) and seats.take("b", {"a", "b", "c"}, 2)
@@ -113,8 +113,8 @@ def test_how_many_visitors(given: str, most: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_so_many_are_in_the_room_in_the_order_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PATIENCE", 0.01)
-    room, inside, most, order, lines = Room(2), [0], [0], [], []
+    monkeypatch.setattr(limits, "POLL_S", 0.01)
+    room, inside, most, order, lines = WorkSlots(2), [0], [0], [], []
     lock = threading.Lock()
 
     def visit(number: int) -> None:
@@ -138,8 +138,8 @@ def test_so_many_are_in_the_room_in_the_order_in_which_they_came(monkeypatch: py
 
 
 def test_who_leaves_the_line_or_fails_inside_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PATIENCE", 0.01)
-    room = Room(1)
+    monkeypatch.setattr(limits, "POLL_S", 0.01)
+    room = WorkSlots(1)
 
     def leave(_before: int) -> None:
         raise KeyError("the visitor turned to something else")
@@ -196,7 +196,7 @@ HERE = {"origin": "http://localhost:8501", "host": "127.0.0.1:8501"}
 )  # fmt: skip
 def test_who_is_alone_with_the_app(address: str, headers: dict[str, str], limit: str, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(limits.VISITORS, limit)
-    assert visitors.alone(address, headers) is alone
+    assert visitors.is_single_user(address, headers) is alone
 
 
 # --- the running app --------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_strangers_see_a_fit_but_cannot_end_it_and_one_too_many_is_asked_to_come
             owner.open("fit", gates="300", **asked)
             stranger.open("fit", model="vgg16_slim")
             with Visitor(address) as late:
-                assert late.open("", model="vgg16_slim").texts()[1:] == [visitors.FULL], "after the style"
+                assert late.open("", model="vgg16_slim").texts()[1:] == [visitors.AT_CAPACITY], "after the style"
                 assert not late.has("model")
             owner.click("start")
             [run] = fits.runs()
@@ -276,6 +276,6 @@ def test_a_server_that_ends_is_no_mistake_of_the_work(caplog: pytest.LogCaptureF
     """Python closes its pools of threads first; the work that meets a closed one has not failed."""
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    job = Desk().start("a", "a fit", lambda _job: pool.submit(print))
+    job = JobQueue().start("a", "a fit", lambda _job: pool.submit(print))
     assert job.finished.wait(10) and job.state == "stopped" and not job.error
     assert not caplog.records

@@ -78,7 +78,7 @@ def test_names_from_files_and_labels_are_escaped_in_every_view(
         app.query_params[key] = value
     app.run()
     box = next(one for one in app.file_uploader if one.key == "upload-0")
-    app = box.set_value([(FILE, gallery.photograph("cat").data, "image/png")]).run()
+    app = box.set_value([(FILE, gallery.image("cat").data, "image/png")]).run()
     assert not app.exception
     assert RAW.search(FILE) and app.session_state["photo"] not in gallery.ENTRIES
     shown = list(strings(app))
@@ -110,7 +110,7 @@ def fields(message: Any, kind: str) -> Iterator[tuple[str, str]]:
 def test_a_chart_gets_names_without_markup() -> None:
     from explorer.figures import fit
 
-    figure = fit.evidence([evidence.Row(0, "<a href='https://x'>b</a>", 3.0, 3, 0.5, 4, "good")])
+    figure = fit.evidence([evidence.EvidenceRow(0, "<a href='https://x'>b</a>", 3.0, 3, 0.5, 4, "good")])
     assert "<a" not in figure.to_json()
 
 
@@ -125,7 +125,7 @@ def keys_of_the_url() -> list[str]:
     return sorted(
         {
             *re.findall(r'key="([a-z0-9_-]+)",\s*bind', code),
-            *re.findall(r'(?:query_params(?:\.get\(|\[)|address\.news\()"([a-z0-9_-]+)"', code),
+            *re.findall(r'(?:query_params(?:\.get\(|\[)|url\.changed_value\()"([a-z0-9_-]+)"', code),
         }
     )
 
@@ -223,7 +223,7 @@ def test_no_id_in_the_url_is_a_path(upload: str, tmp_path: Path, monkeypatch: py
     (tmp_path / "photographs").mkdir()
     (tmp_path / "about.json").write_text('{"name": "x", "file": "x"}')
     (tmp_path / "photograph").write_bytes(b"x")
-    assert photo_links.open_link(upload)[0] == {}
+    assert photo_links.resolve(upload)[0] == {}
 
 
 def test_uploaded_networks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_uploaded_networks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "networks" / key).mkdir(parents=True)
         (tmp_path / "networks" / key / "given.json").write_bytes(b"x" * 100)
         os.utime(tmp_path / "networks" / key, (age, age))
-    disk_quota.make_room(tmp_path / "networks", 250, {keys[0]})
+    disk_quota.evict_until(tmp_path / "networks", 250, {keys[0]})
     assert [custom_networks.known(key) for key in keys] == [True, False, False, True], "the oldest go, but not the one that was just added"
 
 
@@ -270,8 +270,8 @@ def test_an_upload_without_the_token_or_over_the_limit_is_refused(address: str) 
         assert visitor.put(path, "a.png", b"x", good) == 204
         assert visitor.put("/_stcore/upload_file/nobody/0", "a.png", b"x", good) == 400
         assert visitor.put(path, "a.png", b"", {**good, "Content-Length": str(65 << 20)}) == 413, "refused before it is read"
-        # Without the browser's own limit: a photograph over 8 MB is a sentence, never decoded.
-        big = gallery.photograph("cat").data + b"\0" * (gallery.MAX_BYTES + 1)
+        # Without the browser's own limit: a image over 8 MB is a sentence, never decoded.
+        big = gallery.image("cat").data + b"\0" * (gallery.MAX_BYTES + 1)
         visitor.upload("upload-0", "big.png", big)
         assert any("give a photograph of at most 8 MB" in text for text in visitor.texts()) and not visitor.exceptions()
 

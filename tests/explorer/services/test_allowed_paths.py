@@ -56,11 +56,11 @@ def test_what_is_outside_is_refused_like_what_does_not_exist(shop: Path, name: s
         allowed_paths.resolve(name.format(shop=shop))
 
 
-def test_links_to_photographs_outside_are_left_out(shop: Path) -> None:
-    assert allowed_paths.photographs("cats").names == ("one.png",)
+def test_links_to_images_outside_are_left_out(shop: Path) -> None:
+    assert allowed_paths.images("cats").names == ("one.png",)
     (shop / "cats" / "one.png").unlink()
     with pytest.raises(DataError, match="no photographs that this app may read"):
-        allowed_paths.photographs("cats")
+        allowed_paths.images("cats")
     with pytest.raises(DataError, match=r"not a file that ends in \.txt"):
         allowed_paths.file("w.pth", (".txt",))
 

@@ -1,4 +1,4 @@
-"""A fit as the app runs it, on the small VGG and real photographs: cost, stop, resume, result, command."""
+"""A fit as the app runs it, on the small VGG and real images: cost, stop, resume, result, command."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from chipcore.errors import ChipError
 from chipcore.fitting import diagnostics
 from chipcore.storage import BUNDLED_IMPORTANCE
 from explorer.services import allowed_paths, fit_settings, fits, jobs
-from explorer.services.fits import Request
+from explorer.services.fits import FitRequest
 
 ZEBRA = 0
 
 
 @pytest.fixture
-def request_(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
-    """Twenty-four photographs in two class folders, few gates, two layers."""
+def request_(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> FitRequest:
+    """Twenty-four images in two class folders, few gates, two layers."""
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(allowed_paths.FOLDERS, str(tmp_path))
     for name in ("zebra", "frog"):
@@ -38,17 +38,17 @@ def request_(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Req
             (folder / file.name).write_bytes(file.read_bytes())
     found = fits.find("photographs", 18)
     settings = FitSettings(gates=4, held_out=0.2).as_dict()
-    return Request("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), settings, 4.0, found.fingerprint, len(found))
+    return FitRequest("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), settings, 4.0, found.fingerprint, len(found))
 
 
 def quietly(_done: int, _total: int, _stage: str) -> None:
     pass
 
 
-def test_a_run_is_done_kept_and_used_everywhere(request_: Request, slim: Network, tmp_path: Path) -> None:
+def test_a_run_is_done_kept_and_used_everywhere(request_: FitRequest, slim: Network, tmp_path: Path) -> None:
     shipped = chipcore.load_importance(slim, "pool5")
     run = fits.prepare(request_, slim)
-    assert not run.can_go_on and run.folder.is_dir()
+    assert not run.can_resume and run.folder.is_dir()
     stages: list[str] = []
     run = fits.perform(run, slim, lambda _done, _total, stage: stages.append(stage))
     assert [stage for stage in dict.fromkeys(stages) if stage][:2] == ["photographs", "solving pool4"]
@@ -60,16 +60,16 @@ def test_a_run_is_done_kept_and_used_everywhere(request_: Request, slim: Network
     assert torch.equal(run.importance(slim, "pool5").W, same["pool5"].W) and fitted.any() and not fitted.all()
     used = chipcore.load_importance(slim, "pool5")
     assert torch.equal(used.W[fitted], same["pool5"].W[fitted]) and torch.equal(used.W[~fitted], shipped.W[~fitted])
-    assert fits.in_use(run, slim)
-    fits.take_out_of_use(run, slim)
-    assert not fits.in_use(run, slim) and torch.equal(chipcore.load_importance(slim, "pool5").W, shipped.W)
-    fits.put_in_use(run, slim)
-    assert fits.in_use(run, slim)
+    assert fits.is_active(run, slim)
+    fits.deactivate(run, slim)
+    assert not fits.is_active(run, slim) and torch.equal(chipcore.load_importance(slim, "pool5").W, shipped.W)
+    fits.activate(run, slim)
+    assert fits.is_active(run, slim)
 
-    rows = evidence.evidence(run.importance(slim, "pool5"), slim.classes.labels)
+    rows = evidence.evidence_rows(run.importance(slim, "pool5"), slim.classes.labels)
     assert {row.label for row in rows if row.evidence == "good"} == {"zebra", "frog"}
     assert [row.worth for row in rows] == sorted((row.worth for row in rows), reverse=True)
-    lines = evidence.as_csv(rows).splitlines()
+    lines = evidence.evidence_csv(rows).splitlines()
     assert lines[0].startswith("index,class,photographs_worth") and len(lines) == 1 + len(rows)
 
     curve = diagnostics.read(run.curves("pool5"))[0]
@@ -80,8 +80,8 @@ def test_a_run_is_done_kept_and_used_everywhere(request_: Request, slim: Network
     assert curve.support[0] < curve.support[-1] and curve.primal[-1] < 1e-6 and curve.dual[-1] < 1e-6
 
 
-def test_a_stopped_run_goes_on_where_it_was(request_: Request, slim: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fits, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+def test_a_stopped_run_goes_on_where_it_was(request_: FitRequest, slim: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "CHECKPOINT_SECONDS", 0.0)
     seen: list[int] = []
 
     def stopping(done: int, _total: int, stage: str) -> None:
@@ -93,10 +93,10 @@ def test_a_stopped_run_goes_on_where_it_was(request_: Request, slim: Network, mo
     with pytest.raises(jobs.Stopped):
         fits.perform(run, slim, stopping)
     again = fits.runs()[0]  # as a new server finds it
-    assert again.can_go_on and not again.finished and again.seconds > 0
+    assert again.can_resume and not again.finished and again.seconds > 0
     first: list[int] = []
     done = fits.perform(again, slim, lambda done, _total, stage: first.append(done) if stage == "photographs" else None)
-    assert first[0] == 32 and not done.can_go_on
+    assert first[0] == 32 and not done.can_resume
     whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
     assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W)
 
@@ -105,31 +105,31 @@ KILLED = """
 import os, signal
 from chipcore import load_network
 from explorer.services import fits
-fits.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+fits.CHECKPOINT_SECONDS = 0.0
 def killed(done, total, stage):
     if stage == "photographs" and done == 32:
         os.kill(os.getpid(), signal.SIGKILL)
 network = load_network("vgg16_slim")
 found = fits.find("photographs", 18)
-asked = fits.Request("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), fits.FitSettings(gates=4, held_out=0.2).as_dict(), 4.0, found.fingerprint, len(found))
+asked = fits.FitRequest("vgg16_slim", ("pool4", "pool5"), "photographs", 18, (), fits.FitSettings(gates=4, held_out=0.2).as_dict(), 4.0, found.fingerprint, len(found))
 fits.perform(fits.prepare(asked, network), network, killed)
 """
 
 
-def test_a_killed_server_leaves_a_run_that_goes_on_and_no_lock(request_: Request, slim: Network) -> None:
+def test_a_killed_server_leaves_a_run_that_goes_on_and_no_lock(request_: FitRequest, slim: Network) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).resolve().parents[3], check=False, timeout=120)
     assert ended.returncode == -signal.SIGKILL
     (found,) = fits.runs()  # as a new server finds it
-    assert found.key == request_.key and found.can_go_on and not found.finished
+    assert found.key == request_.key and found.can_resume and not found.finished
     first: list[int] = []
     done = fits.perform(found, slim, lambda done, _total, stage: first.append(done) if stage == "photographs" else None)
     assert first[0] >= 16, "not from the beginning"
     whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
-    assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W) and fits.in_use(done, slim)
+    assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W) and fits.is_active(done, slim)
     assert not [file for file in done.folder.parent.rglob("*") if ".part" in file.name or file.suffix == ".tmp"]
 
 
-def test_other_photographs_are_another_run_and_gone_ones_a_sentence(request_: Request, slim: Network, tmp_path: Path) -> None:
+def test_other_images_are_another_run_and_gone_ones_a_sentence(request_: FitRequest, slim: Network, tmp_path: Path) -> None:
     run = fits.prepare(request_, slim)
     assert fits.find("photographs").fingerprint != request_.fingerprint
     assert replace(request_, fingerprint="x").key != request_.key
@@ -141,7 +141,7 @@ def test_other_photographs_are_another_run_and_gone_ones_a_sentence(request_: Re
     assert fits.runs() == []
 
 
-def test_what_can_not_be_read_is_no_run(request_: Request, slim: Network) -> None:
+def test_what_can_not_be_read_is_no_run(request_: FitRequest, slim: Network) -> None:
     run = fits.prepare(request_, slim)
     (run.folder / "run.json").write_text("{}")
     assert fits.runs() == []
@@ -150,17 +150,17 @@ def test_what_can_not_be_read_is_no_run(request_: Request, slim: Network) -> Non
     assert fits.runs() == [], "a folder under a name that is not its own"
 
 
-def test_the_cost_is_told_before(request_: Request, slim: Network) -> None:
+def test_the_cost_is_told_before(request_: FitRequest, slim: Network) -> None:
     steps: list[tuple[int, int]] = []
     before = len(slim._cuts)
-    cost = fits.trial(slim, request_, fits.find("photographs", 18), lambda done, total: steps.append((done, total)))
+    cost = fits.estimate_cost(slim, request_, fits.find("photographs", 18), lambda done, total: steps.append((done, total)))
     assert 0 < cost.seconds < 600 and cost.memory.passes == 1 and steps[-1] == (3, 3)
     assert len(slim._cuts) == before, "the served network keeps nothing of a trial"
     with pytest.raises(ChipError, match="too little"):
-        fits.trial(slim, replace(request_, memory=0.1), fits.find("photographs", 18), lambda _done, _total: None)
+        fits.estimate_cost(slim, replace(request_, memory=0.1), fits.find("photographs", 18), lambda _done, _total: None)
 
 
-def test_the_command_does_the_same_fit(request_: Request, slim: Network) -> None:
+def test_the_command_does_the_same_fit(request_: FitRequest, slim: Network) -> None:
     values = {
         "gates": 12,
         "lambda_ratio": 0.01,
@@ -172,7 +172,7 @@ def test_the_command_does_the_same_fit(request_: Request, slim: Network) -> None
         "sigma2": 30,
         "seed": 5,
     }
-    asked = replace(request_, settings=fit_settings.settings(values).as_dict(), classes=(1, 3), photographs="my photographs")
+    asked = replace(request_, settings=fit_settings.settings(values).as_dict(), classes=(1, 3), images="my photographs")
     told = fits.command(fits.prepare(asked, slim))
     assert told.startswith("python -m chipcore fit ")
     options = build_parser().parse_args(shlex.split(told)[3:])
@@ -199,17 +199,17 @@ def test_evidence_by_hand() -> None:
         torch.tensor([3, 1, 15, 0]),
         torch.tensor([2.5, 0.2, 12.0, 0.0]),
     )
-    rows = evidence.evidence(importance, ["a", 'b "x"', "c", "d"])
+    rows = evidence.evidence_rows(importance, ["a", 'b "x"', "c", "d"])
     assert [(row.label, row.evidence) for row in rows] == [("c", "good"), ("a", "weak"), ('b "x"', "none")]
-    assert evidence.as_csv(rows).splitlines()[1:] == [
+    assert evidence.evidence_csv(rows).splitlines()[1:] == [
         '2,"c",12.000,15,,2,good',
         '0,"a",2.500,3,0.5000,1,weak',
         '1,"b ""x""",0.200,1,,0,none',
     ]
 
 
-def test_bundled_w_is_never_touched(request_: Request, slim: Network) -> None:
+def test_bundled_w_is_never_touched(request_: FitRequest, slim: Network) -> None:
     before = {path: path.stat().st_mtime_ns for path in BUNDLED_IMPORTANCE.rglob("*.safetensors")}
     run = fits.perform(fits.prepare(replace(request_, layers=("pool5",), classes=(ZEBRA,)), slim), slim, quietly)
-    fits.take_out_of_use(run, slim)
+    fits.deactivate(run, slim)
     assert before == {path: path.stat().st_mtime_ns for path in BUNDLED_IMPORTANCE.rglob("*.safetensors")}

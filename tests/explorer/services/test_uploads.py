@@ -1,4 +1,4 @@
-"""Photographs and ZIPs that are uploaded for a fit: what is kept, under which names, and what is refused."""
+"""Images and ZIPs that are uploaded for a fit: what is kept, under which names, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def photograph(shade: int, kind: str = "PNG") -> bytes:
+def image(shade: int, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (20, 10), (shade, 0, 0)).save(stream, kind)
     return stream.getvalue()
@@ -36,19 +36,19 @@ def packed(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
 
 def test_names_are_never_paths_and_class_folders_stay_apart(cache: Path) -> None:
     data = packed({
-        "cats/../../../../evil.png": photograph(1), "/etc/cron.d/evil.png": photograph(2), "cats/a.txt": b"hello", "cats/b.jpg": photograph(3, "JPEG"),
-        "cats/c.jpg": photograph(4), "__MACOSX/cats/._b.jpg": b"x", "cats/same.jpg": photograph(4), "..\\..\\evil.png": photograph(5),
+        "cats/../../../../evil.png": image(1), "/etc/cron.d/evil.png": image(2), "cats/a.txt": b"hello", "cats/b.jpg": image(3, "JPEG"),
+        "cats/c.jpg": image(4), "__MACOSX/cats/._b.jpg": b"x", "cats/same.jpg": image(4), "..\\..\\evil.png": image(5),
     })  # fmt: skip
-    stored = uploads.store([("holiday.zip", data), ("../../one.png", photograph(6))])
-    assert (stored.photographs, stored.left_out) == (6, 2), "the text, and the photograph that is there twice"
-    found = uploads.photographs(stored.id)
+    stored = uploads.store([("holiday.zip", data), ("../../one.png", image(6))])
+    assert (stored.images, stored.left_out) == (6, 2), "the text, and the photograph that is there twice"
+    found = uploads.images(stored.id)
     assert len(found) == 6
     assert all(name.startswith("group-0") and Path(name).stem.isalnum() and len(Path(name).stem) == 32 for name in found.names)
     assert sum(name.endswith(".jpg") for name in found.names) == 1, "by what it is, not by what it is called"
     assert len({Path(name).parent for name in found.names}) == 5
     everything = [path for path in cache.rglob("*") if path.is_file()]
     assert all((cache / "uploads" / stored.id) in path.parents for path in everything)
-    assert uploads.store([("holiday.zip", data), ("../../one.png", photograph(6))]) == stored, "the same again is the same"
+    assert uploads.store([("holiday.zip", data), ("../../one.png", image(6))]) == stored, "the same again is the same"
 
 
 def bomb() -> bytes:
@@ -60,11 +60,11 @@ def bomb() -> bytes:
     [
         ("a.zip", bomb, "more than 32 MB when unpacked"),
         ("a.zip", lambda: packed({f"{i}.png": b"" for i in range(5001)}), "5,001 files"),
-        ("a.zip", lambda: packed({"a.png": photograph(1)})[:60], "damaged"),
-        ("a.zip", lambda: photograph(1), "damaged"),
+        ("a.zip", lambda: packed({"a.png": image(1)})[:60], "damaged"),
+        ("a.zip", lambda: image(1), "damaged"),
         ("a.zip", lambda: packed({}), "none of the uploaded files is a photograph"),
         ("a.png", lambda: b"not a picture", "none of the uploaded files is a photograph"),
-        ("a.png", lambda: packed({"a.png": photograph(1)}), "none of the uploaded files is a photograph"),
+        ("a.png", lambda: packed({"a.png": image(1)}), "none of the uploaded files is a photograph"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(name: str, data: object, said: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_what_is_refused_leaves_nothing_behind(name: str, data: object, said: st
 
 
 def test_an_archive_that_lies_about_its_sizes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = packed({"a.png": bytes(30 << 20), "b.png": photograph(1)})
+    data = packed({"a.png": bytes(30 << 20), "b.png": image(1)})
     small = (30 << 20).to_bytes(4, "little")
     lying = data.replace(small, (1000).to_bytes(4, "little"))
     assert lying != data
@@ -85,31 +85,31 @@ def test_an_archive_that_lies_about_its_sizes_is_not_believed(monkeypatch: pytes
 
 def test_too_many_pixels_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_TOTAL_PIXELS", 500)
-    assert uploads.store([("a.png", photograph(1)), ("b.png", photograph(2))]).photographs == 2
+    assert uploads.store([("a.png", image(1)), ("b.png", image(2))]).images == 2
     with pytest.raises(DataError, match="million pixels together"):
-        uploads.store([(f"{i}.png", photograph(i)) for i in range(3)])
+        uploads.store([(f"{i}.png", image(i)) for i in range(3)])
 
 
-def test_a_large_photograph_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "PNG")
     monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
-    stored = uploads.store([("large.png", stream.getvalue()), ("a.png", photograph(1)), ("z.zip", packed({"l.png": stream.getvalue()}))])
-    assert (stored.photographs, stored.left_out) == (1, 2)
+    stored = uploads.store([("large.png", stream.getvalue()), ("a.png", image(1)), ("z.zip", packed({"l.png": stream.getvalue()}))])
+    assert (stored.images, stored.left_out) == (1, 2)
 
 
 @pytest.mark.parametrize("wrong", ["", "..", "../fits", "A" * 32, "0" * 32])
 def test_an_id_is_no_path(wrong: str) -> None:
-    uploads.store([("a.png", photograph(1))])
+    uploads.store([("a.png", image(1))])
     with pytest.raises(DataError, match="not here any more"):
-        uploads.photographs(wrong)
+        uploads.images(wrong)
 
 
 def test_the_oldest_go_when_the_disk_fills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_KEPT_BYTES", 100)
-    first, second = (uploads.store([("a.png", photograph(shade))]) for shade in (1, 2))
-    third = uploads.store([("a.png", photograph(3))], needed={second.id})
+    first, second = (uploads.store([("a.png", image(shade))]) for shade in (1, 2))
+    third = uploads.store([("a.png", image(3))], needed={second.id})
     with pytest.raises(DataError):
-        uploads.photographs(first.id)
-    assert len(uploads.photographs(second.id)) == len(uploads.photographs(third.id)) == 1
+        uploads.images(first.id)
+    assert len(uploads.images(second.id)) == len(uploads.images(third.id)) == 1

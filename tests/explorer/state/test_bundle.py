@@ -25,20 +25,20 @@ from chipcore import Importance, Network
 from chipcore.cli import common
 from chipcore.cli.main import main
 from explorer.components import downloads
-from explorer.components.downloads import Taken
+from explorer.components.downloads import Export
 from explorer.state import cached
 
 OpenApp = Callable[..., AppTest]
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-SLIM = {"model": "vgg16_slim", "class": "12", "layer": "pool5"}  # class 12 is elephant, not in the photograph
+SLIM = {"model": "vgg16_slim", "class": "12", "layer": "pool5"}  # class 12 is elephant, not in the image
 
 
 @pytest.fixture
-def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Taken]]:
+def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Export]]:
     """What the download buttons of the page would give, by their key."""
-    found: dict[str, Callable[[], Taken]] = {}
+    found: dict[str, Callable[[], Export]] = {}
 
-    def offer(key: str, stem: str, take: Callable[[], Taken], *, table: bool = False, folded: str = "") -> None:
+    def offer(key: str, stem: str, take: Callable[[], Export], *, table: bool = False, folded: str = "") -> None:
         found[key] = take
 
     monkeypatch.setattr(downloads, "offer", offer)
@@ -46,7 +46,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Taken]]:
 
 
 @pytest.fixture
-def repeat(takes: dict[str, Callable[[], Taken]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def repeat(takes: dict[str, Callable[[], Export]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Unpacks a bundle, runs its commands there, and gives its arrays and a reader of what the commands wrote."""
 
     real = common.load_network
@@ -185,7 +185,7 @@ def test_compared_maps(open_app: OpenApp, takes: dict[str, Any], repeat: Any, qu
     assert all(same(array, wrote(f"{name}.npy")) for name, array in maps.items())
 
 
-def test_heat_map_venn_and_neighbours(open_app: OpenApp, takes: dict[str, Any], repeat: Any, slim: Network) -> None:
+def test_heat_map_venn_and_neighbors(open_app: OpenApp, takes: dict[str, Any], repeat: Any, slim: Network) -> None:
     app = open_app("channels", **SLIM, topk="12", share="1/10")
     app.session_state["channels-painted"] = True  # as the browser says; downloads and what is below come afterwards
     app.run()
@@ -222,7 +222,7 @@ def test_mask_box_and_curves(open_app: OpenApp, takes: dict[str, Any], repeat: A
 
 
 def test_the_grid_game_in_a_shell(open_app: OpenApp, takes: dict[str, Any], repeat: Any) -> None:
-    """The visitor's four photographs in the visitor's order."""
+    """The visitor's four images in the visitor's order."""
     app = open_app(
         "localize", model="vgg16_slim", layer="pool5", located=["CHIP", "Grad-CAM"], tiles=["rocket", "cat", "coffee", "astronaut"]
     )

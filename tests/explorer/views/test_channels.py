@@ -59,7 +59,7 @@ def test_suggests_classes_and_draws_them(open_page: OpenApp, lite0: Network, fit
     assert len(header["rows"]) >= 6
     assert sorted(header["columns"]) == list(range(lite0.layers[-1].channels))
     importance = chipcore.load_importance(lite0, lite0.layers[-1].name)
-    nearest = class_channels.neighbours(importance, 340, 10)[0].index
+    nearest = class_channels.neighbors(importance, 340, 10)[0].index
     assert nearest in header["rows"]
     assert any("weak" in label for label in header["labels"]) == any(importance.evidence(row) == "weak" for row in header["rows"])
     pictures = alternatives(app)

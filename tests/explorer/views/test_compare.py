@@ -58,7 +58,7 @@ def tables(app: AppTest, kind: str) -> list[str]:
 def test_correlations_by_hand() -> None:
     """[1 2 3 4] with itself 1; with [1 2 3 0]: both means 2.5 and 1.5, sum of products -1.5*-.5 + -.5*.5 + .5*1.5 + 1.5*-1.5 = -1; lengths sqrt 5: -0.2."""
     one, other = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, -7.0]])  # -7 is drawn as 0
-    found = map_similarity.likeness([one, other, torch.full((2, 2), 3.0)], 2)
+    found = map_similarity.map_similarity([one, other, torch.full((2, 2), 3.0)], 2)
     assert found.pearson[0, 0] == pytest.approx(1)
     assert found.pearson[0, 1] == found.pearson[1, 0] == pytest.approx(-1 / 5)
     # Ranks 1 2 3 4 and 2 3 4 1: products -1.5*-.5 + -.5*.5 + .5*1.5 + 1.5*-1.5 = -1, lengths sqrt 5.
@@ -68,7 +68,7 @@ def test_correlations_by_hand() -> None:
 
 def test_ranks_pay_no_heed_to_how_values_are_scaled() -> None:
     one = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)) + 0.1
-    found = map_similarity.likeness([one, one**5], 7)
+    found = map_similarity.map_similarity([one, one**5], 7)
     assert found.rank[0, 1] == pytest.approx(1)
     assert found.pearson[0, 1] < 0.95
 
@@ -80,15 +80,15 @@ def test_equal_values_share_a_rank() -> None:
 def test_maps_of_any_resolution_are_compared_at_the_input_s() -> None:
     coarse = torch.tensor([[0.0, 1.0]])
     fine = torch.nn.functional.interpolate(coarse[None, None], (8, 8), mode="bilinear", align_corners=False)[0, 0]
-    assert map_similarity.likeness([coarse, fine], 8).pearson[0, 1] == pytest.approx(1)
+    assert map_similarity.map_similarity([coarse, fine], 8).pearson[0, 1] == pytest.approx(1)
 
 
 def test_marks_are_those_of_table_1() -> None:
-    paper, ours = methods_table.in_the_paper()
+    paper, ours = methods_table.is_in_table1()
     assert set(paper) | set(ours) == set(METHODS) and not set(paper) & set(ours)
-    assert methods_table.marks(METHODS["lime"].properties) == (True, False, False, True, False, False, True)
-    assert methods_table.marks(METHODS["cam"].properties) == (False, True, False, True, False, False, False)
-    assert methods_table.marks(METHODS["guided_chip"].properties) == (True,) * 7
+    assert methods_table.property_marks(METHODS["lime"].properties) == (True, False, False, True, False, False, True)
+    assert methods_table.property_marks(METHODS["cam"].properties) == (False, True, False, True, False, False, False)
+    assert methods_table.property_marks(METHODS["guided_chip"].properties) == (True,) * 7
 
 
 def test_a_matrix_can_be_read_aloud_and_shows_no_markup_of_a_name() -> None:
@@ -105,7 +105,7 @@ def test_four_methods_and_two_classes(open_page: OpenApp, lite0: Network) -> Non
     assert not app.exception
     cards = captions(app)
     assert len(cards) == 8
-    best = cached.seen(lite0.id, gallery.photograph("cat").sha256, lite0, gallery.photograph("cat")).best(2)
+    best = cached.seen(lite0.id, gallery.image("cat").sha256, lite0, gallery.image("cat")).best(2)
     for place, method in enumerate(("chip", "gradcam", "cmwp", "guided_backprop")):
         assert f"<h3>{METHODS[method].title}</h3>" in cards[place]
         assert " pass" in cards[place] and " s, " in cards[place] and "maximum" in cards[place]
@@ -173,7 +173,7 @@ def test_a_slow_map_can_be_stopped_and_tried_again(open_page: OpenApp, monkeypat
             time.sleep(0.02)
 
     app = open_page(model="vgg16_slim", methods="LIME")
-    monkeypatch.setattr(saliency_cache, "answer", endless)  # or it might be over before it is stopped
+    monkeypatch.setattr(saliency_cache, "compute_map", endless)  # or it might be over before it is stopped
     next(button for button in app.button if button.label == "Compute LIME").click().run()
     (job,) = cached.slow_maps().jobs()
     app.run()
@@ -200,7 +200,7 @@ def test_table_1_has_a_row_a_method(open_page: OpenApp) -> None:
     (table,) = tables(app, "chip-table1")
     for method in METHODS.values():
         assert f'<th scope="row">{method.title}<small>' in table
-    assert table.count("✓") == sum(sum(methods_table.marks(method.properties)) for method in METHODS.values())
+    assert table.count("✓") == sum(sum(methods_table.property_marks(method.properties)) for method in METHODS.values())
     assert table.count("<img") == len(METHODS) - len(saliency_cache.SLOW)
     assert table.count("not computed yet") == len(saliency_cache.SLOW)
 
@@ -214,7 +214,7 @@ def test_one_scale_a_method(open_page: OpenApp) -> None:
 
 
 def test_the_table_to_take_home(lite0: Network) -> None:
-    found = [chipcore.explain(lite0, gallery.photograph("cat").open(), 285, method) for method in ("chip", "backprop")]
+    found = [chipcore.explain(lite0, gallery.image("cat").open(), 285, method) for method in ("chip", "backprop")]
     rows = list(csv.DictReader(io.StringIO(methods_table.table_of(lite0, found))))
     assert [row["method"] for row in rows] == ["chip", "backprop"]
     assert rows[0]["layer"] == "head" and rows[1]["layer"] == ""

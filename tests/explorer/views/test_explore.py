@@ -44,7 +44,7 @@ DEPTHS = 6  # of either bundled network
 
 
 def pictures(app: AppTest) -> list[Any]:
-    """The photograph and the strip; a closer look comes after them."""
+    """The image and the strip; a closer look comes after them."""
     return [image for element in app.get("image") for image in element.proto.imgs][: 1 + DEPTHS]
 
 
@@ -57,9 +57,9 @@ def maps_of(app: AppTest) -> list[str]:
     return [image.url for image in pictures(app)][1:]
 
 
-def top(network: Network, photograph: str) -> list[int]:
-    """The photograph's five most probable classes, by chipcore alone."""
-    probabilities = network.probabilities(network.input(gallery.photograph(photograph).open()))[0]
+def top(network: Network, image: str) -> list[int]:
+    """The image's five most probable classes, by chipcore alone."""
+    probabilities = network.probabilities(network.input(gallery.image(image).open()))[0]
     return [int(index) for index in probabilities.topk(5).indices]
 
 
@@ -144,7 +144,7 @@ def test_class_changes_every_map_and_costs_no_pass(
     assert passes == [1], "another class must reuse the features"
 
 
-def test_photographs_cost_one_pass_each_and_a_known_one_none(open_app: OpenApp, lite0: Network, passes: list[int]) -> None:
+def test_images_cost_one_pass_each_and_a_known_one_none(open_app: OpenApp, lite0: Network, passes: list[int]) -> None:
     first = lite0.classes.labels[top(lite0, "coffee")[0]]
     passes.clear()
     app = open_app()
@@ -169,7 +169,7 @@ def test_a_prediction_is_a_button_that_picks_its_class(open_app: OpenApp, lite0:
 
 @pytest.mark.parametrize(("key", "value"), [("opacity", 0.3), ("colours", "viridis"), ("scale", "all maps")])
 def test_look_changes_the_maps(open_app: OpenApp, passes: list[int], key: str, value: Any) -> None:
-    app = open_app()  # the cat's own class: no map is without a positive part, which no colour would change
+    app = open_app()  # the cat's own class: no map is without a positive part, which no color would change
     before = maps_of(app)
     widget: Any = {"opacity": app.slider, "colours": app.selectbox, "scale": app.button_group}[key](key=key)
     widget.set_value(value).run()
@@ -309,7 +309,7 @@ def test_channels_are_added_one_by_one(open_app: OpenApp, lite0: Network) -> Non
     target = top(lite0, "cat")[0]
     app = open_app(added="1")
     row = chipcore.load_importance(lite0, "head").W[target]
-    features = lite0.trunk(lite0.input(gallery.photograph("cat").open())).features[lite0.layer("head").path][0]
+    features = lite0.forward_prefix(lite0.input(gallery.image("cat").open())).features[lite0.layer("head").path][0]
     shares = row * features.mean((1, 2))
     order = shares.abs().argsort(descending=True)
     count = int((shares != 0).sum())
@@ -361,7 +361,7 @@ def test_closed_channels_move_the_predictions(open_app: OpenApp, lite0: Network)
     app = open_app(look="Close channels", layer="head", many="50")
     target, path = top(lite0, "cat")[0], lite0.layer("head").path
     row = chipcore.load_importance(lite0, "head").W[target]
-    known = lite0.trunk(lite0.input(gallery.photograph("cat").open()))
+    known = lite0.forward_prefix(lite0.input(gallery.image("cat").open()))
     pooled = known.features[path][0].mean((1, 2))
     pooled[row.argsort(descending=True)[:50]] = 0
     *_, last = (module for module in lite0.model.modules() if isinstance(module, torch.nn.Linear))
@@ -417,9 +417,9 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def jpeg_file(colour: str = "olive", size: tuple[int, int] = (320, 200)) -> bytes:
+def jpeg_file(color: str = "olive", size: tuple[int, int] = (320, 200)) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "JPEG")
+    Image.new("RGB", size, color).save(stream, "JPEG")
     return stream.getvalue()
 
 
@@ -447,7 +447,7 @@ def test_several_uploads_stay_in_the_gallery(open_app: OpenApp) -> None:
     files = [("one.jpg", jpeg_file("olive"), "image/jpeg"), ("one.jpg", jpeg_file("navy"), "image/jpeg")]
     app.file_uploader[0].set_value(files).run()
     upload(app, "three.jpg", jpeg_file("red"))
-    upload(app, "again.jpg", jpeg_file("olive"))  # the same photograph under another name
+    upload(app, "again.jpg", jpeg_file("olive"))  # the same image under another name
     assert not app.exception
     assert app.button_group(key="photo").options[len(gallery.ENTRIES) :] == ["one.jpg", "one.jpg 2", "three.jpg"]
     assert app.button_group(key="photo").value == "one.jpg"
@@ -483,7 +483,7 @@ def test_bad_file_is_one_sentence(open_app: OpenApp, name: str, data: bytes, sai
     assert captions(app), "the way back is open"
 
 
-def test_upload_that_differs_in_one_pixel_is_another_photograph(open_app: OpenApp, passes: list[int]) -> None:
+def test_upload_that_differs_in_one_pixel_is_another_image(open_app: OpenApp, passes: list[int]) -> None:
     pixels = np.full((300, 300, 3), 90, np.uint8)
     app = open_app()
     for value in (90, 91):
@@ -506,7 +506,7 @@ def test_network_without_weights_is_a_sentence(open_app: OpenApp, monkeypatch: p
         return real(name, **options)
 
     monkeypatch.setattr(chipcore, "load_network", load)
-    monkeypatch.setattr(cached, "offered", lambda: ["efficientnet_lite0", "squeezenet1_0"])  # and gone since
+    monkeypatch.setattr(cached, "available_networks", lambda: ["efficientnet_lite0", "squeezenet1_0"])  # and gone since
     app = open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     assert not app.exception
@@ -531,7 +531,7 @@ def test_network_without_any_w_still_shows_what_it_sees(open_app: OpenApp, monke
 
 def test_squeezenet_beside_efficientnet(open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, squeezenet: Network, lite0: Network) -> None:
     monkeypatch.setattr(chipcore, "load_network", lambda name, **_options: {n.name: n for n in (lite0, squeezenet)}[name])
-    monkeypatch.setattr(cached, "offered", lambda: [lite0.name, squeezenet.name])
+    monkeypatch.setattr(cached, "available_networks", lambda: [lite0.name, squeezenet.name])
     app, other = open_app(), open_app()
     app.selectbox(key="model").set_value("squeezenet1_0").run()
     other.button(key="prediction-1").click().run()

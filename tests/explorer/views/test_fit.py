@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 import chipcore
 from chipcore.errors import DataError
 from explorer.services import allowed_paths, custom_networks, fits
-from explorer.services.custom_networks import Given, Upload
+from explorer.services.custom_networks import Upload, UploadedNetwork
 from explorer.state import cached
 
 ALONE = """
@@ -132,9 +132,9 @@ def test_without_allowed_folders_there_are_uploads_alone(
     assert "python -m explorer --allow" in said(app)
     assert not [box for box in app.selectbox if box.label == "Folder"]
     assert not app.metric, "the folder in the link counts for nothing"
-    photographs = sorted((tmp_path / "photographs" / "zebra").iterdir())[:3]
+    images = sorted((tmp_path / "photographs" / "zebra").iterdir())[:3]
     uploader = next(one for one in app.file_uploader if one.label == "Photographs, or a ZIP of them")
-    app = uploader.set_value([(file.name, file.read_bytes(), "image/jpeg") for file in photographs]).run()
+    app = uploader.set_value([(file.name, file.read_bytes(), "image/jpeg") for file in images]).run()
     assert {metric.label: metric.value for metric in app.metric}["photographs"] == "3"
     assert "every row of W will be **weak**" in said(app)
     uploader = next(one for one in app.file_uploader if one.label == "Photographs, or a ZIP of them")
@@ -177,7 +177,7 @@ def places(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 def test_somebody_elses_module_runs_only_where_it_is_allowed(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "helpers" / "somebody"))
-    given = Given("places_squeezenet:build", fit="squash")
+    given = UploadedNetwork("places_squeezenet:build", fit="squash")
     files = "squeezenet_places365.pth", str(places["labels"])
     with pytest.raises(chipcore.ChipError, match="has not allowed the module 'places_squeezenet'"):
         custom_networks.add(given, *files)
@@ -203,13 +203,13 @@ def test_an_upload_is_the_visitors_alone_until_they_give_the_link(
     open_fit: Callable[..., AppTest], places: dict[str, Path], data: Path
 ) -> None:
     checkpoint = Upload("../my net.pth", (data / "networks" / "squeezenet1_0.pth").read_bytes())
-    key, network = custom_networks.add(Given("squeezenet1_0", size=160), checkpoint, None)
+    key, network = custom_networks.add(UploadedNetwork("squeezenet1_0", size=160), checkpoint, None)
     assert network.flags == "--network squeezenet1_0 --checkpoint '../my net.pth' --size 160", "no path of the server's"
     assert key not in open_fit("").selectbox(key="model").options
     friend = open_fit("", model=key)
     assert "my net" in said(friend) and friend.selectbox(key="model").value == key
     assert key not in open_fit("").selectbox(key="model").options
-    other, _network = custom_networks.add(Given("squeezenet1_0", size=192), checkpoint, None)
+    other, _network = custom_networks.add(UploadedNetwork("squeezenet1_0", size=192), checkpoint, None)
     assert cached.network(other).id != cached.network(key).id, "equal weights, but nothing cached of one serves the other"
 
 
@@ -225,20 +225,20 @@ def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places
     torch.save(torch.nn.Linear(2, 2), whole)
     good = Upload("w.pth", (data / "networks" / "squeezenet1_0.pth").read_bytes())
     for given, checkpoint, labels, sentence in (
-        (Given("resnet18"), good, None, "^w.pth does not fit resnet18: it lacks"),
-        (Given("resnet18"), Upload("w.pth", whole.read_bytes()), None, "^w.pth (holds pickled code|is not a checkpoint)"),
-        (Given("resnet18"), Upload("w.exe", b""), None, "w.exe does not end in .pth"),
-        (Given("resnet18"), "/etc/passwd", None, "not in the folders that this app may read"),
-        (Given("squeezenet1_0"), good, Upload("l.txt", b"cat\ndog\n"), "w.pth .*1000 classes, not 2"),
-        (Given("squeezenet1_0"), good, Upload("l.txt", b"\xff\xfe"), "^l.txt is not UTF-8"),
-        (Given("squeezenet1_0", size=9), good, None, "32 to 1024 pixels"),
-        (Given("squeezenet1_0", std=(0.0,)), good, None, "std"),
-        (Given("vit_h_14"), good, None, "632 million weights"),
-        (Given("os:system"), good, None, "has not allowed the module 'os'"),
-        (Given("timm:resnet18"), None, None, "would be downloaded"),
-        (Given("vit_b_16"), None, None, "."),
-        (Given("squeezenett"), good, None, "did you mean squeezenet"),
-        (Given(" "), good, None, "name the architecture"),
+        (UploadedNetwork("resnet18"), good, None, "^w.pth does not fit resnet18: it lacks"),
+        (UploadedNetwork("resnet18"), Upload("w.pth", whole.read_bytes()), None, "^w.pth (holds pickled code|is not a checkpoint)"),
+        (UploadedNetwork("resnet18"), Upload("w.exe", b""), None, "w.exe does not end in .pth"),
+        (UploadedNetwork("resnet18"), "/etc/passwd", None, "not in the folders that this app may read"),
+        (UploadedNetwork("squeezenet1_0"), good, Upload("l.txt", b"cat\ndog\n"), "w.pth .*1000 classes, not 2"),
+        (UploadedNetwork("squeezenet1_0"), good, Upload("l.txt", b"\xff\xfe"), "^l.txt is not UTF-8"),
+        (UploadedNetwork("squeezenet1_0", size=9), good, None, "32 to 1024 pixels"),
+        (UploadedNetwork("squeezenet1_0", std=(0.0,)), good, None, "std"),
+        (UploadedNetwork("vit_h_14"), good, None, "632 million weights"),
+        (UploadedNetwork("os:system"), good, None, "has not allowed the module 'os'"),
+        (UploadedNetwork("timm:resnet18"), None, None, "would be downloaded"),
+        (UploadedNetwork("vit_b_16"), None, None, "."),
+        (UploadedNetwork("squeezenett"), good, None, "did you mean squeezenet"),
+        (UploadedNetwork(" "), good, None, "name the architecture"),
     ):
         with pytest.raises(chipcore.ChipError, match=sentence) as error:
             custom_networks.add(given, checkpoint, labels)
@@ -264,8 +264,8 @@ def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None
 
 def test_what_a_browser_sends_beyond_the_limits_is_not_believed(open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Or all the machine's memory and more could be asked for. Older versions of Streamlit checked in the browser alone."""
-    asked: list[fits.Request] = []
-    monkeypatch.setattr(fits, "trial", lambda _network, request, *_others: asked.append(request))
+    asked: list[fits.FitRequest] = []
+    monkeypatch.setattr(fits, "estimate_cost", lambda _network, request, *_others: asked.append(request))
     app = open_fit(folder="photographs", gates="4", layers="pool5")
     app.number_input(key="memory").set_value(1e9)
     app.number_input(key="per-folder").set_value(-3)

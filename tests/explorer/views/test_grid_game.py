@@ -17,7 +17,7 @@ import chipcore
 from chipcore import Layer, Network
 from chipcore.datasets.mosaics import Mosaic
 from chipcore.evaluation import grid_pointing, grid_table
-from chipcore.evaluation.benchmark import Panel
+from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.grid_table import Score, Tile
 from explorer.services import gallery
 from explorer.state import cached
@@ -38,10 +38,10 @@ def quiet_desk() -> Iterator[None]:
 def tiles_of(network: Network) -> list[Tile]:
     tiles = []
     for name in FOUR:
-        photograph = gallery.photograph(name)
-        probabilities = network.probabilities(network.input(photograph.open()))[0]
+        image = gallery.image(name)
+        probabilities = network.probabilities(network.input(image.open()))[0]
         target = int(probabilities.argmax())
-        tiles.append(Tile(name, photograph.sha256, network.geometry.view(photograph.open()), target, float(probabilities[target])))
+        tiles.append(Tile(name, image.sha256, network.geometry.view(image.open()), target, float(probabilities[target])))
     return tiles
 
 
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_evaluation(lite0: Network) -> None:
     tiles, methods = tiles_of(lite0), ("chip", "gradcam")
     larger, layer, full = grid_table.board(lite0, lite0.layers[-1])
     assert full and larger.geometry.size == 448 and (layer.height, layer.width) == (14, 14)
-    panel = Panel.of(lite0, ["head"], methods)
+    panel = MethodSet.of(lite0, ["head"], methods)
     theirs = grid_pointing.enlarged(panel, 448)
     assert theirs is not None
     expected: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_evaluation(lite0: Network) -> None:
 def test_a_network_of_one_size_gets_the_mosaic_squashed(tiny: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid_pointing, "enlarged", lambda panel, size: None)
     assert grid_table.board(tiny, tiny.layers[-1]) == (tiny, tiny.layers[-1], False)
-    views = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue", "white")]
+    views = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue", "white")]
     picture = grid_table.mosaic([Tile("", "", view, 0, 1.0) for view in views], 8)
     assert picture.size == (8, 8)
     corners = [picture.getpixel(place) for place in ((0, 0), (7, 0), (0, 7), (7, 7))]
@@ -96,7 +96,7 @@ def test_a_blank_map_scores_nothing_and_a_stop_ends_the_game(tiny: Network) -> N
         if done >= 100:
             raise Enough
 
-    view = gallery.photograph("cat").open().resize((8, 8))
+    view = gallery.image("cat").open().resize((8, 8))
     layer: Layer = tiny.layers[-1]
     with pytest.raises(Enough):
         grid_table.play(tiny, layer, "gradcam", [Tile("cat", "", view, 0, 1.0)] * 4, lambda at: pytest.fail("needs no W"), report)

@@ -67,9 +67,9 @@ def test_gate_and_prediction_are_those_of_the_library(open_page: OpenApp) -> Non
     network = chipcore.load_network("vgg16_slim")
     layer = network.layer("pool5")
     with torch.inference_mode():
-        known = network.trunk(network.input(gallery.photograph("cat").open()), (layer,))
+        known = network.forward_prefix(network.input(gallery.image("cat").open()), (layer,))
     app = open_page(step="2", open="25", **SLIM)
-    gate = gate_experiments.gate_of(gate_experiments.order_of_closing(128, 0), 32)
+    gate = gate_experiments.gates_for(gate_experiments.ablation_order(128, 0), 32)
     target = int(known.scores.argmax())
     after = gate_experiments.answer(network, layer, known, gate)
     assert "32 of 128" in body(app)
@@ -78,7 +78,7 @@ def test_gate_and_prediction_are_those_of_the_library(open_page: OpenApp) -> Non
     assert not app.exception
     app.segmented_control(key="first").set_value("important first").run()
     row = chipcore.load_importance(network, "pool5").W[target]
-    gate = gate_experiments.gate_of(gate_experiments.order_of_closing(128, 0, "important first", row), 32)
+    gate = gate_experiments.gates_for(gate_experiments.ablation_order(128, 0, "important first", row), 32)
     share = float(gate_experiments.answer(network, layer, known, gate).softmax(0)[target])
     assert ("under 1%" if share < 0.01 else f"{share:.0%}") in body(app)
 
@@ -107,7 +107,7 @@ def test_sum_of_all_channels_is_the_map(open_page: OpenApp) -> None:
     assert found and float(found[1]) == pytest.approx(1)
 
 
-def test_without_w_the_lessons_use_this_photograph(open_page: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_w_the_lessons_use_this_image(open_page: OpenApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(network: object, layer: str) -> Importance:
         raise ImportanceNotFitted("W is not fitted")
 
