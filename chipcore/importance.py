@@ -177,7 +177,9 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
         raise other
     if found:
         return found[0] if len(found) == 1 else found[0].completed_by(found[1])
+    command = f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
+    call = f"chipcore.fit(network, [{at.name!r}], FOLDER)[{at.name!r}], given as importance="  # a module that no command can load
     raise ImportanceNotFitted(
         f"W of {network.name} at {at.name} is not fitted for these weights; use the method local_chip, or fit it with: "
-        f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
+        f"{command if network.flags else call}"
     )

@@ -147,6 +147,6 @@ def batches(images: ImageFolder, names: Sequence[str], geometry: InputGeometry, 
             views = (
                 torch.from_numpy(np.stack([view for _name, view in good]))
                 if good
-                else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
+                else torch.empty(0, *geometry.shape, 3, dtype=torch.uint8)
             )
             yield Batch(tuple(name for name, _view in good), views, bad)

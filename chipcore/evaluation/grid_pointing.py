@@ -9,7 +9,6 @@ every image is n times smaller and much harder to see. The result says which it 
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +52,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
     try:
         with torch.no_grad():
             every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
-            activations = network.forward_prefix(torch.zeros(1, 3, size, size), every)
+            activations = network.forward_prefix(torch.zeros(1, network.geometry.channels, size, size), every)
     except (RuntimeError, ValueError, AssertionError):
         return None
     if tuple(activations.scores.shape) != (1, len(network.classes)):
@@ -65,7 +64,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
 
     geometry = replace(network.geometry, size=size, resize=max(size, network.geometry.resize))
     layers = tuple(grown(layer) for layer in network.layers)
-    larger = replace(network, geometry=geometry, layers=layers, _cuts={}, _lock=threading.Lock())
+    larger = network.private(geometry=geometry, layers=layers)
     return replace(panel, network=larger, layers=tuple(grown(layer) for layer in panel.layers))
 
 
@@ -99,7 +98,7 @@ def evaluate(
 
     def usable(name: str, target: int) -> bool:
         try:
-            f = panel.look(to_input(view(name), network.geometry)).scores.softmax(1)[0]
+            f = network.class_probabilities(panel.look(to_input(view(name), network.geometry)).scores)[0]
         except ImageError as error:
             broken.append(str(error))
             return False

@@ -45,7 +45,7 @@ def walk(panel: MethodSet, source: Source, limit: int, seed: int, progress: Prog
     for name, image in reader(progress(names)):
         inputs = view_of(image, panel.network.geometry)
         activations = panel.look(inputs)
-        f = activations.scores.softmax(1)[0].cpu()
+        f = panel.network.class_probabilities(activations.scores)[0].cpu()
         objects: list[AnnotatedObject] | None = reader.attempt(partial(_objects, source, name, image, f))
         for shown in objects or []:
             if shown.mask is None:

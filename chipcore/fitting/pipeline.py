@@ -243,7 +243,7 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
     layers = tuple(dict.fromkeys(one.share.layer for one in gathered))
     activations = network.forward_prefix(network.geometry.normalize(batch.views.to(network.device)), layers)
     _check_finite(activations.scores, batch.names, network, "")
-    original = activations.scores.softmax(1)
+    original = network.class_probabilities(activations.scores)
     held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     for layer in layers:
         shares = [one for one in gathered if one.share.layer == layer]
@@ -276,7 +276,7 @@ def add_batch(network: Network, gathered: Sequence[Gathered], batch: Batch, held
         )
         _check_finite(perturbed, [batch.names[s] for s in at.tolist()], network, f" with channels of {layer.name} closed")
         if settings.target == "probability":
-            perturbed = perturbed.softmax(-1)
+            perturbed = network.class_probabilities(perturbed)
         z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
         for one in shares:
             for moments, which in ((one.training, ~held_out[at]), (one.held_out, held_out[at])):
