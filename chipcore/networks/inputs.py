@@ -72,12 +72,8 @@ def _advice(model: nn.Module, error: Exception) -> str:
         return "it takes sequences; give a network of images"
     if first is not None and first.in_channels not in (1, 3):
         return f"it takes {first.in_channels} channels; give a network of images with one channel or three"
-    if (
-        re.search(r"same dtype|should be the same|expected scalar type|expected m1 and m2|Half|BFloat16", text)
-        and "type" in text.lower() + "dtype"
-    ):
-        if re.search(r"\b(Half|BFloat16|Double|dtype|scalar type|Input type)\b", text):
-            return "it mixes precisions inside its forward; give a network that runs in float32"
+    if re.search(r"\b(Half|BFloat16|Double|dtype|scalar type|Input type)\b", text):
+        return "it mixes precisions inside its forward; give a network that runs in float32"
     if isinstance(error, AssertionError | NotImplementedError | AttributeError | NameError | ImportError):
         return "mend it, or give the input's size with --size where the network has one of its own"
     return "give its input's size with --size (in Python size=), height and width where they differ"

@@ -16,6 +16,10 @@ from explorer.text import plain
 
 ADDED = "own-added"  # in the session: the key of the network that was just added, to be chosen
 _AS_USUAL = "as this architecture usually does"
+_OUTPUTS = {
+    "find out": "auto", "scores, of which a softmax is taken": "logits", "probabilities that add up to 1": "probabilities",
+    "a probability for each of several questions": "multilabel", "one number: yes or no": "binary",
+}  # fmt: skip
 _FITS = {_AS_USUAL: None, "squash: the whole photograph, its sides made equal": "squash", "crop: the middle, its shape kept": "crop"}
 
 
@@ -63,7 +67,7 @@ def form() -> None:
                 "One name a line, or JSON or CSV, in the order of the outputs.",
             )
         with st.expander("How it wants its photographs"):
-            size, fit = st.columns(2)
+            size, across, fit = st.columns([1, 1, 2])
             side = size.number_input(
                 "Side of the input in pixels",
                 0,
@@ -72,12 +76,24 @@ def form() -> None:
                 key="own-size",
                 help="0: as this architecture usually has it.",
             )
+            width = across.number_input(
+                "Its width",
+                0,
+                custom_networks.SIDES[1],
+                0,
+                key="own-width",
+                help="0: as the side. Where they differ, the side is the height.",
+            )
             rule = fit.selectbox("How a photograph is made square", list(_FITS), key="own-fit", filter_mode=None)
             mean, std = st.columns(2)
             means = mean.text_input(
                 "Mean of red, green, blue", key="own-mean", placeholder="0.485 0.456 0.406", help="Of values from 0 to 1; empty: as usual."
             )
             stds = std.text_input("Standard deviation", key="own-std", placeholder="0.229 0.224 0.225", help="Empty: as usual.")
+            outputs = st.selectbox(
+                "What the network gives", list(_OUTPUTS), key="own-outputs", filter_mode=None,
+                help="CHIP works on scores before any softmax or sigmoid, and weighs a photograph by the probability.",
+            )  # fmt: skip
         title = st.text_input("What to call it", key="own-title", max_chars=60, placeholder="The file’s name")
         asked = st.form_submit_button("Add it", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
@@ -86,15 +102,17 @@ def form() -> None:
         try:
             given = custom_networks.UploadedNetwork(
                 (known or "").strip(), size=int(side) or None, fit=_FITS[rule], mean=_numbers("mean", means), std=_numbers("standard deviation", stds),
-                title=title.strip(),
+                title=title.strip(), outputs=_OUTPUTS[outputs], width=int(width) or None,
             )  # fmt: skip
             with st.spinner("Reading the checkpoint and looking for layers …"):
-                key, _network = custom_networks.add(given, checkpoint, labels)
+                key, network = custom_networks.add(given, checkpoint, labels)
         except ChipError as error:
             st.error(plain(str(error)), icon=":material/error:")
             return
         cached.share_network(key)
         st.session_state[ADDED] = key
+        for note in network.notes:
+            st.toast(plain(note[0].upper() + note[1:] + "."), icon=":material/info:", duration="infinite")
         st.rerun()
 
 
