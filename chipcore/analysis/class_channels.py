@@ -126,7 +126,7 @@ class Counts:
     """How sparse one row of W is, and how far it can be trusted.
 
     ``above`` counts the weights above one thousandth of the row's largest (as Fig. 11 does); ``r2`` is NaN where no
-    held-out image carried weight; ``loyalty`` says how many whole images the row was learned from.
+    held-out image carried weight; ``evidence_mass`` says how many whole images the row was learned from.
     """
 
     index: int
@@ -135,7 +135,7 @@ class Counts:
     negative: int
     above: int
     r2: float
-    loyalty: float
+    evidence_mass: float
     images: int
     evidence: str
 
@@ -147,7 +147,7 @@ def counts(importance: Importance, indices: Sequence[int]) -> list[Counts]:
     whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), ((top * THOUSANDTH < W) & (W > 0)).sum(1)], dim=1).tolist()
     return [
         Counts(
-            index, nonzero, positive, negative, above, float(importance.r2[index]), float(importance.loyalty[index]),
+            index, nonzero, positive, negative, above, float(importance.r2[index]), float(importance.evidence_mass[index]),
             int(importance.images[index]), importance.evidence(index),
         )
         for index, (nonzero, positive, negative, above) in zip(indices, whole, strict=True)
@@ -209,6 +209,16 @@ def table(importance: Importance, classes: Classes, indices: Sequence[int]) -> s
         index = told.index
         synset = classes.synsets[index] if classes.synsets else ""
         r2 = "" if math.isnan(told.r2) else f"{told.r2:.4f}"
-        about = [index, synset, classes.labels[index], r2, f"{told.loyalty:.2f}", told.nonzero, told.positive, told.negative, told.above]
+        about = [
+            index,
+            synset,
+            classes.labels[index],
+            r2,
+            f"{told.evidence_mass:.2f}",
+            told.nonzero,
+            told.positive,
+            told.negative,
+            told.above,
+        ]
         writer.writerow([*about, *(f"{float(weight):.8g}" for weight in importance.W[index])])
     return stream.getvalue()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chipcore import ChipError, Layer, Network
 from chipcore.fitting.moments import Moments
-from chipcore.fitting.regression import system
+from chipcore.fitting.regression import normal_equations
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.gates import draw_uniform, generator
 from chipcore.gating.perturbation import batch_size, perturbed_scores
@@ -126,7 +126,7 @@ def lasso_path(measured: Experiment, target: int, sigma2: float, ratios: Sequenc
     With one image f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
     """
     learned, held = (_moments(measured, target, sigma2, some) for some in (slice(None, measured.fitted), slice(measured.fitted, None)))
-    given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings(intercept=True))
+    given = normal_equations(learned, FitSettings(intercept=True))
     top = float(admm.lambda_max(given.cross)[0])
     if not top > 0:
         raise ChipError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import chipcore
-from chipcore import Network
+from chipcore import Importance, Layer, Network
 from chipcore.cli.files import refuse_overwriting, write_array
 from chipcore.errors import SettingsError
 from chipcore.evaluation.boxes import overlap_curves
@@ -48,6 +48,7 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
         "--local", nargs="+", default=(), metavar="L",
         help="layers whose row is learned from this photograph alone, as local_chip does, in place of W",
     )  # fmt: skip
+    add("--versus", default=None, metavar="C", help="another class: the map of what speaks for --class rather than for this one (CHIP)")
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one")
     add("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
         saliency = explain_view(
             network, view, target, options.method, at.name, importance,
             shallow_importance=chipcore.load_importance(network, shallow.name, options.importance) if below else None,
-            options=dict(options.options), progress=report, rows=rows, channels=options.channels,
+            options=dict(options.options), progress=report, rows=rows, channels=options.channels, versus=options.versus,
         )  # fmt: skip
     if method.is_image and saliency.image is not None:
         drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
@@ -115,12 +116,14 @@ def run(options: argparse.Namespace, load: Load) -> None:
     write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
     if options.raw:
         write_array(options.raw, saliency.raw.numpy())
-    result = {
+    result: dict[str, Any] = {
         "method": saliency.method, "network": saliency.network, "layer": saliency.layer, "class": saliency.target, "label": saliency.label,
         "probability": round(saliency.probability, 6), "map": list(saliency.raw.shape), "minimum": float(saliency.raw.min()), "maximum": float(saliency.raw.max()),
         "state": saliency.state, "evidence": importance.evidence(saliency.target) if importance else None,
         "seconds": round(saliency.seconds, 4), "passes": saliency.passes, "file": str(options.out),
     }  # fmt: skip
+    if options.versus is not None and importance is not None:
+        result |= _versus(network, at, view, importance, target, network.classes.index(options.versus), dict(options.options))
     if options.channels is not None:
         result["channels"] = options.channels
     if rows:
@@ -133,14 +136,35 @@ def run(options: argparse.Namespace, load: Load) -> None:
     print(
         f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s"
     )
+    if "versus" in result:
+        told = ", ".join(f"{one['channel']} ({one['adds']:.3g})" for one in result["apart"])
+        print(f"rather than {result['versus_label']}: channels {told}")
     if options.threshold is not None:
         box = result["box"]
         fits = f", IoU {result['iou']:.3f}" if "iou" in result else ""
         print(f"above {options.threshold:g} of its maximum: {'no box' if box is None else f'box {box}'}{fits}")
     if result["evidence"] == "weak":
         print("note: this row of W was learned from few photographs; take the map with care.")
+    if result["evidence"] == "pooled":
+        print("note: this row of W was learned from photographs of all classes, as few are of this one.")
     if saliency.state != "ok":
         print(f"note: the map has nothing to show ({saliency.state}).")
+
+
+def _versus(
+    network: Network, layer: Layer, view: Image.Image, importance: Importance, target: int, other: int, options: dict[str, Any], most: int = 10
+) -> dict[str, Any]:  # fmt: skip
+    """The channels that tell two classes apart in an image: those whose mean activation times (w_c - w_d) is largest."""
+    inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None].to(network.device)
+    with torch.no_grad():
+        pooled = network.forward_prefix(inputs, (layer,)).features[layer.path][0].mean((1, 2)).cpu()
+    contrast = float(options.get("contrast", 1.0))
+    adds = (importance.row(target, contrast) - importance.row(other, contrast)) * pooled
+    first = adds.argsort(descending=True, stable=True)[:most]
+    return {
+        "versus": other, "versus_label": network.classes.labels[other],
+        "apart": [{"channel": int(k), "adds": float(adds[k])} for k in first if adds[k] > 0],
+    }  # fmt: skip
 
 
 def _check(options: argparse.Namespace) -> None:

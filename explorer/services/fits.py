@@ -17,7 +17,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from typing import Any
 import torch
 
 import chipcore
-from chipcore import ChipError, FitSettings, Importance, Layer, Network
+from chipcore import ChipError, FitSettings, Importance, Network
 from chipcore.datasets.image_folder import Batch, ImageFolder, batches
 from chipcore.errors import DataError
+from chipcore.fitting.accumulate import LayerSums, add_batch
 from chipcore.fitting.diagnostics import Curve, DiagnosticsRecorder
 from chipcore.fitting.memory import GB, Estimate, estimate
-from chipcore.fitting.pipeline import Gathered, Progress, Share, add_batch, plan
+from chipcore.fitting.pipeline import Progress
+from chipcore.fitting.planning import ClassSlice, plan_passes
 from chipcore.importance import file_of, read_importance
 from chipcore.storage import cache_dir, fitted_importance, write_whole
 from explorer.services import allowed_paths, uploads
@@ -81,7 +83,7 @@ class FitRequest:
 
     @property
     def fit_settings(self) -> FitSettings:
-        return FitSettings(**self.settings)
+        return FitSettings.from_dict(self.settings)
 
 
 def find(where: str, per_folder: int = 0) -> ImageFolder:
@@ -111,36 +113,33 @@ def estimate_cost(network: Network, request: FitRequest, images: ImageFolder, te
     network, settings = network.private(), request.fit_settings
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
-    passes = plan(layers, rows, need.moments)
+    need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
+    passes = plan_passes(layers, rows, len(images), settings, need.samples)
     step = max(1, len(images) // FIT_TRIAL_IMAGES)
     started = time.perf_counter()
     batch = next(batches(images, images.names[::step][:FIT_TRIAL_IMAGES], network.geometry, FIT_TRIAL_IMAGES))
     decoding = (time.perf_counter() - started) / max(1, len(batch.names))
     if not batch.names:
         raise DataError("none of the first photographs can be read; give others.")
-    # Passes over the same layers differ by their classes alone: one of them is tried.
-    kinds: dict[tuple[Layer, ...], list[list[Share]]] = {}
-    for shares in passes:
-        kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
     seconds = decoding * len(passes)
-    for number, alike in enumerate(kinds.values(), start=1):
+    for number, slices in enumerate(passes, start=1):
         tries = []
-        for one in _try(network, alike[0], batch, settings, FIT_TRIAL_SECONDS / len(kinds)):
+        for one in _try(network, slices, batch, settings, FIT_TRIAL_SECONDS / len(passes)):
             tries.append(one)
-            tell(3 * (number - 1) + len(tries), 3 * len(kinds))  # also where it can be stopped
-        seconds += len(alike) * tries[-1] / len(batch.names)
+            tell(3 * (number - 1) + len(tries), 3 * len(passes))  # also where it can be stopped
+        seconds += tries[-1] / len(batch.names)
     return FitCost(need, seconds * len(images))
 
 
-def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
+def _try(network: Network, slices: Sequence[ClassSlice], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
     """Seconds that one batch takes in one pass, better and better known; the last from as many gates as ``budget`` seconds allow."""
-    gathered = [Gathered.empty(share) for share in shares]
 
     def timed(gates: int) -> float:
+        few = replace(settings, gates=gates)
+        sums = [LayerSums.empty(part, few) for part in slices]
         started = time.perf_counter()
         with torch.inference_mode():
-            add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
+            add_batch(network, sums, batch, frozenset(), few)
         return time.perf_counter() - started
 
     yield timed(1)  # cuts the network and touches the memory, which is done once only
@@ -248,7 +247,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     network = network.private()
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
+    need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
     unreadable: list[str] = []
 
     def progress(at: Progress) -> None:
@@ -261,7 +260,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     started = time.monotonic()
     try:
         fitted = chipcore.fit(
-            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.moments,
+            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.samples,
             checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, keep_checkpoints=True,
             watch=DiagnosticsRecorder(run.folder / "curves", settings, tracing),
         )  # fmt: skip
