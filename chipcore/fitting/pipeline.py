@@ -77,7 +77,9 @@ def fit(
     passes = plan_passes(chosen, rows, len(names), settings, memory)
     facts = {"settings": settings.as_dict(), "photographs": len(folder), "data_fingerprint": folder.fingerprint}
     described = {layer.name: describe(network, layer, **facts) for layer in chosen}
-    solved = {layer.name: _Rows(len(network.classes), layer.channels, settings.contrast > 0 and settings.target == "score") for layer in chosen}
+    solved = {
+        layer.name: _Rows(len(network.classes), layer.channels, settings.contrast > 0 and settings.target == "score") for layer in chosen
+    }
     saving = None
     if checkpoints is not None:
         run = {
