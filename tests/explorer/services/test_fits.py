@@ -202,9 +202,9 @@ def test_evidence_by_hand() -> None:
     rows = evidence.evidence_rows(importance, ["a", 'b "x"', "c", "d"])
     assert [(row.label, row.evidence) for row in rows] == [("c", "good"), ("a", "weak"), ('b "x"', "none")]
     assert evidence.evidence_csv(rows).splitlines()[1:] == [
-        '2,"c",12.000,15,,2,good',
-        '0,"a",2.500,3,0.5000,1,weak',
-        '1,"b ""x""",0.200,1,,0,none',
+        "2,c,12,15,,2,good",
+        "0,a,2.5,3,0.5,1,weak",
+        '1,"b ""x""",0.2,1,,0,none',
     ]
 
 
