@@ -19,7 +19,7 @@ from explorer.components.map_cell import MapCell
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.services import ground_truth, reproduce, saliency_cache
-from explorer.services.cache import kept
+from explorer.services.cache import cached_by_size
 from explorer.services.ground_truth import Truth
 from explorer.state import bundle
 from explorer.state.selection import Selection
@@ -143,7 +143,7 @@ def _command(selection: Selection, saliency: Saliency, name: str, threshold: flo
     )  # fmt: skip
 
 
-@kept(64)
+@cached_by_size(64)
 def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
     assert _cell.saliency is not None
     return relative(_cell.saliency.raw, size)
