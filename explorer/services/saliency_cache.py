@@ -131,5 +131,5 @@ def blank_reason(saliency: Saliency) -> str:
         coarse = "Grad-CAM" if saliency.method == "guided_gradcam" else "CHIP"
         return f"zero everywhere: it is multiplied with the {coarse} map, which has no positive place here"
     if state == "no positive part" and not method.uses_layer:
-        return "no place in this photograph speaks for this class"
+        return "no place in this photograph is evidence for this class"
     return STATES[state]

@@ -150,7 +150,7 @@ def activations(network_id: str, sha256: str, _network: Network, _seen: Predicti
 
 @cached_by_size(8, meanwhile=at_work)
 def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> AblatedScores:
-    """What the network says of a image with channels of a layer closed."""
+    """Predictions of a image with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
     return channel_ablation.ablate(_network, _network.layer(layer), known, channels)
 
