@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, positive_integer
 from chipcore.cli.console import add_command, print_error
-from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.sources import open_images
 from chipcore.errors import ChipError, SettingsError
 from chipcore.fitting.distributed import team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
@@ -39,7 +39,10 @@ def register(commands: Any) -> None:
         metavar="L",
         help="layer names or module paths, all fitted in one pass; 'all' for every named layer",
     )
-    add("--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders")
+    add(
+        "--images", nargs="+", required=True, metavar="DIR",
+        help="folders of photographs, flat or with class folders; tar files, as in 'shards-{000..127}.tar'; or a data set of Hugging Face on disk",
+    )  # fmt: skip
     add("--classes", nargs="+", default=(), metavar="C", help="fit only these rows: index, synset or name (default: all)")
     add("--photos-per-class", type=positive_integer, default=0, metavar="P", help="use at most P photographs of each class folder")
     add("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
@@ -110,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     )
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
-    images = find_images(options.images).per_folder(options.photos_per_class)
+    images = open_images(options.images).per_folder(options.photos_per_class)
     out = options.out or fitted_importance()
     unreadable = list(images.closed)
     chosen = [network.layer(layer) for layer in layers]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.datasets.image_folder import Batch, ImageFolder, batches
+from chipcore.datasets.image_set import Batch, ImageSet, batches
 from chipcore.errors import ChipError
 from chipcore.fitting.checkpoint import Cursor
 from chipcore.fitting.moments import Moments
@@ -74,7 +74,7 @@ class LayerSums:
 
 
 def accumulate(
-    network: Network, sums: Sequence[LayerSums], images: ImageFolder, held: frozenset[str], settings: FitSettings,
+    network: Network, sums: Sequence[LayerSums], images: ImageSet, held: frozenset[str], settings: FitSettings,
     *, names: Sequence[str] | None = None, cursor: Cursor | None = None,
     after_batch: Callable[[Cursor, tuple[str, ...]], None] | None = None,
 ) -> None:  # fmt: skip

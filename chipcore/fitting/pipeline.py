@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import DataError, SettingsError
 from chipcore.fitting.accumulate import IMAGES_AT_ONCE, LayerSums, accumulate
 from chipcore.fitting.checkpoint import Checkpoint, Cursor, alone_in_its_folder
@@ -39,7 +39,7 @@ Report = Callable[[Progress], None]
 
 @alone_in_its_folder
 def fit(
-    network: Network, layers: Sequence[str], images: str | Path | ImageFolder | Sequence[str | Path], settings: FitSettings | None = None,
+    network: Network, layers: Sequence[str], images: Images, settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
     checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
     team: Team = ALONE, watch: Callable[[LayerSums], None] | None = None,
@@ -49,7 +49,8 @@ def fit(
     Args:
         network: the network to interpret.
         layers: registry names or module paths.
-        images: a folder of images (flat or class folders), several folders, or ``find_images``' result.
+        images: folders, tar shards, a saved data set, a Dataset or an iterable of (image, name), see
+            :func:`chipcore.datasets.sources.open_images`.
         settings: see :class:`FitSettings`.
         classes: fit only these rows (index, synset or name); all by default.
         progress: called with :class:`Progress` after every batch and every block of solved classes.
@@ -71,7 +72,7 @@ def fit(
     if not chosen:
         raise DataError("no layer was given; name one or several.")
     rows = tuple(sorted({network.classes.index(one) for one in classes})) or tuple(range(len(network.classes)))
-    folder = images if isinstance(images, ImageFolder) else find_images(images)
+    folder = open_images(images)
     held = folder.held_out(settings.held_out)
     names = team.share(folder.names)
     passes = plan_passes(chosen, rows, len(names), settings, memory)
@@ -118,7 +119,7 @@ def fit(
 
         accumulate(network, sums, folder, held, settings, names=names, cursor=cursor, after_batch=after_batch)
         if not team.add_up(sums, cursor.readable):
-            raise DataError(f"none of the {len(folder)} files below {folder.root} could be read as a photograph; give another folder.")
+            raise DataError(f"none of the {len(folder)} files {folder.place} could be read as a photograph; give another folder.")
         if saving is not None:
             saving.forget(number - 1)
         # Taken out one by one: a name that still held the last of them would keep its sums all through the next pass.
