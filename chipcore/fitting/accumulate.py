@@ -72,6 +72,13 @@ class LayerSums:
                 raise ValueError(f"{name} does not fit")
             value.copy_(torch.from_numpy(arrays[name]))
 
+    def __iadd__(self, other: LayerSums) -> LayerSums:
+        """Add the sums of other images of the same run."""
+        self.samples.merge(other.samples.arrays())
+        for name, value in self.sums().items():
+            value += other.sums()[name]
+        return self
+
 
 def accumulate(
     network: Network, sums: Sequence[LayerSums], images: ImageSet, held: frozenset[str], settings: FitSettings,
