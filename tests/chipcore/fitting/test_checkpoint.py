@@ -60,7 +60,7 @@ torch.save(fitted["late"].W, out)
 
 
 def start(folder: Path, saved: Path, out: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'chipcore'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}"}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder), str(saved), str(out)], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -205,7 +205,7 @@ def start_team(folder: Path, place: Path) -> subprocess.Popen[str]:
     """Two processes under torchrun; W goes to ``w.pt`` in ``place``, every process's id to ``<rank>.pid``."""
     script = place / "run.py"
     script.write_text(DISTRIBUTED)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'chipcore'}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(folder), str(place)]
     return subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
