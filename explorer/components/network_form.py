@@ -1,4 +1,4 @@
-"""The form for a network of one's own: architecture, checkpoint, class names, and how it wants its images."""
+"""The form for a network of one's own: architecture, checkpoint, class names, and its preprocessing."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def form() -> None:
                 custom_networks.MAX_LABELS >> 20,
                 "One name a line, or JSON or CSV, in the order of the outputs.",
             )
-        with st.expander("How it wants its photographs"):
+        with st.expander("Preprocessing"):
             size, across, fit = st.columns([1, 1, 2])
             side = size.number_input(
                 "Side of the input in pixels",
@@ -94,8 +94,8 @@ def form() -> None:
                 "What the network gives", list(_OUTPUTS), key="own-outputs", filter_mode=None,
                 help="CHIP works on scores before any softmax or sigmoid, and weighs a photograph by the probability.",
             )  # fmt: skip
-        title = st.text_input("What to call it", key="own-title", max_chars=60, placeholder="The file’s name")
-        asked = st.form_submit_button("Add it", type="primary", icon=":material/add:")
+        title = st.text_input("Name", key="own-title", max_chars=60, placeholder="The file’s name")
+        asked = st.form_submit_button("Add network", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
         st.caption(allowed_paths.ALLOW_HELP)
     if asked:

@@ -71,13 +71,15 @@ class FitRequest:
 
     @classmethod
     def restore(cls, content: Mapping[str, Any]) -> FitRequest:
-        """What :meth:`stored` gave, read back from JSON."""
+        """What :meth:`stored` gave, read back from JSON; ``images`` may go by either name."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        return cls(images=fields.pop("photographs"), **fields)
+        if "photographs" in fields:
+            fields["images"] = fields.pop("photographs")
+        return cls(**fields)
 
     @property
     def fit_settings(self) -> FitSettings:
-        return FitSettings(**self.settings)
+        return FitSettings.from_dict(self.settings)
 
 
 def find(where: str, per_folder: int = 0) -> ImageFolder:
@@ -123,6 +125,13 @@ class Run:
         """Whether something was done that need not be done again."""
         return not self.finished and any((self.folder / "checkpoints").glob("moments-*.npz"))
 
+    @classmethod
+    def restore(cls, content: Mapping[str, Any]) -> Run:
+        """What :meth:`save` wrote, read back from JSON; ``TypeError``, ``KeyError`` for anything else."""
+        fields = dict(content)
+        fields["unreadable"] = tuple(fields.get("unreadable", ()))
+        return cls(FitRequest.restore(fields.pop("request")), **fields)
+
     def save(self) -> None:
         content = json.dumps({**vars(self), "request": self.request.stored()}, indent=1)
         write_whole(self.folder / "run.json", lambda path: path.write_text(content, encoding="utf-8"))
@@ -156,11 +165,7 @@ def runs() -> list[Run]:
     found = []
     for path in _all().glob("*/run.json"):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            asked: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()
-            }
-            run = Run(FitRequest(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
+            run = Run.restore(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError):
             continue
         if run.key == path.parent.name:
@@ -187,7 +192,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     network = network.private()
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
+    need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
     unreadable: list[str] = []
 
     def progress(at: Progress) -> None:
@@ -200,7 +205,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     started = time.monotonic()
     try:
         fitted = chipcore.fit(
-            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.moments,
+            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.samples,
             checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, keep_checkpoints=True,
             watch=DiagnosticsRecorder(run.folder / "curves", settings, tracing),
         )  # fmt: skip
