@@ -84,6 +84,8 @@ def evaluate(
     if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
         raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
     network, size = panel.network, panel.network.geometry.size
+    if network.geometry.width is not None:
+        raise SettingsError(f"{network.name} takes no square inputs, so its images make no grid; choose another protocol.")
     larger = enlarged(panel, side * size) if scale != "squashed" else None
     full = larger is not None
     if scale == "full" and not full:

@@ -52,7 +52,7 @@ class MethodInputs:
         target: index of the class.
         layer: the layer; methods with ``uses_layer`` False pay no heed to it.
         importance: W of ``layer``, for methods with ``needs_importance``.
-        activations: what :meth:`Network.trunk` gave for these inputs, where it has been run already.
+        activations: what :meth:`Network.forward_prefix` gave for these inputs, where it has been run already.
         shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
         options: a method's own settings; names and defaults are in ``METHODS[name].options``.
         progress: called with (done, total) by methods that take long.

@@ -77,8 +77,11 @@ class CheckpointConfig:
 
 def read_sheet(checkpoint: Path | None) -> CheckpointConfig:
     """The sheet beside a checkpoint, or an empty one. Raises ``SettingsError`` with one sentence."""
-    path = checkpoint.with_suffix(".toml") if checkpoint is not None else None
-    if path is None or not is_file(path):
+    if checkpoint is None:
+        return CheckpointConfig()
+    stem = checkpoint.with_suffix("") if checkpoint.name.endswith(".pth.tar") else checkpoint
+    path = stem.with_suffix(".toml")
+    if not is_file(path):
         return CheckpointConfig()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

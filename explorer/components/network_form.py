@@ -67,7 +67,7 @@ def form() -> None:
                 "One name a line, or JSON or CSV, in the order of the outputs.",
             )
         with st.expander("Preprocessing"):
-            size, across, fit = st.columns([1, 1, 2])
+            size, fit = st.columns(2)
             side = size.number_input(
                 "Side of the input in pixels",
                 0,
@@ -75,14 +75,6 @@ def form() -> None:
                 0,
                 key="own-size",
                 help="0: as this architecture usually has it.",
-            )
-            width = across.number_input(
-                "Its width",
-                0,
-                custom_networks.SIDES[1],
-                0,
-                key="own-width",
-                help="0: as the side. Where they differ, the side is the height.",
             )
             rule = fit.selectbox("How a photograph is made square", list(_FITS), key="own-fit", filter_mode=None)
             mean, std = st.columns(2)
@@ -102,7 +94,7 @@ def form() -> None:
         try:
             given = custom_networks.UploadedNetwork(
                 (known or "").strip(), size=int(side) or None, fit=_FITS[rule], mean=_numbers("mean", means), std=_numbers("standard deviation", stds),
-                title=title.strip(), outputs=_OUTPUTS[outputs], width=int(width) or None,
+                title=title.strip(), outputs=_OUTPUTS[outputs],
             )  # fmt: skip
             with st.spinner("Reading the checkpoint and looking for layers …"):
                 key, network = custom_networks.add(given, checkpoint, labels)

@@ -61,7 +61,6 @@ class UploadedNetwork:
     uploaded: tuple[str, ...] = ()  # 'checkpoint', 'labels'
     called: tuple[tuple[str, str], ...] = ()
     outputs: str = "auto"
-    width: int | None = None  # of an input that is no square; ``size`` is its height
 
     @property
     def shown(self) -> str:
@@ -153,9 +152,8 @@ def _may_be_named(given: UploadedNetwork, has_checkpoint: bool) -> None:
             f"{given.network!r} names code to run, and whoever runs this app has not allowed the module {module!r} "
             f"(the environment variable {allowed_paths.MODULES}); name one of torchvision’s networks."
         )
-    for side in (given.size, given.width):
-        if side is not None and not SIDES[0] <= side <= SIDES[1]:
-            raise SettingsError(f"the input’s side is {side}; give {SIDES[0]} to {SIDES[1]} pixels.")
+    if given.size is not None and not SIDES[0] <= given.size <= SIDES[1]:
+        raise SettingsError(f"the input’s side is {given.size}; give {SIDES[0]} to {SIDES[1]} pixels.")
     if not colon and given.network not in REGISTRY:
         named = recipe(given.network, REGISTRY, published=False)
         with torch.device("meta"):  # counted without taking memory
@@ -187,10 +185,6 @@ def _place(given: UploadedNetwork, role: str, folder: Path) -> Path:
     return folder / f"{role}{Path(name).suffix}" if role in given.uploaded else allowed_paths.file(name, suffixes)
 
 
-def _sides(given: UploadedNetwork) -> int | tuple[int, int] | None:
-    return given.size if given.width is None or given.size is None else (given.size, given.width)
-
-
 def _hash(path: Path) -> bytes:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
@@ -199,7 +193,7 @@ def _hash(path: Path) -> bytes:
 def _load(given: UploadedNetwork, folder: Path) -> Network:
     files = {role: _place(given, role, folder) for role in ("checkpoint", "labels") if getattr(given, role)}
     said = {
-        "size": _sides(given),
+        "size": given.size,
         "mean": given.mean,
         "std": given.std,
         "fit": given.fit,
@@ -215,6 +209,8 @@ def _load(given: UploadedNetwork, folder: Path) -> Network:
         raise (
             type(error)(sentence) if type(error) in (ChipError, CheckpointError, DataError, SettingsError) else ChipError(sentence)
         ) from None
+    if found.geometry.width is not None:
+        raise SettingsError("the app draws square inputs only; explain this network with the command line or the library.")
     flags = tuple(next((called[role] for role, path in files.items() if str(path) == part), part) for part in found.given or ())
     variant = hashlib.sha256(
         repr((found.geometry, found.classes, *(() if found.outputs == "logits" else (found.outputs,)))).encode()
