@@ -18,7 +18,7 @@ from chipcore.errors import UnknownName
 from chipcore.gating.split import CutOptions, ModelGraph, SplitModel
 from chipcore.gating.suffix import Activations, Suffix
 from chipcore.images import InputGeometry
-from chipcore.networks.adopted import adopt, memory_format_of
+from chipcore.networks.adopted import adopt, lay_out
 from chipcore.networks.outputs import Outputs, check_count, class_probabilities
 from chipcore.storage import sha256_of_tensors
 
@@ -99,8 +99,7 @@ class Network:
         cutting = more.pop("cutting", CutOptions())
         example = torch.zeros(1, geometry.channels, *geometry.shape)
         # Convolutions over many gates are fastest with channels last on CPU and on GPU alike.
-        cutting = replace(cutting, layout=memory_format_of(model, example))
-        model = model.to(memory_format=cutting.layout)  # type: ignore[call-overload]
+        cutting = replace(cutting, layout=lay_out(model, example))
         network = cls(name, title or name, model, geometry, classes, (), digest, source, cutting=cutting, **more)
         activations = network._passes(tuple(path for _name, path in layers))
         check_count(activations.scores.shape[1], len(classes), name)
