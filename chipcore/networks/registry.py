@@ -93,7 +93,8 @@ def load_network(
             weights = named.entry.fitting(fit_names(weights, model.state_dict()), model)
         count = len(classes if classes is not None else named.classes() if named.classes is not None else ()) or 1000
         load_strictly(model, weights, named.name, source, count)
-    kind, notes = said.outputs or ("auto" if named.entry is None else "logits"), ()
+    kind = said.outputs or ("auto" if named.entry is None else "logits")
+    notes: tuple[str, ...] = ()
     steady = True
     if named.entry is not None and kind == "logits":
         own, notes = adopt(model, named.name)
