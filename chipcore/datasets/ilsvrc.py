@@ -10,11 +10,19 @@ resized since keep the XML of the original.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+from torch import Tensor
+
+from chipcore.datasets.annotations import AnnotatedObject, boxes_in_view, mask_of_boxes, visible_object
+from chipcore.datasets.class_names import Classes
 from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.registry import DataSet, register
 from chipcore.errors import DataError
+from chipcore.images import InputGeometry
 
 _PHOTOGRAPHS, _ANNOTATIONS = Path("Data", "CLS-LOC"), Path("Annotations", "CLS-LOC")
 _MOST_BYTES = 1 << 20  # the largest XML of ILSVRC has 30 kB
@@ -107,3 +115,28 @@ def parse_annotation(text: bytes, path: str) -> Annotation:
         if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 >= size[0] or y0 >= size[1] or max(map(abs, (x0, y0, x1, y1))) > _MOST_PIXELS:
             raise DataError(f"{path} has a box {(x0, y0, x1, y1)} that is empty or outside {size[0]} x {size[1]} pixels.")
     return Annotation(size, synset, boxes)
+
+
+class Ilsvrc:
+    """Boxes; the object is the image's one class."""
+
+    layout = "ILSVRC boxes"
+    broken: tuple[str, ...] = ()
+
+    def __init__(self, folder: str | Path, classes: Classes, geometry: InputGeometry) -> None:
+        if not classes.synsets:
+            raise DataError("the classes of this network have no WordNet synsets, by which ILSVRC names its objects.")
+        self._data, self._classes, self._geometry = open_ilsvrc(folder), classes, geometry
+        self.images = self._data.images
+
+    def objects(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
+        annotation = self._data.annotation(name)
+        if annotation.synset not in self._classes.synsets:
+            yield AnnotatedObject(annotation.synset, skip="class unknown to the network")
+            return
+        boxes = boxes_in_view(annotation.boxes, annotation.size, image.size, self._geometry)
+        target = self._classes.synsets.index(annotation.synset)
+        yield visible_object(annotation.synset, target, mask_of_boxes(boxes, self._geometry.size), boxes)
+
+
+register(DataSet("ILSVRC", Ilsvrc, lambda folder: root_of(folder) is not None, order=10, masks=False))

@@ -17,7 +17,7 @@ _AT_ONCE = 32
 
 @register(
     "lime", "LIME", "Ribeiro, Singh and Guestrin 2016",
-    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), options={"samples": 1000, "shown": 5, "seed": 0},
+    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), order=90, slow=True, options={"samples": 1000, "shown": 5, "seed": 0},
 )  # fmt: skip
 def lime(request: MethodInputs) -> Explanation:
     """Coefficients of the ``shown`` super-pixels that speak most for the class, 0 elsewhere, shape (size, size).

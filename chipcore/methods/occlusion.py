@@ -11,7 +11,7 @@ _AT_ONCE = 32
 
 @register(
     "occlusion", "Occlusion", "Zeiler and Fergus 2014",
-    Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
+    Properties(instance=("perturbation",), class_discriminative=True), order=130, slow=True, options={"windows": 7, "overlap": 2},
 )  # fmt: skip
 def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.

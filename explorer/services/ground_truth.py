@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipcore.datasets.annotations import NO_BOXES, Box, box_to_view
+from chipcore.datasets.annotations import Box, boxes_in_view
 from chipcore.datasets.ilsvrc import Annotation, parse_annotation
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
@@ -55,9 +55,7 @@ def from_voc_xml(content: bytes, name: str, image: tuple[int, int], geometry: In
 
 def to_view(annotation: Annotation, image: tuple[int, int], geometry: InputGeometry) -> np.ndarray:
     """An annotation's boxes on the network's view, shape (m, 4); those outside a crop are left out."""
-    found = (box_to_view(box, annotation.size, image, geometry) for box in annotation.boxes)
-    kept = [box for box in found if box is not None]
-    return np.array(kept) if kept else NO_BOXES
+    return boxes_in_view(annotation.boxes, annotation.size, image, geometry)
 
 
 def problem_of(box: Sequence[int], size: int) -> str:

@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from chipcore.errors import ChipError
+import chipcore
+from chipcore.errors import ChipError, UnknownName
 from chipcore.gating import graph
-from chipcore.methods import METHODS
+from chipcore.methods import METHODS, Explanation, MethodInputs, Properties, register
 from chipcore.networks import Network
 from method_nets import QUICK, example_image, request, wrapped
 
@@ -152,6 +155,31 @@ def test_the_registry_is_the_papers_table() -> None:
     assert {name for name, p in table.items() if p.row and p.multi_layer} == {"chip", "refined_chip", "guided_chip", "deconvolution"}
     assert all(bool(p.instance) != METHODS[name].is_image for name, p in table.items())
     assert set(QUICK) <= set(METHODS)
+
+
+def test_the_order_in_which_people_are_offered_the_methods() -> None:
+    known = (
+        "chip", "refined_chip", "guided_chip", "local_chip", "gradcam", "guided_gradcam", "guided_backprop", "backprop", "lime", "cmwp",
+        "cam", "deconvolution", "occlusion", "deepdraw",
+    )  # fmt: skip
+    assert tuple(name for name in METHODS if name in known) == known
+
+
+def test_a_new_method_is_one_call_of_register() -> None:
+    @register("brightness", "Brightness", "this test", Properties(instance=("gradient",)), order=15, options={"power": 2})
+    def brightness(asked: MethodInputs) -> Explanation:
+        return Explanation(asked.inputs[0].mean(0) ** asked.options["power"], passes=0)
+
+    try:
+        assert list(METHODS)[:3] == ["chip", "brightness", "refined_chip"]
+        image = Image.fromarray(np.full((20, 20, 3), 128, dtype=np.uint8))
+        network = wrapped("plain")
+        found = chipcore.explain(network, image, 1, "brightness", options={"power": 1})
+        assert torch.equal(found.raw, network.geometry.tensor(image).mean(0))
+        with pytest.raises(UnknownName, match="powr"):
+            chipcore.explain(network, image, 1, "brightness", options={"powr": 1})
+    finally:
+        del METHODS["brightness"]
 
 
 # Sixteen pixels of noise are a single super-pixel; LIME's claim is tested on a image, in test_real_network.py.
