@@ -45,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module=package)
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
         if issubclass(category, ImageNotice):
             print_error(f"note: {message}")
         else:
-            usual(message, category, *more)
+            usual(message, category, filename, lineno, file, line)
 
     warnings.simplefilter("default", ImageNotice)
     warnings.showwarning = show

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -39,11 +40,12 @@ def lime(request: MethodInputs) -> Explanation:
         mixed = torch.where(shown[:, None], request.inputs, hidden)
         predictions.append(request.network.probabilities(mixed)[:, request.target].cpu().double())
         request.report(first + len(mixed), samples)
-    coefficients = fit_coefficients(visible, torch.cat(predictions).numpy())
+    told = torch.cat(predictions).numpy()
+    coefficients = fit_coefficients(visible, told)
     best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
     kept = np.zeros(count, dtype=np.float32)
     kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(torch.from_numpy(kept[segments]), passes=samples)
+    return Explanation(without_rounding(torch.from_numpy(kept[segments]), float(told.max())), passes=samples)
 
 
 def superpixels(request: MethodInputs, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -38,4 +39,4 @@ def occlusion(request: MethodInputs) -> Explanation:
             total[place] += whole - probability
             times[place] += 1
         request.report(first + len(some), len(corners))
-    return Explanation(total / times.clamp(min=1), passes=1 + len(corners))
+    return Explanation(without_rounding(total / times.clamp(min=1), whole), passes=1 + len(corners))
