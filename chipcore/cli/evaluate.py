@@ -18,6 +18,7 @@ from typing import Any
 from chipcore import __version__
 from chipcore.cli.common import ProgressBars, add_network_options, count, load_network_from, write_arrays
 from chipcore.cli.console import add_command, print_error
+from chipcore.datasets.tar_shards import is_tar
 from chipcore.errors import SettingsError
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.grid_game import MosaicGame
@@ -45,7 +46,13 @@ def _common_options(parser: argparse.ArgumentParser, protocol: Protocol) -> None
     add = parser.add_argument
     add("--layer", nargs="+", action="extend", required=True, metavar="L", help="layers, in one run; 'all' for every named one")
     add("--methods", nargs="+", required=True, metavar="M", help=f"of {', '.join(METHODS)}")
-    add("--data", type=Path, required=protocol.needs_data, metavar="DIR", help="the folder of photographs and annotations")
+    add(
+        "--data",
+        type=Path,
+        required=protocol.needs_data,
+        metavar="DIR",
+        help="the folder of photographs and annotations; where none are needed, also tar files ('shards-{000..127}.tar') and data sets of Hugging Face",
+    )
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--limit", type=count, default=0, metavar="N", help="draw at most N photographs (or mosaics) from the whole set")
     add("--seed", type=count, default=0, help="of every draw (default: %(default)s)")
@@ -62,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
         _check_writable(options.json)
     protocol = protocols()[options.kind]
     protocol.check(options)
-    if options.data is not None and not options.data.is_dir():
+    archive = options.data is not None and protocol.takes_archives(options) and is_tar(options.data)
+    if options.data is not None and not options.data.is_dir() and not archive:
         raise SettingsError(f"--data {options.data} is not a folder; give a folder of photographs.")
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layer == ["all"] else options.layer

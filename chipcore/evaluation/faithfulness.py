@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import SettingsError
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.benchmark import MethodSet
@@ -162,7 +162,7 @@ class Faithfulness(Result):
 
 
 def evaluate(
-    panel: MethodSet, images: ImageFolder, limit: int = 0, seed: int = 0, progress: Progress = no_progress, parts: tuple[str, ...] = PARTS,
+    panel: MethodSet, images: Images, limit: int = 0, seed: int = 0, progress: Progress = no_progress, parts: tuple[str, ...] = PARTS,
     steps: int = STEPS, channel_steps: int = CHANNEL_STEPS,
 ) -> Faithfulness:  # fmt: skip
     """Measure the chosen parts on images of any kind.
@@ -172,7 +172,7 @@ def evaluate(
     panel
         Network, layers and methods.
     images
-        From :func:`chipcore.datasets.image_folder.find_images`; no annotation is needed.
+        What :func:`chipcore.datasets.sources.open_images` takes; no annotation is needed.
     limit, seed
         Draw at most this many images (0: all) from the whole set.
     progress
@@ -197,8 +197,9 @@ def evaluate(
     tallies = panel.tallies()
     seen: dict[str, list[str]] = {layer.name: [] for layer in panel.layers}
     sanity = Sanity(panel, seed) if "sanity" in parts else None
-    names = subsample(images.names, limit, seed)
-    reader = Reader(images)
+    found_images = open_images(images)
+    names = subsample(found_images.names, limit, seed)
+    reader = Reader(found_images)
     rng = np.random.default_rng(seed)
     for name, image in reader(progress(names)):
         inputs = view_of(image, network.geometry).to(network.device)
@@ -271,7 +272,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, panel: MethodSet, progress: ProgressOf) -> tuple[Faithfulness, str]:
-    images = find_images(options.data)
+    images = open_images(options.data)
     found = evaluate(
         panel, images, options.limit, options.seed, progress("photographs"), tuple(options.parts), options.steps, options.channel_steps
     )
@@ -298,5 +299,5 @@ def _details(layer: dict[str, Any]) -> list[str]:
 register(Protocol(
     "faithfulness", "deletion and insertion, closing channels, and randomised weights, on any photographs", _run,
     columns=(Column("deletion", "deletion_auc", False), Column("insertion", "insertion_auc", False), SECONDS), main="deletion_auc",
-    add_options=_add_options, details=_details,
+    add_options=_add_options, details=_details, takes_archives=lambda _options: True,
 ))  # fmt: skip

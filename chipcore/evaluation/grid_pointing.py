@@ -21,15 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chipcore.datasets.image_folder import find_images
 from chipcore.datasets.mosaics import Mosaic, draw_mosaics, open_class_folders
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import DataError, ImageError, SettingsError
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.images import Progress, no_progress, to_input
 from chipcore.evaluation.protocols import SECONDS, Column, ProgressOf, Protocol, register, whole_number
 from chipcore.evaluation.results import LayerResult, Result
-from chipcore.images import open_image
 from chipcore.maps import positive_map
 from chipcore.networks import Layer
 
@@ -107,7 +106,7 @@ def join(views: list[np.ndarray], side: int) -> np.ndarray:
 
 
 def evaluate(
-    panel: MethodSet, folder: str | Path, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
+    panel: MethodSet, folder: Images, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
     progress: Progress = no_progress,
 ) -> GridPointing:  # fmt: skip
     """Play the game with mosaics from class folders.
@@ -117,7 +116,7 @@ def evaluate(
     panel
         Network, layers and methods.
     folder
-        Class folders, named by synset, class name or index.
+        Images of any kind that :func:`chipcore.datasets.sources.open_images` takes, in class folders named by synset, class name or index.
     side
         n, images on a side of a mosaic.
     mosaics
@@ -150,7 +149,7 @@ def evaluate(
     looked: Counter[str] = Counter()
 
     def view(name: str) -> np.ndarray:
-        return np.asarray(network.geometry.view(open_image(folders.images.root / name)))
+        return np.asarray(network.geometry.view(folders.images.open(name)))
 
     def usable(name: str, target: int) -> bool:
         try:
@@ -177,7 +176,7 @@ def evaluate(
         _play(larger or panel, mosaic, picture, side, tallies, scores)
     if not played:
         raise DataError(
-            f"{folder}: fewer than {side * side} classes have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."
+            f"fewer than {side * side} classes {folders.images.place} have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."
         )
     layers = {}
     groups = list(range(played))
@@ -242,10 +241,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, panel: MethodSet, progress: ProgressOf) -> tuple[GridPointing, str]:
     mosaics = min(options.mosaics, options.limit) if options.limit else options.mosaics
-    found = evaluate(
-        panel, options.data, options.grid or 2, mosaics, options.confidence, options.seed, options.mosaic_scale, progress("mosaics")
-    )
-    return found, find_images(options.data).fingerprint
+    images = open_images(options.data)
+    found = evaluate(panel, images, options.grid or 2, mosaics, options.confidence, options.seed, options.mosaic_scale, progress("mosaics"))
+    return found, images.fingerprint
 
 
 def _intro(result: dict[str, Any]) -> list[str]:

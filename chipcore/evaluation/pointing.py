@@ -144,5 +144,5 @@ def _run(options: argparse.Namespace, panel: MethodSet, progress: ProgressOf) ->
 register(Protocol(
     "pointing", "pointing game and energy pointing (boxes or masks), grid pointing game (class folders)", _run,
     columns=(Column("pointing", "pointing"), Column("energy", "energy_pointing"), SECONDS), main="pointing",
-    add_options=_add_options, check=_check, needs_data=False,
+    add_options=_add_options, check=_check, needs_data=False, takes_archives=lambda options: bool(options.grid),
 ))  # fmt: skip

@@ -36,6 +36,10 @@ def _nothing(*_: Any) -> Iterable[str]:
     return ()
 
 
+def _never(_: argparse.Namespace) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A way to measure maps.
@@ -59,6 +63,8 @@ class Protocol:
         Raises ``SettingsError`` for options that don't go together, before anything is loaded.
     needs_data
         Whether ``--data`` must be given.
+    takes_archives
+        Whether ``--data`` may be tar files, for options that need no annotations beside the images.
     unit
         What is counted, in the plural.
     command
@@ -75,6 +81,7 @@ class Protocol:
     add_options: Callable[[argparse.ArgumentParser], object] = _nothing
     check: Callable[[argparse.Namespace], object] = _nothing
     needs_data: bool = True
+    takes_archives: Callable[[argparse.Namespace], bool] = _never
     unit: str = "photographs"
     command: bool = True
     intro: Callable[[dict[str, Any]], Iterable[str]] = _nothing
