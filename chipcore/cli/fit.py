@@ -25,7 +25,7 @@ from chipcore.fitting.shards import fit_shard
 from chipcore.gating.gates import Draw
 from chipcore.importance import Importance, load_importance
 from chipcore.networks import Network
-from chipcore.storage import check_writable, fitted_importance, locked
+from chipcore.storage import BUNDLED_IMPORTANCE, check_writable, fitted_importance, locked
 
 MAX_MEMORY_GB = 1e6
 
@@ -163,6 +163,8 @@ def run(options: argparse.Namespace) -> None:
     results = [layer_row(name, importance, files[name]) for name, importance in fitted.items()]
     for sentence in unreadable:
         print_error(f"left out: {sentence}")
+    for name, importance in fitted.items():
+        _tell_shadowed(importance, network, name, out)
     if options.json:
         print(
             json.dumps(
@@ -250,6 +252,23 @@ def _why_no_rows(fitted: dict[str, Importance], network: Network, settings: FitS
         f"no row of W could be learned: the photographs hold too little of the classes asked for ({most}; a row takes "
         f"{settings.min_evidence:g}); give photographs of them, or --outputs if {network.name} gives something else than {network.outputs}."
     )
+
+
+def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Path) -> None:
+    """Say where what ships is better founded than this fit, and so stays in use."""
+    if out.resolve() != fitted_importance().resolve():
+        return
+    try:
+        shipped = load_importance(network, layer, BUNDLED_IMPORTANCE)
+    except ChipError:  # nothing ships for this network
+        return
+    classes = importance.shadowed_by(shipped)
+    if classes:
+        named = ", ".join(network.classes.labels[c] for c in classes[:3]) + (", ..." if len(classes) > 3 else "")
+        print_error(
+            f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
+            f"give --importance {out} to use yours."
+        )
 
 
 def _with_other_rows(importance: Importance, network: Network, layer: str, out: Path, some: bool) -> Importance:
