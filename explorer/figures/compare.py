@@ -15,6 +15,7 @@ from torch import Tensor
 from chipcore import Saliency
 from chipcore.methods import METHODS
 from explorer.figures.pictures import FONT, INK, PAPER, QUIET, FigurePanel, blank_picture, chip_picture, jpeg
+from explorer.text import decimal
 
 _AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: told apart by every kind of color vision
 
@@ -106,8 +107,7 @@ def _cell(value: float) -> str:
     if np.isnan(value):
         return "<td>none</td>"
     color = _FOR if value >= 0 else _AGAINST
-    written = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-    return f'<td style="background: rgba({color}, {0.75 * abs(value):.2f})">{written}</td>'
+    return f'<td style="background: rgba({color}, {0.75 * abs(value):.2f})">{decimal(value)}</td>'
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from explorer.figures import compare as drawing
 from explorer.services import saliency_cache
 from explorer.state import bundle, url
 from explorer.state.selection import Selection
-from explorer.text import percent, plain, readable
+from explorer.text import decimal, percent, plain, readable
 from explorer.views.compare import methods_table
 
 MOST = 4  # methods, and classes
@@ -196,7 +196,7 @@ def _care(selection: Selection, cell: MapCell) -> list[str]:
 
 
 def _cost(saliency: Saliency) -> str:
-    passes = "1 pass" if saliency.passes == 1 else f"{saliency.passes:,} passes"
+    passes = {0: "passes of another class", 1: "1 pass"}.get(saliency.passes, f"{saliency.passes:,} passes")
     seconds = saliency.seconds
     told = "under 0.01" if seconds < 0.01 else f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
     return f"{told} s, {passes}"
@@ -324,7 +324,7 @@ def _every_depth(selection: Selection, image: Image.Image) -> None:
             value = float(
                 map_similarity.map_similarity([upper.saliency.raw, lower.saliency.raw], selection.network.geometry.size).pearson[0, 1]
             )
-            alike.append(f"{upper.layer.name} **{value:.2f}**".replace("-", "\N{MINUS SIGN}"))
+            alike.append(f"{upper.layer.name} **{decimal(value)}**")
     if alike:
         st.markdown("Correlation of the two at each depth (1: identical): " + " · ".join(alike))
     _scale(selection, "row")

@@ -230,14 +230,20 @@ def _go_to(percents: int) -> None:
 
 
 def _state(selection: Selection) -> dict[str, Any]:
-    """The visitor's own box for this image; another image or input size begins anew."""
+    """The visitor's own box for this image; another image begins anew, another network sees the same box in its own view."""
     subject = (selection.network.id, selection.image.sha256)
     state: dict[str, Any] | None = st.session_state.get("truth")
     if state is None or state["of"] != subject:
         size = selection.network.geometry.size
-        linked = ground_truth.read_box(st.query_params.get("box", ""), size) if state is None else None
-        xml = state["xml"] if state is not None and state["of"][1] == subject[1] else None
-        state = st.session_state["truth"] = {"of": subject, "mine": list(linked) if linked else None, "xml": xml}
+        mine = ground_truth.read_box(st.query_params.get("box", ""), size) if state is None else None
+        xml = drawn = None
+        if state is not None and state["of"][1] == subject[1]:  # the same image: its boxes come along to the other network
+            xml, drawn = state["xml"], state["drawn"]
+            if drawn is not None:
+                mine = ground_truth.to_other_view(drawn[0], selection.image.open().size, drawn[1], selection.network.geometry)
+        elif mine is not None:
+            drawn = mine, selection.network.geometry
+        state = st.session_state["truth"] = {"of": subject, "mine": list(mine) if mine else None, "xml": xml, "drawn": drawn}
     return state
 
 
@@ -301,7 +307,12 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
 
 
 def _set(selection: Selection, box: list[int | None] | Box | None) -> None:
-    _state(selection)["mine"] = None if box is None else list(box)
+    state, geometry = _state(selection), selection.network.geometry
+    state["mine"] = None if box is None else list(box)
+    whole = (
+        box is not None and None not in box and not ground_truth.problem_of([int(side) for side in box if side is not None], geometry.size)
+    )
+    state["drawn"] = (tuple(box), geometry) if box is not None and whole else None
 
 
 def _dragged(selection: Selection) -> None:
