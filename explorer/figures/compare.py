@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from chipcore import Saliency
+from chipcore import Saliency, maps
 from chipcore.methods import METHODS
 from explorer.figures.fonts import font
 from explorer.figures.pictures import INK, PAPER, QUIET, FigurePanel, blank_picture, chip_picture, jpeg
@@ -21,7 +21,10 @@ from explorer.text import decimal
 _AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: told apart by every kind of color vision
 
 
-def map_picture(image: Image.Image, saliency: Saliency | None, size: int, *, colormap: str, opacity: float, maximum: float) -> Image.Image:
+def map_picture(
+    image: Image.Image, saliency: Saliency | None, size: int, *, colormap: str, opacity: float, maximum: float,
+    smoothing: maps.Smoothing = "bilinear",
+) -> Image.Image:  # fmt: skip
     """Any method's map on the enlarged view; pale gray where there is none; the image itself where the method draws one.
 
     Args:
@@ -34,7 +37,7 @@ def map_picture(image: Image.Image, saliency: Saliency | None, size: int, *, col
         return method_image(saliency, image.width)
     if saliency is None or saliency.state != "ok":
         return blank_picture(image)
-    return chip_picture(image, saliency.raw, size, colormap=colormap, opacity=opacity, maximum=maximum)
+    return chip_picture(image, saliency.raw, size, colormap=colormap, opacity=opacity, maximum=maximum, smoothing=smoothing)
 
 
 def describe_peak(raw: Tensor) -> str:

@@ -25,7 +25,7 @@ def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
 
 def chip_picture(
     image: Image.Image, raw: Tensor, size: int, *, colormap: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
-    signed: bool = False,
+    signed: bool = False, smoothing: maps.Smoothing = "bilinear",
 ) -> Image.Image:  # fmt: skip
     """A raw map (u, v) on the enlarged view.
 
@@ -33,7 +33,7 @@ def chip_picture(
     then enlarged like the view, so that the screen shows no more than was computed. ``signed`` draws both signs
     in a diverging color map of its own.
     """
-    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), image.width)
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed, smoothing=smoothing), image.width)
     return visualization.overlay(image, picture, colormap=visualization.SIGNED_COLORMAP if signed else colormap, opacity=opacity)
 
 

@@ -27,7 +27,7 @@ from explorer.state.selection import Selection
 from explorer.text import percent, plain
 from explorer.views.localize import grid_game
 
-MOST = 6
+MAX_METHODS = 6
 FIRST = ("chip", "gradcam", "cmwp")
 OFFERED = tuple(name for name, method in METHODS.items() if not method.is_image)
 SIDES = ("left", "top", "right", "bottom")
@@ -47,9 +47,9 @@ def show(selection: Selection) -> None:
         "Keep what is above a share of the map’s maximum, take its **largest piece**, and put a **box** around it. No box was ever shown to the network."
     )
     methods = st.multiselect(
-        f"Methods, up to {MOST}", OFFERED, default=list(FIRST), max_selections=MOST, key="located", bind="query-params",
+        f"Methods, up to {MAX_METHODS}", OFFERED, default=list(FIRST), max_selections=MAX_METHODS, key="located", bind="query-params",
         format_func=lambda name: METHODS[name].title, filter_mode="contains",
-    )[:MOST]  # fmt: skip
+    )[:MAX_METHODS]  # fmt: skip
     above, live, game = st.container(), st.container(), st.container()
     found = {name: map_cell.resolve_map(selection, name, selection.layer, selection.target) for name in methods}
     with above:
