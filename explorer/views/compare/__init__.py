@@ -33,17 +33,18 @@ WIPED = ("wiped-left", "wiped-right")
 def show(selection: Selection) -> None:
     """The whole page."""
     st.header(f"Do the methods agree on {plain(selection.label)}?", anchor=False)
-    what = st.segmented_control(
-        "Show", [SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1], default=SIDE_BY_SIDE, required=True, key="compare", bind="query-params",
-        help="Chosen methods and classes side by side; Grad-CAM against CHIP at every depth (the paper’s Fig. 9); or one live example of every method (its Table I).",
-    )  # fmt: skip
-    image = figures.enlarged(selection.seen.view)
-    with st.popover("Smoothing", icon=":material/blur_on:"):
-        st.segmented_control(
-            "How coarse maps are enlarged", list(SMOOTHING), default=SMOOTHING[0], required=True, key="smoothing", bind="query-params",
-            help="Deep layers give maps of few cells. Bilinear, as in the papers, lets single cells stand out as bright squares; bicubic is "
-            "smoother; nearest shows the cells themselves. Boxes and scores are always computed with bilinear.",
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        what = st.segmented_control(
+            "Show", [SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1], default=SIDE_BY_SIDE, required=True, key="compare", bind="query-params",
+            help="Chosen methods and classes side by side; Grad-CAM against CHIP at every depth (the paper’s Fig. 9); or one live example of every method (its Table I).",
         )  # fmt: skip
+        with st.popover("Smoothing", icon=":material/blur_on:"):
+            st.segmented_control(
+                "How coarse maps are enlarged", list(SMOOTHING), default=SMOOTHING[0], required=True, key="smoothing", bind="query-params",
+                help="Deep layers give maps of few cells. Bilinear, as in the papers, lets single cells stand out as bright squares; bicubic is "
+                "smoother; nearest shows the cells themselves. Boxes and scores are always computed with bilinear.",
+            )  # fmt: skip
+    image = figures.enlarged(selection.seen.view)
     if what == EVERY_DEPTH:
         _every_depth(selection, image)
     elif what == TABLE_1:
