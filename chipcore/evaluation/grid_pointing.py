@@ -10,7 +10,6 @@ every image is n times smaller and much harder to see. The result says which it 
 from __future__ import annotations
 
 import argparse
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

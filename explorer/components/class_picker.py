@@ -13,7 +13,7 @@ import streamlit as st
 from chipcore import ChipError, Network
 from explorer.state import url
 
-MOST = 60  # classes picked one by one; all of them is a switch of its own
+MAX_CLASSES = 60  # classes picked one by one; all of them is a switch of its own
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ _SHOWN = _Choice(
     "classes",
     "Classes",
     "Type a name or a synset. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.",
-    MOST,
+    MAX_CLASSES,
 )
 _COMPARED = _Choice(
     "venn", "Compare two or three", "At the start: the chosen class, the one that shares most with it, and the one that shares least.", 3
@@ -88,7 +88,7 @@ def _kept(choice: _Choice, network: Network) -> list[int] | None:
 
 def _read(text: str, network: Network) -> list[int]:
     found = []
-    for name in text.split(",")[:MOST]:
+    for name in text.split(",")[:MAX_CLASSES]:
         try:
             found.append(network.classes.index(name))
         except ChipError:

@@ -20,7 +20,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle, cached
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
+from explorer.text import decimal, plain, readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
@@ -130,7 +130,7 @@ def _quality(one: LayerMap, target: int) -> str:
         return f"Local CHIP, {used:,} in use"
     assert one.importance is not None
     r2 = float(one.importance.r2[target])
-    told = "R² not measured" if math.isnan(r2) else f"held-out R² {r2:.2f}"
+    told = "R² not measured" if math.isnan(r2) else f"held-out R² {decimal(r2)}"
     return f"{int(one.importance.support[target]):,} in use, {told}"
 
 
