@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from explorer.services import photo_links
+from explorer.state import url
 
 GOING = "go"  # the parameter that says: this address is of the view that is being opened
 
@@ -26,12 +26,11 @@ def pick_image(name: str) -> None:
 
 
 def open_view(name: str, **query: str) -> None:
-    """Turn to another view with this one's model, image, class and so on, and with parameters of that view's own.
+    """Turn to another view with all that the views share: model, image, class and so on, and with parameters of that view's own.
 
     Not for callbacks: it ends this run of the page.
     """
-    # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
-    kept = {key: st.query_params[key] for key in ("model", "class", photo_links.PARAMETER) if key in st.query_params}
+    kept = {key: st.query_params[key] for key in url.SHARED if key in st.query_params}
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query, GOING: name})
 
 
