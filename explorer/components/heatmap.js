@@ -18,9 +18,9 @@ function read(data) {
   return { ...header, values };
 }
 
-function rgb(colour) {
+function rgb(color) {
   const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colour;
+  probe.fillStyle = color;
   probe.fillRect(0, 0, 1, 1);
   return probe.getImageData(0, 0, 1, 1).data;
 }
@@ -81,12 +81,12 @@ class HeatMap {
     this.cell = null;
     this.tip.style.display = "none";
     this.canvas.setAttribute("aria-label", this.data.description);
-    this.colours();
+    this.colors();
     this.layout();
   }
 
-  colours() {
-    // One pixel a cell; drawn enlarged. Between the page's own background and two strong colours that colour-blind
+  colors() {
+    // One pixel a cell; drawn enlarged. Between the page's own background and two strong colors that color-blind
     // people can tell apart.
     const style = getComputedStyle(this.root);
     const paper = rgb(style.getPropertyValue("--st-background-color") || "white");
@@ -124,7 +124,7 @@ class HeatMap {
     element("span", "", this.legend).textContent = high;
     element("span", "chip-heatmap-quiet", this.legend).textContent = this.data.scale;
     this.legend.setAttribute("role", "img");
-    this.legend.setAttribute("aria-label", `Colours from ${low} to ${high}, ${this.data.scale}`);
+    this.legend.setAttribute("aria-label", `Colors from ${low} to ${high}, ${this.data.scale}`);
   }
 
   layout() {

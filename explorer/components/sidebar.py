@@ -172,7 +172,7 @@ def _layer(network: Network) -> Layer:
     url.restore("layer", names, names[-1])  # the last at the start, or where another model has no such layer
     name = st.segmented_control(
         "Layer", names, required=True, key="layer", wrap=True,
-        help="From the first layers, which see edges and colours, to the last, which see parts of objects.",
+        help="From the first layers, which see edges and colors, to the last, which see parts of objects.",
     ) or names[-1]  # fmt: skip
     url.write("layer", name)
     return next((layer for layer in network.layers if layer.name == name), network.layers[-1])

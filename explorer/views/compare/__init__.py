@@ -180,7 +180,7 @@ def _lines(cell: MapCell) -> list[str]:
         return [_cost(cell.saliency), f"Nothing to see: {blank}."]
     if METHODS[cell.question.method].is_image:
         return [_cost(cell.saliency), "an image of the class; the photograph plays no part"]
-    drawn = f", colours end at {readable(saliency_cache.visible_peak(cell.saliency))}" if saliency_cache.is_saturated(cell.saliency) else ""
+    drawn = f", colors end at {readable(saliency_cache.visible_peak(cell.saliency))}" if saliency_cache.is_saturated(cell.saliency) else ""
     return [_cost(cell.saliency), f"maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
 
 

@@ -11,13 +11,9 @@ from explorer.services.jobs import TooMany
 from explorer.state import cached, navigation
 from explorer.state.selection import Selection
 from explorer.text import plain
-from explorer.views.explore import closer, notes, strip, top
+from explorer.views.explore import closer, equation, notes, strip, switching
 from explorer.views.explore.notes import Note
 
-WHAT_CHIP_DOES = (
-    "CHIP closes random channels of a network, watches its predictions change, and learns how much each channel matters for each class; "
-    "a map adds up a layer’s channels, weighted by that."
-)
 INLINE_WAIT_S = 0.6  # seconds that a page waits for a local row before it shows that it is being made
 _ICONS = {"weak": ":material/balance:", "none": ":material/block:", "unfitted": ":material/build:"}
 
@@ -30,17 +26,19 @@ def show(selection: Selection) -> None:
         for layer in selection.network.layers
     ]
     here = next(number for number, one in enumerate(found) if one.layer == selection.layer)
-    st.header(f"What speaks for {plain(selection.label)}?", anchor=False)
-    st.markdown(WHAT_CHIP_DOES)
-    above, below = st.container(), st.container()
-    with below:
+    st.header(f"Evidence for {plain(selection.label)}", anchor=False)
+    maps, experiment, said, folded, files = (st.container() for _ in range(5))
+    with said:  # below the maps, but known before they are drawn
         if found[here].missing:
             found[here] = _local(selection, found[here])
         for note in notes.notes(selection.network, selection.target, found):
             _note(note)
-    with above:
-        top.show(selection, found[here])
-    strip.show(selection, found, found[here])
+    with maps:
+        strip.show(selection, found, found[here], files)
+    with experiment:
+        switching.show(selection, found[here])
+    with folded:
+        equation.show(selection, found[here])
     closer.show(selection, found[here])
 
 
@@ -53,7 +51,7 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job = cached.local_row(selection.network, sha256, layer, selection.target, selection.seen)
     except TooMany as error:
         st.info(
-            f"W holds nothing for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
+            f"There is no row of W for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
             icon=":material/hourglass_top:",
         )
         return missing
@@ -62,11 +60,11 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job.finished.wait(INLINE_WAIT_S)
     with st.container(key="local", border=True):
         st.markdown(
-            f"**At {plain(layer.name)}, Local CHIP stands in.** W holds nothing for {label} here, so the channels’ weights are learned from this "
-            "photograph alone, with 300 random gates. They say nothing about other photographs, and are noisier than W."
+            f"**Local CHIP at {plain(layer.name)}.** There is no row of W for {label} here, so the weights are learned from this photograph "
+            "alone, with 300 random gates: noisier than W, and valid for this photograph only."
         )
         with st.container(horizontal=True, vertical_alignment="center"):
-            if st.button("Learn W from more photographs", key="to-fit", icon=":material/school:"):
+            if st.button("Fit W on more photographs", key="to-fit", icon=":material/school:"):
                 navigation.open_view("fit")
             network = selection.network.name
             st.markdown(f"or `python -m chipcore fit --network {network} --layers {layer.name} --images FOLDER`")

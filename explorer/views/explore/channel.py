@@ -111,7 +111,7 @@ def _images(selection: Selection, here: LayerMap, k: int) -> list[Driven]:
             picture = of_raw(selection, figures.enlarged(seen.view, 256), activation, top if top > 0 else None)
             image(picture, f"Channel {k} on the photograph {name}, mean activation {readable(mean)}")
             st.caption(f"{plain(name)}: {readable(mean)}")
-    st.caption("By the mean of the feature map; colours on one scale.")
+    st.caption("By the mean of the feature map; colors on one scale.")
     return found
 
 
