@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 from torch import Tensor
 
-from chipcore.analysis import ablation_table, channel_order, contributions
+from chipcore.analysis import channel_ablation, channel_order, contributions
 from chipcore.analysis.layer_maps import LayerMap
 from explorer import figures
 from explorer.components import sidebar
@@ -47,7 +47,7 @@ def _switched_off(selection: Selection, here: LayerMap) -> tuple[list[int], str]
     """Which channels the slider switches off, and whose order they are in."""
     layer = here.layer
     orders = [CHIP, GRADCAM, RANDOM] if here.row is not None else [GRADCAM, RANDOM]
-    steps = ablation_table.steps(layer.channels)
+    steps = channel_ablation.ablation_steps(layer.channels)
     if st.session_state.get("off") not in (None, *steps):
         st.session_state["off"] = steps[-1]
     if st.session_state.get("off-order") not in (None, *orders):

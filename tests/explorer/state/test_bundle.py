@@ -22,11 +22,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from chipcore import Importance, Network
-from chipcore.cli import options
+from chipcore.cli import common
 from chipcore.cli.main import main
 from explorer.components import downloads
 from explorer.components.downloads import Export
-from explorer.state import cached
+from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -49,7 +49,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Export]]:
 def repeat(takes: dict[str, Callable[[], Export]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Unpacks a bundle, runs its commands there, and gives its arrays and a reader of what the commands wrote."""
 
-    real = options.load_network
+    real = common.load_network
     loaded: dict[str, Network] = {}
 
     def load(name: str, **more: Any) -> Network:  # once for all lines of a bundle
@@ -57,7 +57,7 @@ def repeat(takes: dict[str, Callable[[], Export]], tmp_path: Path, monkeypatch: 
         loaded[key] = loaded.get(key) or real(name, **more)
         return loaded[key]
 
-    monkeypatch.setattr(options, "load_network", load)
+    monkeypatch.setattr(common, "load_network", load)
 
     def run(key: str, *, shell: bool = False) -> tuple[dict[str, np.ndarray], Callable[[str], Any], dict[str, Any]]:
         folder = tmp_path / key
@@ -93,7 +93,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def finished(app: AppTest) -> AppTest:
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         assert job.finished.wait(120) and job.state == "done", job.error
     return app.run()
 

@@ -54,7 +54,15 @@ def test_class_of_an_address_that_the_page_did_not_write_counts(open_app: OpenAp
     assert app.session_state["class"] == 340
 
 
-CHOSEN = {"photo": "coffee", "class": "n02391049", "layer": "stage3", "order": "similar first", "colours": "viridis", "opacity": "0.5", "scale": "all maps"}
+CHOSEN = {
+    "photo": "coffee",
+    "class": "n02391049",
+    "layer": "stage3",
+    "order": "similar first",
+    "colours": "viridis",
+    "opacity": "0.5",
+    "scale": "all maps",
+}
 
 
 def shared(app: AppTest) -> dict[str, str]:
