@@ -26,6 +26,7 @@ from chipcore.fitting.memory import COPIES
 from chipcore.gating.suffix import Activations
 from chipcore.importance import file_of
 from chipcore.methods.backpropagation import input_gradient
+from chipcore.methods.base import MethodInputs
 from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures

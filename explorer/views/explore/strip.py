@@ -21,7 +21,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle, cached
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
+from explorer.text import readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"

@@ -399,7 +399,7 @@ def test_a_local_map_that_cannot_be_made_says_why(open_app: OpenApp, change_w: C
         raise ImportanceNotFitted(f"W of {layer} is not fitted.")
 
     change_w(missing)
-    monkeypatch.setattr(cached, "fit_local_row", refused)
+    monkeypatch.setattr(queues, "fit_local_row", refused)
     app = open_app(look="Close channels")
     assert not app.exception
     assert "does not react" in app.error[0].value
