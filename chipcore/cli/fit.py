@@ -47,11 +47,27 @@ def register(commands: Any) -> None:
     add("--draw", choices=get_args(Draw), default="uniform", help="how gates are drawn (default: %(default)s, the paper's)")
     add("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
     add(
-        "--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)"
+        "--lambda-ratio",
+        type=float,
+        default=FitSettings.lambda_ratio,
+        metavar="R",
+        help="lambda as a share of the one that gives W = 0 (default: %(default)s)",
     )
     add(
-        "--background", type=float, default=FitSettings.background, metavar="B",
+        "--pooled-share", "--background", dest="pooled_share", type=float, default=FitSettings.pooled_share, metavar="B",
         help="share that all photographs alike have in every class's sums; 0 is the paper's Eq. 11 (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--pooled-gates", type=int, default=FitSettings.pooled_gates, metavar="N",
+        help="gate samples of a photograph that enter those sums; 0 is all (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--own-evidence", type=float, default=FitSettings.own_evidence, metavar="E",
+        help="rows with fewer photographs' worth of evidence are learned from all photographs alike (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--contrast", type=float, default=FitSettings.contrast, metavar="KAPPA",
+        help="a second W is kept for the target g - KAPPA log sum exp(g), which tells classes apart; 0 leaves it out (default: %(default)s)",
     )  # fmt: skip
     add(
         "--intercept", action=argparse.BooleanOptionalAction, default=FitSettings.intercept,
@@ -64,10 +80,11 @@ def register(commands: Any) -> None:
         type=float,
         default=6.0,
         metavar="GB",
-        help="what this process may take at its peak; more classes or channels go in further passes (default: %(default)s)",
+        help="what this process may take at its peak; more layers go in further passes (default: %(default)s)",
     )
     add("--resume", action="store_true", help="go on from the checkpoints of an interrupted fit with the same --out")
     add("--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)")
+    add("--half", action="store_true", help="keep W in half precision")
     add("--json", action="store_true", help="machine-readable result")
     parser.set_defaults(run=run)
 
@@ -83,7 +100,10 @@ def run(options: argparse.Namespace) -> None:
         draw=options.draw,
         sigma2=options.sigma2,
         lambda_ratio=options.lambda_ratio,
-        background=options.background,
+        pooled_share=options.pooled_share,
+        pooled_gates=options.pooled_gates,
+        own_evidence=options.own_evidence,
+        contrast=options.contrast,
         intercept=options.intercept,
         seed=options.seed,
         precision=options.precision,
@@ -95,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
     unreadable = list(images.closed)
     chosen = [network.layer(layer) for layer in layers]
     wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
-    need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
+    need = estimate(network, chosen, wanted, len(images), settings, int(options.memory * GB))
     checkpoints = out / "checkpoints" / network.name.replace("/", "_")
     start = time.perf_counter()
     with team(network.device) as ours:
@@ -110,13 +130,16 @@ def run(options: argparse.Namespace) -> None:
                 bars.report(progress.stage, progress.done, progress.total)
 
             fitted = fit(
-                network, layers, images, settings, classes=options.classes, progress=report, memory=need.moments,
+                network, layers, images, settings, classes=options.classes, progress=report, memory=need.samples,
                 checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
             )  # fmt: skip
         if ours.rank > 0:
             return
     with locked(out, wait=True):  # another fit may add its rows to the same W
-        files = {name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out) for name, one in fitted.items()}
+        files = {
+            name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out, half=options.half)
+            for name, one in fitted.items()
+        }
     shutil.rmtree(checkpoints, ignore_errors=True)  # only now: where W could not be written, --resume still has them
     with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
         (out / "checkpoints").rmdir()

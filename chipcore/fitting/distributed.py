@@ -1,7 +1,7 @@
 """Several processes, one W: ``torchrun --nproc-per-node N -m chipcore fit ...``.
 
-Every process takes its share of the images; moments add up (they are sums), so one all-reduce a pass
-is all that is said between them.
+Every process takes its share of the images. Once a pass, pooled sums are added up everywhere and samples go to the
+process of rank 0, which puts them in the images' order and solves: W is that of one process.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from chipcore.errors import ChipError
-from chipcore.fitting.moments import Moments
-
-_CHUNK = 1 << 24  # elements a message: an eighth of a gigabyte of float64
+from chipcore.fitting.accumulate import LayerSums
 
 
 @dataclass(frozen=True)
@@ -46,25 +44,21 @@ class Team:
         dist.all_reduce(smallest, dist.ReduceOp.MIN)
         return int(smallest.item())
 
-    def add_up(self, moments: Sequence[Moments], count: int, beside: Sequence[Tensor] = ()) -> int:
-        """Sum the moments of all processes, and the tensors ``beside`` them, in place, everywhere; returns the sum of ``count``."""
+    def add_up(self, sums: Sequence[LayerSums], count: int) -> int:
+        """Bring the sums of all processes together: pooled sums everywhere, samples on rank 0; returns the sum of ``count``."""
         if self.size == 1:
             return count
-        total = torch.tensor([count], dtype=torch.float64, device=moments[0].gram.device)
+        total = torch.tensor([count], dtype=torch.float64, device=sums[0].device)
         try:
             dist.all_reduce(total)
-            for tensor in beside:
-                dist.all_reduce(tensor)
-            for one in moments:
-                for name in Moments.names():
-                    if name != "gram":
-                        dist.all_reduce(getattr(one, name))
-                # Grams are nearly all that is sent; a class that nobody saw has none.
-                seen = (one.loyalty > 0).nonzero().flatten()
-                for rows in seen.split(max(1, _CHUNK // one.gram[0].numel())):
-                    some = one.gram[rows]
-                    dist.all_reduce(some)
-                    one.gram[rows] = some
+            for one in sums:
+                for tensor in one.sums().values():
+                    dist.all_reduce(tensor)
+                parts: list[dict[str, np.ndarray] | None] | None = [None] * self.size if self.rank == 0 else None
+                dist.gather_object(one.samples.arrays(), parts)
+                for part in (parts or [])[1:]:
+                    assert part is not None
+                    one.samples.merge(part)
         except RuntimeError as error:
             raise ChipError(
                 f"another process of this run was lost ({str(error).splitlines()[0][:80]}); run the same command again with --resume."

@@ -337,7 +337,7 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
         [
             (
                 network.classes.labels[one.index], one.nonzero, one.positive, one.negative, one.above,
-                None if math.isnan(one.r2) else one.r2, one.loyalty, one.evidence,
+                None if math.isnan(one.r2) else one.r2, one.evidence_mass, one.evidence,
             )
             for one in class_channels.counts(importance, rows)
         ],

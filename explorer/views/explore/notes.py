@@ -36,7 +36,7 @@ def notes(network: Network, target: int, found: Sequence[LayerMap]) -> list[Note
             )
         )
     if weak:
-        worth = min(float(one.importance.loyalty[target]) for one in weak if one.importance is not None)
+        worth = min(float(one.importance.evidence_mass[target]) for one in weak if one.importance is not None)
         said.append(Note(
             "weak",
             f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "

@@ -234,7 +234,7 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
 
 
 def _memory_in_words(cost: fit_trial.FitCost) -> str:
-    return f"sums for W {cost.memory.moments / GB:.1f} GB, the rest {cost.memory.rest / GB:.1f} GB"
+    return f"sums for W {cost.memory.samples / GB:.1f} GB, the rest {cost.memory.rest / GB:.1f} GB"
 
 
 def _start(selection: Selection, request: FitRequest) -> None:

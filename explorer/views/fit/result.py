@@ -187,7 +187,7 @@ class _Taker:
     def take(self) -> Export:
         network, used = self.selection.network, self.run.request.fit_settings.lambda_ratio
         picture = figures.sheet(self.rows, self.curve, used, f"{network.title}, {self.layer}: what was learned", self.label)
-        arrays = {name: getattr(self.importance, name).numpy() for name in ("W", "r2", "support", "images", "loyalty")}
+        arrays = {name: getattr(self.importance, name).numpy() for name in ("W", "r2", "support", "images", "evidence_mass")}
         if self.curve is not None:
             arrays |= {f"curve_{name}": getattr(self.curve, name) for name in diagnostics.FIELDS}
         more = {} if self.curve is None else {name: text.encode() for name, text in evidence.curve_csvs(self.curve).items()}

@@ -88,7 +88,7 @@ def learned_row(selection: Selection) -> Tensor | None:
         importance = selection.importance(selection.layer)
     except ChipError:
         return None
-    return None if importance.evidence(selection.target) == "none" else importance.W[selection.target]
+    return None if importance.evidence(selection.target) == "none" else importance.row(selection.target)
 
 
 @dataclass(frozen=True)
