@@ -62,7 +62,7 @@ def description(classes: int, channels: int) -> str:
     """The heat map in words, for who can't see it."""
     return (
         f"Heat map of the weights of {classes:,} classes, in rows, and {channels:,} channels, in columns. "
-        "Arrow keys move from cell to cell, Enter opens the channel in Explore."
+        "Arrow keys move from cell to cell, Enter opens the channel below."
     )
 
 

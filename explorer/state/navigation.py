@@ -8,6 +8,7 @@ from explorer.state import url
 
 GOING = "go"  # the parameter that says: this address is of the view that is being opened
 _PENDING_CHANNEL = "goto-channel"
+_ARRIVED = "arrived-at-channel"
 
 
 def pick_class(index: int) -> None:
@@ -49,7 +50,13 @@ def apply_pending() -> None:
     if pending is not None:
         layer, target, channel = pending
         pick_layer(layer)
+        st.session_state[_ARRIVED] = f"{layer} {target} {channel}"
         open_view("explore", **{"class": str(target), "channel": str(channel)})
+
+
+def arrived() -> str:
+    """What was gone to with :func:`go_to_channel`, once; then empty."""
+    return str(st.session_state.pop(_ARRIVED, ""))
 
 
 def start_at_prediction() -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from chipcore.analysis import layer_maps
 from chipcore.analysis.layer_maps import LayerMap
-from explorer.components import job_progress
+from explorer.components import job_progress, scrolling
 from explorer.services.jobs import TooMany
 from explorer.state import navigation, queues
 from explorer.state.selection import Selection
@@ -39,7 +39,10 @@ def show(selection: Selection) -> None:
         switching.show(selection, found[here])
     with folded:
         equation.show(selection, found[here])
-    closer.show(selection, found[here])
+    with st.container(key="closer"):
+        closer.show(selection, found[here])
+    if arrived := navigation.arrived():
+        scrolling.to_container("closer", arrived)
 
 
 def _local(selection: Selection, missing: LayerMap) -> LayerMap:

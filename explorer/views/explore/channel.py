@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
-from torch import Tensor
 
 from chipcore import ChipError
 from chipcore.analysis import contributions
@@ -46,9 +45,9 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
             st.caption(f"These add most to the map of {plain(selection.label)}:")
             buttons.channels("most", order[:LISTED], contributions.contributions(here.row, features), pick, chosen=k)
     with fires:
-        _fires(selection, here, features[k], k)
+        fires(selection, here, k)
     with classes:
-        _classes(selection, here, k)
+        weights(selection, here, k)
     found = _images(selection, here, k)
     downloads.offer(
         "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None,
@@ -56,7 +55,9 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
     )  # fmt: skip
 
 
-def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> None:
+def fires(selection: Selection, here: LayerMap, k: int) -> None:
+    """Its feature map on the photograph."""
+    activation = selection.seen.features[here.layer.name][k]
     st.markdown("**Where it fires**")
     signed = bool(activation.min() < 0)
     image(
@@ -74,7 +75,8 @@ def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> 
     st.caption(" ".join(said))
 
 
-def _classes(selection: Selection, here: LayerMap, k: int) -> None:
+def weights(selection: Selection, here: LayerMap, k: int) -> None:
+    """The classes with the largest weights at this channel."""
     st.markdown("**For which classes it matters**")
     if here.importance is None:
         st.caption("That takes W: fit it, and this is the column of this channel.")
