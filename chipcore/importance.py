@@ -142,12 +142,16 @@ class Importance:
         more = optional("activation", None), optional("contrast_W", "W")
         return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata}, activation=more[0], contrast_W=more[1])
 
+    def file_below(self, folder: Path) -> Path:
+        """The file that :meth:`save` writes below ``folder``."""
+        return _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
+
     def save(self, folder: Path, *, half: bool = False) -> Path:
         """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all.
 
         ``half`` keeps the large tensors in half precision, with which a map's largest error is 1/2000 of its maximum.
         """
-        path = _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
+        path = self.file_below(folder)
         found = {name: getattr(self, name) for name in (*TENSORS, *OPTIONAL)}
         tensors = {name: value.cpu().contiguous() for name, value in found.items() if value is not None}
         if half:  # but for what it could not hold

@@ -54,7 +54,7 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job = queues.local_row(selection.network, sha256, layer, selection.target, selection.seen)
     except TooMany as error:
         st.info(
-            f"There is no row of W for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
+            f"W has no row for {label} at {plain(layer.name)}, and Local CHIP is queued: {plain(str(error))}",
             icon=":material/hourglass_top:",
         )
         return missing
@@ -63,8 +63,8 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job.finished.wait(INLINE_WAIT_S)
     with st.container(key="local", border=True):
         st.markdown(
-            f"**Local CHIP at {plain(layer.name)}.** There is no row of W for {label} here, so the weights are learned from this photograph "
-            "alone, with 300 random gates: noisier than W, and valid for this photograph only."
+            f"**At {plain(layer.name)}, this map is Local CHIP’s.** W has no row for {label} here, so the channels’ weights are learned from this "
+            "photograph alone, with 300 random gates. They hold for this photograph only and are noisier than W."
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Fit W on more photographs", key="to-fit", icon=":material/school:"):

@@ -58,7 +58,7 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
         active = "all of them are" if len(order) == used else f"{len(order):,} are"
         st.caption(f"Maximum {readable(top)}. {used:,} channels have a weight for {label}; {active} active on this photograph.")
     with columns[3]:
-        st.markdown("**What each adds**")
+        st.markdown("**Contributions**")
         first = max(0, min(count - LISTED + 2, len(order) - LISTED))
         listed = order[first : first + LISTED]
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)

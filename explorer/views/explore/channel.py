@@ -58,7 +58,7 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
 def fires(selection: Selection, here: LayerMap, k: int) -> None:
     """Its feature map on the photograph."""
     activation = selection.seen.features[here.layer.name][k]
-    st.markdown("**Where it fires**")
+    st.markdown("**Activation**")
     signed = bool(activation.min() < 0)
     image(
         of_raw(selection, figures.enlarged(selection.seen.view), activation, signed=signed),

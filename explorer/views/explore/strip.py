@@ -51,7 +51,8 @@ def show(selection: Selection, found: list[LayerMap], here: LayerMap, place_of_d
             help=" ".join(f"**{name}:** {meaning}" for name, meaning in MEANING.items()),
         )  # fmt: skip
         signed = st.toggle(
-            "Signed", key="signed", bind="query-params", help="Evidence for the class in red, against it in blue.",
+            "Evidence against", key="signed", bind="query-params",
+            help="Positive and negative contributions in a diverging color map: red is evidence for the class, blue against it.",
         )  # fmt: skip
         numbers = st.toggle(
             "Statistics", key="statistics", bind="query-params",
