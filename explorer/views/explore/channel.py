@@ -37,14 +37,14 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
     st.session_state.setdefault("channel", -1)
     if not 0 <= st.session_state["channel"] < layer.channels:  # at the start, or another layer's
         st.session_state["channel"] = order[0] if order else 0
-    number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
-    with number:
+    choice, activation, classes = st.columns([1, 1.15, 1.6], gap="medium")
+    with choice:
         k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
         url.write("channel", str(k))
         if here.row is not None and order:
             st.caption(f"These add most to the map of {plain(selection.label)}:")
             buttons.channels("most", order[:LISTED], contributions.contributions(here.row, features), pick, chosen=k)
-    with fires:
+    with activation:
         fires(selection, here, k)
     with classes:
         weights(selection, here, k)
