@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipcore.datasets.annotations import Box, boxes_in_view
+from chipcore.datasets.annotations import Box, box_to_view, boxes_in_view
 from chipcore.datasets.class_names import Classes
 from chipcore.datasets.coco import synsets_of
 from chipcore.datasets.ilsvrc import Annotation, parse_annotation
