@@ -42,6 +42,25 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--teacher", choices=tuple(REGISTRY), default="", metavar="N", help="a pretrained network to learn from, such as efficientnet_lite0"
     )
+    parser.add_argument(
+        "--flatten", action="store_true", help="fc6, fc7 and fc8 behind flattened maps, as in VGG16, in place of a global average"
+    )
+    parser.add_argument("--dropout", type=float, default=_DEFAULT.dropout, metavar="P", help="default: %(default)s")
+    parser.add_argument(
+        "--balance",
+        type=float,
+        default=_DEFAULT.balance,
+        metavar="B",
+        help="1: every photograph is drawn alike; 0: every class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        type=float,
+        default=_DEFAULT.unlabelled,
+        metavar="S",
+        help="share of the draws from the folder 'unlabelled', of which only a teacher knows something (default: %(default)s)",
+    )
+    parser.add_argument("--start", default="", metavar="N", help="begin with the convolutions of this network, such as vgg16_slim")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights, facts and checkpoints go")
     parser.add_argument("--name", default="vgg16_slim", help="of the files in --out (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -59,7 +78,8 @@ def run(options: argparse.Namespace) -> None:
         raise SettingsError(f"--name is {options.name!r}; give a file name without folders.")
     settings = TrainSettings(
         epochs=options.epochs, size=options.size, width=options.width, seed=options.seed, batch=options.batch,
-        learning_rate=options.learning_rate, teacher=options.teacher,
+        learning_rate=options.learning_rate, teacher=options.teacher, flatten=options.flatten, dropout=options.dropout,
+        balance=options.balance, unlabelled=options.unlabelled, start=options.start,
     )  # fmt: skip
     if options.validation is not None:  # a mistake in it should not show after an hour of training
         find_classes(options.validation, find_classes(options.images).classes)
@@ -106,6 +126,15 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--learning-rate {options.learning_rate}", f"--seed {options.seed}"]
     if options.teacher:
         words.append(f"--teacher {options.teacher}")
+    if options.flatten:
+        words.append("--flatten")
+    if options.start:
+        words.append(f"--start {options.start}")
+    words += [
+        f"--{word} {getattr(options, word)}"
+        for word in ("dropout", "balance", "unlabelled")
+        if getattr(options, word) != getattr(_DEFAULT, word)
+    ]
     return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])
 
 

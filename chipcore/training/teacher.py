@@ -58,11 +58,12 @@ class Guide:
             return None
 
 
-def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, int], None] | None = None) -> Guide:
+def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, int], None] | None = None, balance: float = 1.0) -> Guide:
     """The maps of ``network`` at its deepest layer for every photograph, and a linear map from them to the classes.
 
     The principal directions are those of the pooled features of the first photographs of every class; what
-    could not be read has maps of zeros. The linear map is a ridge-penalised logistic regression.
+    could not be read has maps of zeros. The linear map is a ridge-penalised logistic regression in which a class counts by
+    its number of photographs to the power ``balance``.
     """
     names = folders.photographs.names
     layer = network.layers[-1]
@@ -91,7 +92,8 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
             report("teacher", done, len(names))
     if not maps.any():
         raise ChipError(f"{network.name} sees nothing in these photographs; choose another teacher.")
-    return Guide(maps, *_logistic(maps.float().mean((2, 3)), folders.labels, len(folders.classes)))
+    labelled = folders.labels >= 0
+    return Guide(maps, *_logistic(maps[labelled].float().mean((2, 3)), folders.labels[labelled], len(folders.classes), balance))
 
 
 def _maps(network: Network, views: Tensor) -> Tensor:
@@ -108,15 +110,17 @@ def _spread(labels: Tensor) -> Tensor:
     return rank.argsort(stable=True)
 
 
-def _logistic(features: Tensor, labels: Tensor, classes: int, penalty: float = 1e-3) -> tuple[Tensor, Tensor]:
+def _logistic(features: Tensor, labels: Tensor, classes: int, balance: float = 1.0, penalty: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Weights (C, D) and bias (C) of a multinomial logistic regression on features (n, D)."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1).float()
+    share = counts ** (balance - 1)  # of one photograph of the class
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(functional.linear(features, weight, bias), labels) + penalty * weight.square().sum()
+        loss = functional.cross_entropy(functional.linear(features, weight, bias), labels, share) + penalty * weight.square().sum()
         loss.backward()
         return loss
 

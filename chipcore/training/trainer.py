@@ -20,10 +20,11 @@ from torch.nn import functional
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 from chipcore.networks import load_network
-from chipcore.networks.vgg_slim import VGGSlim
+from chipcore.networks.vgg_slim import VGG, VGGSlim
 from chipcore.training import saved
 from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolour
-from chipcore.training.settings import TrainSettings
+from chipcore.training.settings import STRIDE, TrainSettings
+from chipcore.training.start import start_from
 from chipcore.training.teacher import Guide, guide
 
 
@@ -48,14 +49,23 @@ def geometry_of(size: int) -> InputGeometry:
 class Student(nn.Module):
     """The network in training and, with a teacher, the map from its pool5 to the teacher's directions (dropped afterwards)."""
 
-    def __init__(self, classes: int, width: int, directions: int) -> None:
+    def __init__(self, classes: int, settings: TrainSettings, directions: int) -> None:
         super().__init__()
-        self.network = VGGSlim(classes, width, batch_norm=True)
+        width, dropout = settings.width, settings.dropout
+        self.network: VGG | VGGSlim = (
+            VGG(classes, width, settings.size, batch_norm=True, dropout=dropout)
+            if settings.flatten
+            else VGGSlim(classes, width, batch_norm=True, dropout=dropout)
+        )
+        self.side = settings.size // STRIDE if settings.flatten else 0
         self.imitate = nn.Conv2d(8 * width, directions, 1) if directions else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self.network.features(x)
-        return self.network.head(features), None if self.imitate is None else self.imitate(features)
+        read = features
+        if self.side and features.shape[-1] != self.side:  # smaller crops, whose pool5 a flattening head could not read
+            read = functional.interpolate(features, (self.side, self.side), mode="bilinear", align_corners=False)
+        return self.network.head(read), None if self.imitate is None else self.imitate(features)
 
 
 def train(
@@ -100,7 +110,13 @@ def train(
     # Weights and dropout draw from torch's own generator; what the caller had in it comes back.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        student = Student(len(folders.classes), settings.width, teacher.maps.shape[1] if teacher else 0)
+        student = Student(len(folders.classes), settings, teacher.maps.shape[1] if teacher else 0)
+        if settings.start and not state:
+            start_from(
+                settings.start,
+                student.network,
+                geometry_of(settings.size).normalise(decoded.views[readable[:: max(1, len(readable) // 256)]]),
+            )
         student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
         first, history = 0, []
@@ -153,10 +169,10 @@ def _teacher(
     if not settings.teacher:
         return None
     network = load_network(settings.teacher, device=device)
-    run = f"{network.weights_sha256} {folders.fingerprint}"
+    run = f"{network.weights_sha256} {folders.fingerprint}" + (f" {settings.balance}" if settings.balance != 1 else "")
     known = Guide.load(path, run)
     if known is None:
-        known = guide(network, folders, report)
+        known = guide(network, folders, report, settings.balance)
         known.save(path, run)
     return known
 
@@ -168,6 +184,19 @@ def _groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+def _order(labels: Tensor, readable: Tensor, settings: TrainSettings, random: np.random.Generator) -> Tensor:
+    """The photographs of an epoch, as many as there are: each once, or drawn by their class's size and ``settings.balance``."""
+    known = labels[readable] >= 0
+    if settings.balance == 1 and known.all():
+        return readable[torch.from_numpy(random.permutation(len(readable)))]
+    counts = torch.bincount(labels[readable][known]).double()
+    weights = torch.where(known, counts[labels[readable].clamp(min=0)] ** (settings.balance - 1), 0.0)
+    weights = weights / weights.sum()
+    if not known.all():
+        weights = (1 - settings.unlabelled) * weights + settings.unlabelled * (~known).double() / (~known).sum()
+    return readable[torch.from_numpy(random.choice(len(readable), len(readable), p=(weights / weights.sum()).numpy()))]
+
+
 def _epoch(
     student: Student, optimiser: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
     settings: TrainSettings, epoch: int, device: torch.device, report: Callable[[str, int, int], None],
@@ -176,10 +205,12 @@ def _epoch(
     random = np.random.default_rng((settings.seed, epoch))
     torch.manual_seed(settings.seed * 100_003 + epoch + 1)
     student.train()
-    order = readable[torch.from_numpy(random.permutation(len(readable)))]
+    order = _order(labels, readable, settings, random)
     steps = len(order) // settings.batch  # a last, smaller batch would upset batch norm
     size = settings.crop(epoch)
     how, geometry = Augmentation(), geometry_of(settings.size)
+    if settings.flatten and epoch >= settings.flat_epochs:
+        how = Augmentation(area=(0.4, 1.0))  # what is seen is as large in the end as when the network is used
     sums = torch.zeros(3, dtype=torch.float64)
     for step in range(steps):
         which = order[step * settings.batch : (step + 1) * settings.batch]
@@ -192,7 +223,13 @@ def _epoch(
             group["lr"] = settings.rate(epoch + step / steps)
         with torch.autocast(device.type, torch.bfloat16):
             scores, imitated = student(x)
-        loss = class_loss = functional.cross_entropy(scores.float(), truth, label_smoothing=settings.smoothing)
+        # The share of labelled photographs stands before their mean, so that a photograph without a class takes nothing from it.
+        known = truth >= 0
+        loss = class_loss = (
+            functional.cross_entropy(scores.float(), truth, label_smoothing=settings.smoothing, ignore_index=-1) * known.float().mean()
+            if known.any()
+            else scores.sum() * 0
+        )
         if teacher is not None and imitated is not None:
             maps = teacher.maps[which].to(device).float()
             theta = theta.to(device)
@@ -202,8 +239,8 @@ def _epoch(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        right = (scores.argmax(1) == truth).sum()
-        sums += torch.stack([loss.detach(), class_loss.detach(), right / len(which)]).cpu().double()
+        right = (scores.argmax(1) == truth).sum() / known.sum().clamp(min=1)
+        sums += torch.stack([loss.detach(), class_loss.detach(), right]).cpu().double()
         report(f"epoch {epoch + 1}", step + 1, steps)
     if not torch.isfinite(sums).all():
         raise DataError(f"the loss became infinite in epoch {epoch + 1}; give a lower --learning-rate.")

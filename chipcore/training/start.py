@@ -1,0 +1,42 @@
+"""Beginning from the convolutions of a network that is trained already."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from chipcore.errors import SettingsError
+from chipcore.networks import load_network
+from chipcore.networks.vgg_slim import VGGSlim
+
+
+@torch.no_grad()
+def start_from(name: str, network: nn.Module, inputs: Tensor) -> None:
+    """Give ``network`` the convolutions of the network called ``name``, without batch norm, and keep what they compute.
+
+    ``inputs`` (B, 3, S, S) are normalised views. Their statistics become those of every batch norm, and its scale and shift
+    undo them, so that convolution and norm together give what the folded convolution gave.
+
+    Raises ``SettingsError`` where the two networks' convolutions are not alike.
+    """
+    source = load_network(name).model
+    if not isinstance(source, VGGSlim):
+        raise SettingsError(f"{name} is no VGG of ours to start from; give vgg16_slim.")
+    features: nn.Sequential = network.features  # type: ignore[assignment]
+    x = inputs
+    for key, part in features.named_children():
+        if not key.startswith("conv"):
+            x = part(x)
+            continue
+        theirs: nn.Conv2d = source.features.get_submodule(key).conv  # type: ignore[assignment]
+        conv, norm = part.conv, part.norm
+        if theirs.weight.shape != conv.weight.shape or theirs.bias is None:
+            raise SettingsError(f"{name} has other widths than the network to train; give its width.")
+        conv.weight.copy_(theirs.weight)
+        before = conv(x)
+        var, mean = torch.var_mean(before, (0, 2, 3), correction=0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+        norm.weight.copy_((var + norm.eps).sqrt())
+        norm.bias.copy_(mean + theirs.bias)
+        x = torch.relu(before + theirs.bias[:, None, None])
