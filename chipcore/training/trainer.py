@@ -144,8 +144,31 @@ def train(
             **run, "settings": settings.as_dict(), "photographs": len(readable), "unreadable": list(decoded.unreadable), "seconds": round(clock.read()[0], 1),
             "cpu_seconds": round(clock.read()[1], 1), "history": history,
         }  # fmt: skip
+        if settings.flatten:
+            _settle(
+                student.network, decoded.views, _order(folders.labels, readable, settings, np.random.default_rng(settings.seed)), settings
+            )
         weights = {key: value.detach().cpu().contiguous() for key, value in student.network.state_dict().items()}
         return saved.write(out, name, weights, settings, folders.classes, geometry_of(settings.size), facts)
+
+
+@torch.no_grad()
+def _settle(network: nn.Module, views: Tensor, order: Tensor, settings: TrainSettings) -> None:
+    """Batch norm's statistics anew: of whole photographs, with no unit dropped, as the network is used.
+
+    Crops and dropout shift them (Touvron et al. 2019; Li et al. 2019), most of all behind fc6.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    geometry = geometry_of(settings.size)
+    device = next(network.parameters()).device
+    for which in order[: max(settings.batch, 2048)].split(settings.batch):
+        if len(which) == settings.batch:
+            network(geometry.normalise(views[which].to(device)).contiguous(memory_format=torch.channels_last))
 
 
 class _Clock:
