@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import chipcore
 from chipcore.bench import command as bench
-from chipcore.commands import explain, gate, rows
+from chipcore.commands import explain, figures, gate, rows
 from chipcore.console import drop_output, refuse, tell
 from chipcore.datasets.folder import find_photographs
 from chipcore.distributed import local_device, team
@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     rows.add_parser(commands, _network_options, _load)
     add_evaluate(commands, _network_options, _load)
     training.add_parser(commands)
+    figures.add_parser(commands, _network_options, _load)
     return parser
 
 

@@ -75,7 +75,10 @@ class TrainSettings:
 
     def crop(self, epoch: int) -> int:
         """The side of the training crops of an epoch (from 0), in pixels: a multiple of 32."""
-        share = (0.75 if self.flatten else 0.6) if epoch < self.flat_epochs else (1.0 if self.flatten else 0.8)
+        if self.flatten:  # dear: from the middle of the fall on
+            share = 0.75 if epoch < (self.flat_epochs + self.epochs) // 2 else 1.0
+        else:
+            share = 0.6 if epoch < self.flat_epochs else 0.8
         return max(STRIDE, round(share * self.size / STRIDE) * STRIDE)
 
     def rate(self, epoch: float) -> float:

@@ -232,7 +232,7 @@ def _epoch(
     steps = len(order) // settings.batch  # a last, smaller batch would upset batch norm
     size = settings.crop(epoch)
     how, geometry = Augmentation(), geometry_of(settings.size)
-    if settings.flatten and epoch >= settings.flat_epochs:
+    if settings.flatten and size == settings.size:
         how = Augmentation(area=(0.4, 1.0))  # what is seen is as large in the end as when the network is used
     sums = torch.zeros(3, dtype=torch.float64)
     for step in range(steps):

@@ -1,0 +1,1 @@
+"""What one reads off W, and off the maps made with it."""

@@ -1,0 +1,11 @@
+"""The paper's figures as Matplotlib figures: maps on photographs, the heat map of W, Venn diagrams, tables.
+
+Every function gives a ``matplotlib.figure.Figure``, which a notebook shows and ``savefig`` writes; pyplot is never
+touched, so threads may draw at once.
+"""
+
+from chipcore.figures.channels import heatmap, venn
+from chipcore.figures.pictures import map_grid, strip
+from chipcore.figures.tables import table
+
+__all__ = ["heatmap", "map_grid", "strip", "table", "venn"]
