@@ -282,7 +282,8 @@ class Maker:
         bar: Callable[[Sequence[Any]], Iterable[Any]] = lambda items: tqdm(items, desc="boxes", disable=None, leave=False)  # noqa: E731
         found = paper.table_2(self.network, self.layer, self.options.boxes, self.options.importance, progress=bar)
         errors = 1 - found["top1_accuracy"], 1 - found["top5_accuracy"]
-        lines, cells = [], []
+        lines: list[dict[str, Any]] = []
+        cells: list[list[str]] = []
         for method, figures in found["methods"].items():
             line = {
                 "method": METHODS[method].title, "top-1 localization error": figures["top1_loc_error"], "top-5 localization error": figures["top5_loc_error"],

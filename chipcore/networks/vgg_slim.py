@@ -28,6 +28,19 @@ FOURTEEN = (
     "French horn, horn", "frog", "garbage truck, dustcart", "gas pump, petrol pump", "golf ball", "parachute, chute", "tench, Tinca tinca", "zebra",
 )  # fmt: skip
 
+# The classes of the one that flattens, in the order of its outputs. Breeds of cats are one class and so are the two elephants:
+# WordNet's synsets above them, which ILSVRC has not.
+CATS_AND_ELEPHANTS = (("n02121808", "cat, domestic cat, house cat"), ("n02503517", "elephant"))
+SYNSETS = (
+    "n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331", "n01498041", "n01514668", "n01514859", "n01518878",
+    "n01530575", "n01531178", "n01532829", "n01534433", "n01537544", "n01558993", "n01560419", "n01580077", "n01641577", "n01644373",
+    "n01768244", "n01770393", "n01873310", "n01968897", "n01983481", "n02007558", "n02071294", "n02085620", "n02102040", "n02110341",
+    "n02114367", "n02119022", "n02128385", "n02129604", "n02317335", "n02363005", "n02391049", "n02437616", "n02480855", "n02481823",
+    "n02510455", "n02672831", "n02690373", "n02795169", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413",
+    "n03445777", "n03452741", "n03642806", "n03888257", "n04086273", "n04141076", "n04147183", "n04254680", "n04507155", "n07747607",
+    "n07749582", "n07753592",
+)  # fmt: skip
+
 
 class VGGSlim(nn.Module):
     """VGG16's convolutions and pools for ``classes`` classes; the five blocks have width x (1, 2, 4, 8, 8) channels.

@@ -38,6 +38,13 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--batch", type=int, default=_DEFAULT.batch, metavar="B", help="photographs a step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=_DEFAULT.learning_rate, metavar="R", help="default: %(default)s")
+    parser.add_argument(
+        "--cooldown",
+        type=float,
+        default=_DEFAULT.cooldown,
+        metavar="S",
+        help="share of the epochs in which the learning rate falls (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed, help="default: %(default)s")
     parser.add_argument(
         "--teacher", choices=tuple(REGISTRY), default="", metavar="N", help="a pretrained network to learn from, such as efficientnet_lite0"
@@ -79,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     settings = TrainSettings(
         epochs=options.epochs, size=options.size, width=options.width, seed=options.seed, batch=options.batch,
         learning_rate=options.learning_rate, teacher=options.teacher, flatten=options.flatten, dropout=options.dropout,
-        balance=options.balance, unlabelled=options.unlabelled, start=options.start,
+        balance=options.balance, unlabelled=options.unlabelled, start=options.start, cooldown=options.cooldown,
     )  # fmt: skip
     if options.validation is not None:  # a mistake in it should not show after an hour of training
         find_classes(options.validation, find_classes(options.images).classes)
@@ -132,7 +139,7 @@ def _command(options: argparse.Namespace) -> str:
         words.append(f"--start {options.start}")
     words += [
         f"--{word} {getattr(options, word)}"
-        for word in ("dropout", "balance", "unlabelled")
+        for word in ("cooldown", "dropout", "balance", "unlabelled")
         if getattr(options, word) != getattr(_DEFAULT, word)
     ]
     return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])

@@ -61,6 +61,10 @@ class TrainSettings:
             raise SettingsError(f"batch is {self.batch} photographs; batch norm needs at least 2.")
         if self.flatten and self.size % STRIDE:
             raise SettingsError(f"size is {self.size} px; a network that flattens its last maps needs a multiple of {STRIDE}.")
+        if not 0 < self.cooldown <= 1:
+            raise SettingsError(
+                f"cooldown is {self.cooldown}; give the share of the epochs in which the learning rate falls, above 0, at most 1."
+            )
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}; give 0 (every class alike) to 1 (every photograph alike).")
         if not 0 <= self.dropout < 1 or not 0 <= self.unlabelled < 1:
@@ -75,8 +79,8 @@ class TrainSettings:
 
     def crop(self, epoch: int) -> int:
         """The side of the training crops of an epoch (from 0), in pixels: a multiple of 32."""
-        if self.flatten:  # dear: from the middle of the fall on
-            share = 0.75 if epoch < (self.flat_epochs + self.epochs) // 2 else 1.0
+        if self.flatten:  # at the full size only the last fifth, and none of the flat part
+            share = 0.75 if epoch < max(self.flat_epochs, self.epochs - max(1, round(self.epochs / 5))) else 1.0
         else:
             share = 0.6 if epoch < self.flat_epochs else 0.8
         return max(STRIDE, round(share * self.size / STRIDE) * STRIDE)

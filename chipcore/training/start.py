@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -25,22 +27,22 @@ def start_from(name: str, network: nn.Module, inputs: Tensor) -> None:
     source = load_network(name).model
     if not isinstance(source, VGGSlim):
         raise SettingsError(f"{name} is no VGG of ours to start from; give vgg16_slim.")
-    features: nn.Sequential = network.features  # type: ignore[assignment]
+    features = cast(nn.Sequential, network.features)
     x = inputs
     for key, part in features.named_children():
         if not key.startswith("conv"):
             x = part(x)
             continue
-        theirs: nn.Conv2d = source.features.get_submodule(key).conv  # type: ignore[assignment]
-        conv, norm = part.conv, part.norm
+        theirs = cast(nn.Conv2d, source.features.get_submodule(f"{key}.conv"))
+        conv, norm = cast(nn.Conv2d, part.conv), cast(nn.BatchNorm2d, part.norm)
         if theirs.weight.shape != conv.weight.shape or theirs.bias is None:
             raise SettingsError(f"{name} has other widths than the network to train; give its width.")
         lengths = theirs.weight.flatten(1).norm(dim=1).clamp(min=1e-6) / LENGTH
         conv.weight.copy_(theirs.weight / lengths[:, None, None, None])
         before = conv(x)
         var, mean = torch.var_mean(before, (0, 2, 3), correction=0)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
+        cast(Tensor, norm.running_mean).copy_(mean)
+        cast(Tensor, norm.running_var).copy_(var)
         norm.weight.copy_((var + norm.eps).sqrt() * lengths)
         norm.bias.copy_(mean * lengths + theirs.bias)
         x = torch.relu(before * lengths[:, None, None] + theirs.bias[:, None, None])

@@ -231,9 +231,7 @@ def _epoch(
     order = _order(labels, readable, settings, random)
     steps = len(order) // settings.batch  # a last, smaller batch would upset batch norm
     size = settings.crop(epoch)
-    how, geometry = Augmentation(), geometry_of(settings.size)
-    if settings.flatten and size == settings.size:
-        how = Augmentation(area=(0.4, 1.0))  # what is seen is as large in the end as when the network is used
+    how, geometry = Augmentation(area=(0.35, 1.0)) if settings.flatten else Augmentation(), geometry_of(settings.size)
     sums = torch.zeros(3, dtype=torch.float64)
     for step in range(steps):
         which = order[step * settings.batch : (step + 1) * settings.batch]
