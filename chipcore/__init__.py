@@ -8,11 +8,11 @@ which class.
 __version__ = "0.1.0"
 
 from chipcore.errors import ChipError, ImportanceNotFitted
-from chipcore.fit import fit
+from chipcore.fitting.pipeline import fit
+from chipcore.fitting.settings import FitSettings
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import Saliency, explain
 from chipcore.networks import Layer, Network, load_network
-from chipcore.settings import FitSettings
 
 __all__ = [
     "ChipError", "FitSettings", "Importance", "ImportanceNotFitted", "Layer", "Network", "Saliency", "__version__",

@@ -32,7 +32,7 @@ class UnknownName(ChipError):
 
 
 class ImageError(ChipError):
-    """A file that is not a photograph we can use."""
+    """A file that is not a image we can use."""
 
 
 class CheckpointError(ChipError):
@@ -44,7 +44,7 @@ class ImportanceError(ChipError):
 
 
 class OtherInput(ImportanceError):
-    """W of these weights for another size or normalisation of the input."""
+    """W of these weights for another size or normalization of the input."""
 
 
 class ImportanceNotFitted(ChipError):

@@ -1,8 +1,8 @@
 """From a file to the network's input, by one geometry.
 
-A photograph is turned upright (EXIF), flattened on white where it is transparent, made RGB and fitted to
-the network's input by a named rule. Every map is drawn on exactly that view, so a map and its photograph
-always agree. ``squash`` keeps the whole photograph and changes its aspect; ``crop`` keeps the aspect and
+A image is turned upright (EXIF), flattened on white where it is transparent, made RGB and fitted to
+the network's input by a named rule. Every map is drawn on exactly that view, so a map and its image
+always agree. ``squash`` keeps the whole image and changes its aspect; ``crop`` keeps the aspect and
 loses the borders.
 """
 
@@ -32,7 +32,7 @@ Fit = Literal["squash", "crop"]
 
 @dataclass(frozen=True)
 class InputGeometry:
-    """How a photograph becomes a network's input.
+    """How a image becomes a network's input.
 
     ``size`` is the input's side in pixels, ``fit`` the rule; for ``crop`` the short side is first resized
     to ``resize`` pixels. Values are scaled to [0, 1], then ``(x - mean) / std`` per RGB channel.
@@ -58,32 +58,32 @@ class InputGeometry:
             raise SettingsError("every mean of the normalisation must be a finite number.")
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The photograph as the network sees it: RGB, ``size`` x ``size`` pixels."""
+        """The image as the network sees it: RGB, ``size`` x ``size`` pixels."""
         image = as_rgb(image)
         filtering = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
         if self.fit == "squash":
             return image.resize((self.size, self.size), filtering)
         # Cut the square out first and resize it once: the same picture as resizing everything, cropping
-        # afterwards, without a 5,000-pixel strip in memory for a 1 x 5,000 photograph.
+        # afterwards, without a 5,000-pixel strip in memory for a 1 x 5,000 image.
         side = min(image.size) * self.size / self.resize
         left, top = (image.width - side) / 2, (image.height - side) / 2
         return image.resize((self.size, self.size), filtering, box=(left, top, left + side, top + side))
 
     def tensor(self, image: Image.Image) -> Tensor:
-        """Normalised input, shape (3, size, size), float32."""
-        return self.normalise(torch.from_numpy(np.asarray(self.view(image)).copy()))
+        """Normalized input, shape (3, size, size), float32."""
+        return self.normalize(torch.from_numpy(np.asarray(self.view(image)).copy()))
 
-    def normalise(self, view: Tensor) -> Tensor:
-        """uint8 views (..., size, size, 3) to normalised float32 (..., 3, size, size)."""
+    def normalize(self, view: Tensor) -> Tensor:
+        """uint8 views (..., size, size, 3) to normalized float32 (..., 3, size, size)."""
         mean = torch.tensor(self.mean, device=view.device)
         std = torch.tensor(self.std, device=view.device)
         return ((view.to(torch.float32) / 255 - mean) / std).movedim(-1, -3)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit greys scaled to 8.
+    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit grays scaled to 8.
 
-    Raises ``ImageError`` for pixels that are no colours: floating-point numbers have no known range.
+    Raises ``ImageError`` for pixels that are no colors: floating-point numbers have no known range.
     """
     image = _upright(image)
     if image.mode == "RGB":
@@ -112,10 +112,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
-    """Decode a photograph from a path or from bytes.
+    """Decode a image from a path or from bytes.
 
     The size is checked before anything is decoded. Raises ``ImageError`` with one sentence for whatever is
-    not a photograph: a missing file, a folder, text, a truncated file, or more than ``MAX_PIXELS`` pixels.
+    not a image: a missing file, a folder, text, a truncated file, or more than ``MAX_PIXELS`` pixels.
     """
     label = name or (str(source) if not isinstance(source, bytes) else "this file")
     stream: io.BytesIO | Path

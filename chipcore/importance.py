@@ -16,11 +16,11 @@ from torch import Tensor
 
 from chipcore.errors import ImportanceError, ImportanceNotFitted, OtherInput
 from chipcore.networks.network import Layer, Network
-from chipcore.store import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
+from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
 FORMAT = 1
 TENSORS = ("W", "r2", "support", "images", "loyalty")
-MANY = 10.0  # photographs' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
+GOOD_EVIDENCE = 10.0  # images' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
 
 Evidence = Literal["none", "weak", "good"]
 
@@ -30,10 +30,10 @@ class Importance:
     """W of one layer of one network.
 
     - ``W`` (C, K) float32: importance of every channel for every class, signed; a row without evidence is 0
-    - ``r2`` (C,): held-out R2 of each row, NaN where no held-out photograph carried weight
+    - ``r2`` (C,): held-out R2 of each row, NaN where no held-out image carried weight
     - ``support`` (C,): number of non-zero channels of each row
-    - ``images`` (C,): number of photographs that carried weight for each row
-    - ``loyalty`` (C,): sum of f^c over those photographs, the number of whole photographs they are worth
+    - ``images`` (C,): number of images that carried weight for each row
+    - ``loyalty`` (C,): sum of f^c over those images, the number of whole images they are worth
     - ``metadata``: format version, network, weights sha256, layer, settings, data fingerprint, version, date
     """
 
@@ -45,10 +45,10 @@ class Importance:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def evidence(self, index: int) -> Evidence:
-        """How far the row of a class can be trusted: 'none' (not fitted), 'weak' (few photographs) or 'good'."""
+        """How far the row of a class can be trusted: 'none' (not fitted), 'weak' (few images) or 'good'."""
         if int(self.support[index]) == 0:
             return "none"
-        return "good" if float(self.loyalty[index]) >= MANY else "weak"
+        return "good" if float(self.loyalty[index]) >= GOOD_EVIDENCE else "weak"
 
     def top_channels(self, index: int, count: int) -> list[int]:
         """The ``count`` channels of largest positive importance for a class, largest first (Fig. 11, left)."""
@@ -159,7 +159,7 @@ def _are_numbers(tensors: dict[str, Tensor]) -> bool:
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
     """W of a layer: from ``folder`` alone, or from the user's cache and what is bundled.
 
-    A row that the user's own fit did not reach (it was restricted to some classes, or had no photographs of
+    A row that the user's own fit did not reach (it was restricted to some classes, or had no images of
     one) is the bundled row, so fitting one class does not take the others away.
 
     Raises ``ImportanceNotFitted``, which says how to fit it, or ``ImportanceError`` for a damaged file.

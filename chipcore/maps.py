@@ -33,22 +33,43 @@ def state(raw: Tensor) -> State:
     return "ok" if raw.max() > 0 else "no positive part"
 
 
-def upsample(raw: Tensor, size: int) -> Tensor:
-    """A raw map (u, v) at the network's input resolution, bilinear, shape (size, size)."""
-    return functional.interpolate(raw[None, None].float(), (size, size), mode="bilinear", align_corners=False)[0, 0]
+def upsample(raw: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """A signed map (u, v) at another resolution, bilinear, float32: (size, size), or (height, width) where both are given."""
+    shape = (size, size) if isinstance(size, int) else size
+    return functional.interpolate(raw[None, None].float(), shape, mode="bilinear", align_corners=False)[0, 0]
+
+
+def positive_map(raw: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """A method's finished map: max(0, raw) at the map's own resolution, then up-sampled, float32 (size, size) or (height, width).
+
+    Grad-CAM is defined in this order (Selvaraju et al. 2017, Eq. 2: the ReLU belongs to the coarse map), and it
+    is what torch-cam, pytorch-grad-cam and captum's ``relu_attributions`` give. Cutting after the up-sampling would
+    let negative neighbors eat into positive cells and tear a map of alternating signs to specks. Every picture, box
+    and measure of every method goes through here.
+
+    Example:
+        >>> positive_map(torch.tensor([[1.0, -3.0]]), 4)[0].tolist()  # not [1.0, 0.0, 0.0, 0.0]
+        [1.0, 0.75, 0.25, 0.0]
+    """
+    return upsample(raw.clamp(min=0), size)
 
 
 def picture(raw: Tensor, size: int, *, signed: bool = False, maximum: float | None = None) -> Tensor:
     """A map for the eye: up-sampled and scaled, float32 (size, size).
 
-    The positive part in [0, 1], or for ``signed`` both parts in [-1, 1] with 0 at 0. ``maximum`` is the
+    :func:`positive_map` in [0, 1], or for ``signed`` both parts, up-sampled together, in [-1, 1] with 0 at 0. ``maximum`` is the
     value drawn as 1; by default the map's own, so give one to put several maps on one scale. A map with
     nothing to show gives zeros.
     """
     if state(raw) == "not finite":
         return torch.zeros(size, size)
-    large = upsample(raw, size)
-    if not signed:
-        large = large.clamp(min=0)
+    large = upsample(raw, size) if signed else positive_map(raw, size)
     top = maximum if maximum is not None else float(large.abs().max())
     return (large / top).clamp(-1, 1) if top > 0 else torch.zeros_like(large)
+
+
+STATES = {
+    "constant": "the map has the same value everywhere, so it points nowhere",
+    "no positive part": "at this depth every place speaks against this class, or none for it",
+    "not finite": "the map holds NaN or infinity; the weights or W are damaged",
+}

@@ -19,8 +19,8 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from explorer.allocator import bound
-from explorer.crowd import MOST, VISITORS
+from explorer.services.limits import MOST, VISITORS
+from explorer.services.memory import bound
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST, PORT = "127.0.0.1", 8501
@@ -154,24 +154,25 @@ def _open(address: str) -> None:
 
 
 def _warm() -> None:
-    """Load what the first page shows while the browser starts: the first network, its W, and the first photograph's pass.
+    """Load what the first page shows while the browser starts: the first network, its W, and the first image's pass.
 
     Then, when nobody waits for that page any more, the code of the other pages.
     """
     from chipcore import ChipError
-    from explorer import gallery, resources
+    from explorer.services import gallery
+    from explorer.state import cached
 
     logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)  # this is no visitor's thread
     with contextlib.suppress(ChipError):  # the page says it better
-        network = resources.network(resources.offered()[0])
+        network = cached.network(cached.available_networks()[0])
         for layer in network.layers:
-            resources.importance(network.id, layer.name, network)
-        photograph = gallery.photograph(next(iter(gallery.ENTRIES)))
-        resources.seen(network.id, photograph.sha256, network, photograph)
+            cached.importance(network.id, layer.name, network)
+        image = gallery.image(next(iter(gallery.ENTRIES)))
+        cached.seen(network.id, image.sha256, network, image)
     time.sleep(LATER)
     for name in ("channels", "compare", "localize", "learn", "fit"):
         importlib.import_module(f"explorer.views.{name}")
-    resources.settle()
+    cached.settle()
 
 
 if __name__ == "__main__":

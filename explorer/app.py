@@ -15,13 +15,14 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there, n
 import streamlit as st  # noqa: E402
 
 from chipcore import ChipError  # noqa: E402
-from explorer import allocator, jump, kept_downloads, resources, sidebar, visitors  # noqa: E402
-from explorer.components import history  # noqa: E402
-from explorer.words import plain  # noqa: E402
+from explorer.components import history, sidebar  # noqa: E402
+from explorer.services import memory  # noqa: E402
+from explorer.state import cached, download_retention, jump, visitors  # noqa: E402
+from explorer.text import plain  # noqa: E402
 
-allocator.bound()
+memory.bound()
 visitors.bound_uploads()
-kept_downloads.keep()
+download_retention.keep()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.
@@ -46,7 +47,7 @@ def page_of(name: str) -> Callable[[], None]:
         first = f"explorer.views.{name}" not in sys.modules
         importlib.import_module(f"explorer.views.{name}").show(selection)
         if first:
-            resources.settle()
+            cached.settle()
 
     show.__name__ = name
     return show
@@ -63,14 +64,14 @@ def wrong(error: Exception) -> None:
 
 
 pages = {name: st.Page(page_of(name), title=name.capitalize(), url_path=name, default=name == "explore") for name in VIEWS}
-st.session_state["views"] = pages  # for links from one view to another, see sidebar.open_view
-admitted = visitors.admitted()
+st.session_state["views"] = pages  # for links from one view to another, see navigation.open_view
+admitted = visitors.has_slot()
 page = st.navigation(list(pages.values()), position="top" if admitted else "hidden")
 if not admitted:
-    st.info(visitors.FULL, icon=":material/group:")
+    st.info(visitors.AT_CAPACITY, icon=":material/group:")
     st.stop()
 history.one_step_a_view()
-jump.follow()
+jump.apply_pending()
 try:
     with st.sidebar:
         selection = sidebar.choose()

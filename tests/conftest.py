@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from chipcore.datasets.class_names import Classes
 from chipcore.images import InputGeometry
 from chipcore.networks import Network
-from chipcore.networks.classes import Classes
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("CHIP_DATA") or ROOT.parent / "shared" / "data")
@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("CHIP_DATA") or ROOT.parent / "shared" / "data")
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real photographs and networks; in CI it must be there."""
+    """The folder of real images and networks; in CI it must be there."""
     if not (DATA / "classes").is_dir():
         if os.environ.get("CI"):
             pytest.fail(f"no real data at {DATA}; CI must have it")
@@ -41,6 +41,23 @@ def lite0() -> Network:
     from chipcore.networks import load_network
 
     return load_network("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def slim() -> Network:
+    """The bundled small VGG16."""
+    from chipcore.networks import load_network
+
+    return load_network("vgg16_slim")
+
+
+@pytest.fixture(scope="session")
+def fitted(lite0: Network) -> list[int]:
+    """Classes with a row of W at every depth."""
+    from chipcore.importance import load_importance
+
+    supports = torch.stack([load_importance(lite0, layer.name).support > 0 for layer in lite0.layers])
+    return [int(index) for index in supports.all(0).nonzero().flatten()]
 
 
 class TinyNet(nn.Module):

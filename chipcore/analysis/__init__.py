@@ -1,1 +1,1 @@
-"""What one reads off W, and off the maps made with it."""
+"""What one reads off W: maps of all layers, contributions, class channels, ablation, overlap and order of classes."""

@@ -1,4 +1,4 @@
-"""The numbers behind the paper's figures and tables, from one's own photographs; ``chipcore.figures`` draws them."""
+"""The numbers behind the paper's figures and tables, from one's own images; ``chipcore.figures`` draws them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from PIL import Image
 
 from chipcore import maps
-from chipcore.datasets.folder import batches
+from chipcore.analysis.channel_overlap import SHARE, TOP, above_sets, top_sets
+from chipcore.datasets.image_folder import batches
 from chipcore.datasets.mosaics import ClassFolders, open_class_folders
 from chipcore.errors import ChipError, DataError
 from chipcore.evaluation import localization
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, silent
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, no_progress
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, Saliency, explain_view
 from chipcore.networks import Network
-from chipcore.overlaps import SHARE, TOP, above_sets, top_sets
 
 SIMPLE = ("lime", "gradcam", "chip", "refined_chip")  # the columns of Fig. 3 and 4
 PAIR = ("gradcam", "chip", "guided_backprop", "guided_gradcam", "guided_chip", "refined_chip")  # of Fig. 5
 LOCALIZERS = ("backprop", "cmwp", "gradcam", "chip")  # the rows of Table II
 PAPER_CLASSES = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra
-LOOKED_AT = 40  # photographs of a class folder among which the one to show is chosen
+LOOKED_AT = 40  # images of a class folder among which the one to show is chosen
 TABLE_1 = (
     "Deconvolution", "Guided Backpropagation", "CAM", "Grad-CAM", "Guided Grad-CAM", "LIME", "DeepDraw", "Guided CHIP", "CHIP & Refined CHIP",
 )  # fmt: skip
@@ -43,9 +43,9 @@ PROPERTIES = (
 
 @dataclass(frozen=True)
 class Pick:
-    """A photograph (or mosaic) to show for a class: the network's view of it, and the class's share of it where that is known.
+    """A image (or mosaic) to show for a class: the network's view of it, and the class's share of it where that is known.
 
-    ``inside`` (size, size) is True where the class is, for mosaics; None for a photograph.
+    ``inside`` (size, size) is True where the class is, for mosaics; None for a image.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Row:
-    """One photograph and one class in a figure: a map a column, or the sentence that stands in its place."""
+    """One image and one class in a figure: a map a column, or the sentence that stands in its place."""
 
     pick: Pick
     probability: float
@@ -78,18 +78,18 @@ def open_folders(network: Network, images: Path) -> ClassFolders:
 
 
 def choose(network: Network, folders: ClassFolders, classes: Sequence[int], count: int = 1) -> list[Pick]:
-    """Of every class the ``count`` photographs that the network is surest of, among the first ``LOOKED_AT`` of its folder.
+    """Of every class the ``count`` images that the network is surest of, among the first ``LOOKED_AT`` of its folder.
 
-    Chosen by f^c alone, before any map is made. Classes without a readable photograph are left out.
+    Chosen by f^c alone, before any map is made. Classes without a readable image are left out.
     """
     picks: list[Pick] = []
     for target in classes:
         names = folders.by_class.get(target, ())[:LOOKED_AT]
         found: list[tuple[float, str, np.ndarray]] = []
-        for batch in batches(folders.photographs, names, network.geometry, 16):
+        for batch in batches(folders.images, names, network.geometry, 16):
             if not batch.names:
                 continue
-            shares = network.probabilities(network.geometry.normalise(batch.views))[:, target]
+            shares = network.probabilities(network.geometry.normalize(batch.views))[:, target]
             found += [(float(share), name, view.numpy()) for share, name, view in zip(shares, batch.names, batch.views, strict=True)]
         for _share, name, view in sorted(found, key=lambda one: (-one[0], one[1]))[:count]:
             picks.append(Pick(name, target, network.classes.labels[target], Image.fromarray(view)))
@@ -97,10 +97,10 @@ def choose(network: Network, folders: ClassFolders, classes: Sequence[int], coun
 
 
 def mosaics(network: Network, folders: ClassFolders, layout: Sequence[int], targets: Sequence[int], skip: int = 0) -> list[Pick]:
-    """The photographs of several classes joined to one picture, once a class of ``targets``, with where each class is.
+    """The images of several classes joined to one picture, once a class of ``targets``, with where each class is.
 
     ``layout`` are the classes of its cells in reading order: two side by side, or four. A class that comes twice has two
-    photographs of its own there; ``skip`` leaves out so many of the target's first. Stands in where there is no photograph of several objects.
+    images of its own there; ``skip`` leaves out so many of the target's first. Stands in where there is no image of several objects.
     """
     size, side = network.geometry.size, 1 if len(layout) == 2 else 2
     times = {target: sum(one == target for one in layout) for target in dict.fromkeys(layout)}
@@ -117,7 +117,7 @@ def mosaics(network: Network, folders: ClassFolders, layout: Sequence[int], targ
         box = (column * size // 2, row * size // side, (column + 1) * size // 2, (row + 1) * size // side)
         pick = waiting[target].pop(0)
         view = pick.view
-        if side == 1:  # a half is twice as high as it is wide: the middle of the photograph
+        if side == 1:  # a half is twice as high as it is wide: the middle of the image
             view = view.crop((size // 4, 0, size // 4 + (box[2] - box[0]), size))
         picture.paste(view.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BICUBIC), box[:2])
         cells[box[1] : box[3], box[0] : box[2]] = target
@@ -126,7 +126,7 @@ def mosaics(network: Network, folders: ClassFolders, layout: Sequence[int], targ
 
 
 def row_of(network: Network, pick: Pick, columns: Sequence[tuple[str, str]], importance: Path | None = None, lime_samples: int = 0) -> Row:
-    """The maps of a photograph's class, one for each (method, layer) of ``columns``."""
+    """The maps of a image's class, one for each (method, layer) of ``columns``."""
     found: list[Saliency | str] = []
     for method, layer in columns:
         one = METHODS[method]
@@ -146,7 +146,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for row in rows:
         for column, saliency in enumerate(row.maps):
-            line: dict[str, Any] = {"photograph": row.pick.name, "class": row.pick.label}
+            line: dict[str, Any] = {"image": row.pick.name, "class": row.pick.label}
             if isinstance(saliency, str):
                 lines.append(line | {"problem": saliency})
                 continue
@@ -215,12 +215,18 @@ def table_1() -> list[dict[str, Any]]:
 
 
 def table_2(
-    network: Network, layer: str, boxes: Path, importance: Path | None = None, limit: int = 0, seed: int = 0, progress: Progress = silent
+    network: Network,
+    layer: str,
+    boxes: Path,
+    importance: Path | None = None,
+    limit: int = 0,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
     from chipcore.datasets.ilsvrc import open_ilsvrc
 
-    panel = Panel.of(network, [layer], LOCALIZERS, importance)
+    panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
     found = localization.evaluate(panel, open_ilsvrc(boxes), limit, seed, progress)
     one: dict[str, Any] = found["layers"][layer]
     if not one["images"]:

@@ -5,8 +5,8 @@
     SceneParse150   images/training/X.jpg, annotations/training/X.png, sceneCategories.txt
 
 In ``_seg.png`` an object is (R // 10) * 256 + G, numbered alike in both releases; SceneParse150 numbers 150
-objects from 1. Where a ``_seg.png`` of 2016 has no photograph beside it, one of the same name is looked for
-anywhere below the folder. One photograph in several layouts counts once, in the order above.
+objects from 1. Where a ``_seg.png`` of 2016 has no image beside it, one of the same name is looked for
+anywhere below the folder. One image in several layouts counts once, in the order above.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from chipcore.datasets.coco import read_rgb
-from chipcore.datasets.folder import Photographs, existing_folder
+from chipcore.datasets.image_folder import ImageFolder, existing_folder
 from chipcore.errors import DataError
 
 # The object's number in SceneParse150 and in _seg.png (objectInfo150.csv, mapFromADE.txt); 0: only the JSON of 2021 knows it.
@@ -60,10 +60,10 @@ def scene_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """A photograph, the file of its objects, and its scene ('' where no file tells)."""
+    """A image, the file of its objects, and its scene ('' where no file tells)."""
 
     layout: str
-    photograph: Path | None
+    image: Path | None
     segments: Path
     scene: str
 
@@ -72,20 +72,20 @@ class Item:
 
         Raises ``DataError`` where the file is broken.
         """
-        colours = read_rgb(self.segments)
+        colors = read_rgb(self.segments)
         if self.layout == "SceneParse150":
-            return np.isin(colours[..., 0], [OBJECTS[name][0] for name in objects if OBJECTS[name][0]])
+            return np.isin(colors[..., 0], [OBJECTS[name][0] for name in objects if OBJECTS[name][0]])
         numbers = {OBJECTS[name][1] for name in objects if OBJECTS[name][1]}
         if self.layout == "2021":
             numbers |= {number for number, names in _objects(_json_of(self.segments)) if names & set(objects)}
-        return np.isin(colours[..., 0] // 10 * 256 + colours[..., 1], list(numbers))
+        return np.isin(colors[..., 0] // 10 * 256 + colors[..., 1], list(numbers))
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The annotated scenes below a folder; ``items`` by photograph name."""
+    """The annotated scenes below a folder; ``items`` by image name."""
 
-    photographs: Photographs
+    images: ImageFolder
     items: dict[str, Item]
     broken: tuple[str, ...] = ()
 
@@ -118,11 +118,11 @@ def _objects(path: Path) -> list[tuple[int, set[str]]]:
 def open_ade20k(folder: str | Path) -> Scenes:
     """Every annotated scene below a folder.
 
-    Raises ``DataError`` where there is none. A scene whose JSON is broken or whose photograph is missing is
+    Raises ``DataError`` where there is none. A scene whose JSON is broken or whose image is missing is
     named in ``broken``.
     """
     root = existing_folder(folder)
-    photographs: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     segments: list[Path] = []
     challenge: list[tuple[Path, Path]] = []
     for parent, below, files in os.walk(root):
@@ -131,7 +131,7 @@ def open_ade20k(folder: str | Path) -> Scenes:
         for file in sorted(files):
             stem, ending = os.path.splitext(file)
             if ending.lower() in (".jpg", ".jpeg"):
-                photographs.setdefault(stem, here / file)
+                images.setdefault(stem, here / file)
                 beside = _annotation_of(here / file)
                 if beside is not None:
                     challenge.append((here / file, beside))
@@ -142,30 +142,30 @@ def open_ade20k(folder: str | Path) -> Scenes:
     for path in sorted(segments, key=lambda path: not _json_of(path).exists()):  # the 2021 layout first
         stem = path.name.removesuffix("_seg.png")
         own = path.with_name(f"{stem}.jpg")
-        photograph = own if own.exists() else photographs.get(stem)
+        image = own if own.exists() else images.get(stem)
         if stem in items:
             continue
-        if photograph is None:
+        if image is None:
             broken.append(f"{path} has no photograph {stem}.jpg.")
             continue
         try:
             newer = _json_of(path).exists()
             scene = _scene_of_json(_json_of(path)) if newer else _scene_of_folders(path.parent)
-            items[stem] = Item("2021" if newer else "2016", photograph, path, scene)
+            items[stem] = Item("2021" if newer else "2016", image, path, scene)
         except DataError as error:
             broken.append(str(error))
     categories = _scene_categories(root)
-    for photograph, path in challenge:
-        items.setdefault(photograph.stem, Item("SceneParse150", photograph, path, categories.get(photograph.stem, "")))
+    for image, path in challenge:
+        items.setdefault(image.stem, Item("SceneParse150", image, path, categories.get(image.stem, "")))
     if not items and not broken:
         raise DataError(f"{folder} holds no scene of ADE20K; give a folder in the layout of 2021, 2016 or SceneParse150.")
-    named = {str(item.photograph.relative_to(root)): item for item in items.values() if item.photograph is not None}
-    return Scenes(Photographs(root, tuple(sorted(named))), named, tuple(broken))
+    named = {str(item.image.relative_to(root)): item for item in items.values() if item.image is not None}
+    return Scenes(ImageFolder(root, tuple(sorted(named))), named, tuple(broken))
 
 
-def _annotation_of(photograph: Path) -> Path | None:
+def _annotation_of(image: Path) -> Path | None:
     """``annotations/training/X.png`` of ``images/training/X.jpg``; the same without ``training``."""
-    parts = list(photograph.parts)
+    parts = list(image.parts)
     for place in range(len(parts) - 2, max(len(parts) - 4, 0), -1):
         if parts[place] == "images":
             path = Path(*parts[:place], "annotations", *parts[place + 1 :]).with_suffix(".png")
@@ -193,7 +193,7 @@ def _scene_of_folders(folder: Path) -> str:
 
 
 def _scene_categories(root: Path) -> dict[str, str]:
-    """Scenes by photograph from ``sceneCategories.txt`` of SceneParse150, where it is there."""
+    """Scenes by image from ``sceneCategories.txt`` of SceneParse150, where it is there."""
     found: dict[str, str] = {}
     for file in sorted(root.rglob("sceneCategories.txt")):
         try:

@@ -2,7 +2,7 @@
 
     DIR/**/*panoptic*.json            segments and categories of every picture
     DIR/**/...panoptic.../*.png       a picture's segments: id = R + 256 G + 65536 B
-    DIR/**/*.jpg                      the photographs
+    DIR/**/*.jpg                      the images
 
 Files of one picture share the number at the end of their name (``000000000073.jpg``,
 ``coco_000000000073.png``), so COCO's own download and subsets of it are read alike.
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.class_names import imagenet
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import DataError
 from chipcore.images import MAX_PIXELS
-from chipcore.networks.classes import imagenet
 
 # COCO category -> ImageNet synsets that are kinds of it ("first-last": every class between, in ILSVRC's order).
 # Categories without a class that is plainly the same thing (person, handbag, plants, most furniture parts) are left out.
@@ -38,7 +38,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
         "n01514668-n01622779",
         "n01795545-n01860187",
         "n02002556-n02058221",
-    ),  # cock to great grey owl, grouse to black swan, stork to albatross
+    ),  # cock to great gray owl, grouse to black swan, stork to albatross
     "boat": ("n04273569", "n03662601", "n02951358", "n03447447", "n02981792", "n04612504", "n03344393", "n04483307"),
     "bottle": ("n04591713", "n02823428", "n04557648", "n03983396"),  # wine, beer, water, pop
     "broccoli": ("n07714990",),
@@ -97,14 +97,14 @@ def synsets_of(category: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Panoptic:
-    """Photographs with panoptic masks: for each its PNG, and its segments' ids by category."""
+    """Images with panoptic masks: for each its PNG, and its segments' ids by category."""
 
-    photographs: Photographs
+    images: ImageFolder
     masks: dict[str, Path]
     segments: dict[str, dict[str, tuple[int, ...]]]
 
     def masks_of(self, name: str) -> dict[str, np.ndarray]:
-        """The mask of every category in a photograph, bool (h, w).
+        """The mask of every category in a image, bool (h, w).
 
         Raises ``DataError`` where the PNG is broken.
         """
@@ -114,7 +114,7 @@ class Panoptic:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A PNG whose colours are numbers, int64 (h, w, 3); ``DataError`` where it is missing or broken."""
+    """A PNG whose colors are numbers, int64 (h, w, 3); ``DataError`` where it is missing or broken."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -132,9 +132,9 @@ def panoptic_files(folder: Path) -> list[Path]:
 
 
 def open_coco(folder: str | Path) -> Panoptic:
-    """Every photograph below a folder that has a panoptic mask; ``DataError`` where there is none."""
+    """Every image below a folder that has a panoptic mask; ``DataError`` where there is none."""
     root = Path(folder)
-    found = find_photographs(root)
+    found = find_images(root)
     by_number = {_number(name): name for name in found.names if name.lower().endswith((".jpg", ".jpeg"))}
     pngs = {_number(path.name): path for path in sorted(root.rglob("*.png")) if "panoptic" in path.parent.name}
     masks: dict[str, Path] = {}
@@ -151,7 +151,7 @@ def open_coco(folder: str | Path) -> Panoptic:
                 listed: dict[str, tuple[int, ...]] = {}
                 for segment in annotation["segments_info"]:
                     category = categories[int(segment["category_id"])]
-                    listed[category] = (*listed.get(category, ()), _colour(segment["id"]))
+                    listed[category] = (*listed.get(category, ()), _color(segment["id"]))
                 masks[name], segments[name] = pngs[number], listed
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise DataError(f"{file} is not a whole panoptic annotation of COCO.") from None
@@ -159,11 +159,11 @@ def open_coco(folder: str | Path) -> Panoptic:
         raise DataError(
             f"{folder} holds no photograph with a panoptic mask of COCO; give the folder of photographs, masks and panoptic JSON."
         )
-    return Panoptic(Photographs(found.root, tuple(name for name in found.names if name in masks)), masks, segments)
+    return Panoptic(ImageFolder(found.root, tuple(name for name in found.names if name in masks)), masks, segments)
 
 
-def _colour(segment: Any) -> int:
-    """A segment's id, which is a colour: R + 256 G + 65536 B."""
+def _color(segment: Any) -> int:
+    """A segment's id, which is a color: R + 256 G + 65536 B."""
     number = int(segment)
     if not 0 <= number < 1 << 24:
         raise ValueError(f"{number} is no colour")

@@ -1,9 +1,9 @@
-"""ILSVRC's localization layout: photographs in ``Data/CLS-LOC``, their boxes in ``Annotations/CLS-LOC``.
+"""ILSVRC's localization layout: images in ``Data/CLS-LOC``, their boxes in ``Annotations/CLS-LOC``.
 
     DIR/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG
     DIR/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml
 
-Boxes are counted from 0 with both ends inside, in pixels of the XML's ``<size>``; photographs that were
+Boxes are counted from 0 with both ends inside, in pixels of the XML's ``<size>``; images that were
 resized since keep the XML of the original.
 """
 
@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import DataError
 
 _PHOTOGRAPHS, _ANNOTATIONS = Path("Data", "CLS-LOC"), Path("Annotations", "CLS-LOC")
@@ -40,13 +40,13 @@ def root_of(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Localization:
-    """The photographs of one split and where their annotations are."""
+    """The images of one split and where their annotations are."""
 
-    photographs: Photographs
+    images: ImageFolder
     annotations: Path
 
     def annotation(self, name: str) -> Annotation:
-        """The annotation of a photograph.
+        """The annotation of a image.
 
         Raises ``DataError`` with one sentence that names the file where it is missing or broken.
         """
@@ -54,11 +54,11 @@ class Localization:
 
 
 def open_ilsvrc(folder: str | Path, split: str = "val") -> Localization:
-    """The photographs of a split of an ILSVRC folder; ``DataError`` where the layout is not there."""
+    """The images of a split of an ILSVRC folder; ``DataError`` where the layout is not there."""
     root = root_of(Path(folder))
     if root is None:
         raise DataError(f"{folder} is not laid out like ILSVRC; give the folder that holds {_PHOTOGRAPHS} and {_ANNOTATIONS}.")
-    return Localization(find_photographs(root / _PHOTOGRAPHS / split), root / _ANNOTATIONS / split)
+    return Localization(find_images(root / _PHOTOGRAPHS / split), root / _ANNOTATIONS / split)
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -76,7 +76,7 @@ def parse_annotation(text: bytes, path: str) -> Annotation:
     """Size, synset and boxes of an XML in ILSVRC's or VOC's form; ``path`` names it in what is said of it.
 
     Where an XML lists objects of several classes, those of the first object's class count: ILSVRC gives every
-    photograph one class. Raises ``DataError`` with one sentence where it is broken.
+    image one class. Raises ``DataError`` with one sentence where it is broken.
     """
     # A doctype is where entity bombs live, and no annotation has one; zero bytes would hide it in UTF-16.
     if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:

@@ -1,4 +1,4 @@
-"""Mosaics of photographs of distinct classes, for the grid pointing game, from any folder of class folders."""
+"""Mosaics of images of distinct classes, for the grid pointing game, from any folder of class folders."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore.datasets.class_names import Classes
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError, DataError
-from chipcore.networks.classes import Classes
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Photographs by class index; ``unknown`` are the folders whose name is no class of the network."""
+    """Images by class index; ``unknown`` are the folders whose name is no class of the network."""
 
-    photographs: Photographs
+    images: ImageFolder
     by_class: dict[int, tuple[str, ...]]
     unknown: tuple[str, ...]
 
@@ -27,7 +27,7 @@ def open_class_folders(folder: str | Path, classes: Classes) -> ClassFolders:
 
     Raises ``DataError`` where no folder is named after a class of the network.
     """
-    found = find_photographs(folder)
+    found = find_images(folder)
     by_class: dict[int, list[str]] = {}
     named: dict[str, int | None] = {}
     for name in found.names:
@@ -49,7 +49,7 @@ def open_class_folders(folder: str | Path, classes: Classes) -> ClassFolders:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """n x n photographs of distinct classes, cell by cell in reading order."""
+    """n x n images of distinct classes, cell by cell in reading order."""
 
     names: tuple[str, ...]
     targets: tuple[int, ...]
@@ -58,13 +58,13 @@ class Mosaic:
 def draw_mosaics(
     folders: ClassFolders, usable: Callable[[str, int], bool], classes: Sequence[int], side: int, count: int, seed: int
 ) -> Iterator[Mosaic]:
-    """Mosaics of photographs that are usable, drawn by ``seed``.
+    """Mosaics of images that are usable, drawn by ``seed``.
 
-    A photograph is looked at only when its turn comes, so few mosaics cost few looks. Fewer than ``count``
-    come where there are not enough classes with a usable photograph.
+    A image is looked at only when its turn comes, so few mosaics cost few looks. Fewer than ``count``
+    come where there are not enough classes with a usable image.
 
     Args:
-        usable: whether a photograph of a class is recognised confidently enough; asked once for each.
+        usable: whether a image of a class is recognized confidently enough; asked once for each.
         classes: those that may be drawn.
         side: n, cells on a side.
     """
@@ -74,7 +74,7 @@ def draw_mosaics(
     times: dict[int, int] = dict.fromkeys(classes, 0)
 
     def next_of(index: int) -> str | None:
-        """The class's next photograph: a fresh one while there are any, then those found usable, in turn."""
+        """The class's next image: a fresh one while there are any, then those found usable, in turn."""
         while waiting[index]:
             name = str(waiting[index].pop())
             if usable(name, index):

@@ -1,6 +1,6 @@
-"""95% intervals for the difference of two methods on the same photographs (percentile bootstrap, Efron 1979).
+"""95% intervals for the difference of two methods on the same images (percentile bootstrap, Efron 1979).
 
-Photographs are drawn again with replacement, both methods are measured on the drawn ones, and the 2.5th and
+Images are drawn again with replacement, both methods are measured on the drawn ones, and the 2.5th and
 97.5th percentiles of the differences are the interval. A method's best threshold is searched again in every
 resample, as it was on the whole set: an oracle's luck is then part of the interval.
 """
@@ -14,15 +14,15 @@ import numpy as np
 RESAMPLES = 2000
 _AT_ONCE = 100
 
-# From how often each photograph was drawn, (R, S), to a figure for each resample, (R,).
+# From how often each image was drawn, (R, S), to a figure for each resample, (R,).
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def best_threshold(*curves: np.ndarray) -> Statistic:
-    """The mean over photographs at the best threshold; several curves have a best each and are averaged.
+    """The mean over images at the best threshold; several curves have a best each and are averaged.
 
     Args:
-        curves: each (S, T), the value of every photograph at every threshold.
+        curves: each (S, T), the value of every image at every threshold.
     """
     values = [np.asarray(curve, dtype=np.float32) for curve in curves]
 
@@ -34,13 +34,13 @@ def best_threshold(*curves: np.ndarray) -> Statistic:
 
 
 def mean(values: np.ndarray) -> Statistic:
-    """The mean over photographs of values (S,)."""
+    """The mean over images of values (S,)."""
     column = np.asarray(values, dtype=np.float64)
     return lambda weights: (weights @ column) / weights.sum(1)
 
 
 def class_mean(values: np.ndarray, classes: Sequence[object]) -> Statistic:
-    """The mean over classes of the mean over each class's photographs; a class that was not drawn is left out."""
+    """The mean over classes of the mean over each class's images; a class that was not drawn is left out."""
     _names, place = np.unique(np.asarray(classes), return_inverse=True)
     member = np.eye(place.max() + 1)[place]  # (S, classes)
     weighed = member * np.asarray(values, dtype=np.float64)[:, None]
@@ -65,7 +65,7 @@ def paired_interval(
 
     Args:
         first, second: figures over the same S rows.
-        groups: for every row the photograph (or mosaic) that it comes from; these are drawn, with all their rows.
+        groups: for every row the image (or mosaic) that it comes from; these are drawn, with all their rows.
         seed: the same for every method, so that all are measured on the same resamples.
         resamples: how many.
     """

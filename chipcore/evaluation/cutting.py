@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from chipcore import maps
-from chipcore.evaluation.boxes import Box, extent, largest_component
-from chipcore.evaluation.photographs import over_maximum, positive
+from chipcore.datasets.annotations import Box, extent
+from chipcore.evaluation.boxes import largest_component
+from chipcore.evaluation.images import normalize_by_max
 
 
 def relative(raw: Tensor, size: int) -> np.ndarray:
@@ -19,12 +20,12 @@ def relative(raw: Tensor, size: int) -> np.ndarray:
     """
     if maps.state(raw) == "not finite":
         return np.zeros((size, size))
-    shares: np.ndarray = over_maximum(positive(maps.upsample(raw, size))).astype(np.float64)
+    shares: np.ndarray = normalize_by_max(maps.positive_map(raw, size).numpy()).astype(np.float64)
     return shares
 
 
 @dataclass(frozen=True)
-class Cut:
+class ThresholdedMap:
     """What a threshold leaves of a map: everything above it, the largest component of that, and that one's box."""
 
     mask: np.ndarray
@@ -32,10 +33,10 @@ class Cut:
     box: Box | None
 
 
-def cut(shares: np.ndarray, threshold: float) -> Cut:
+def threshold_map(shares: np.ndarray, threshold: float) -> ThresholdedMap:
     """Cut a map (size, size) of shares of its maximum at a threshold."""
     largest = largest_component(shares, threshold)
     if largest is None:
         nothing = np.zeros(shares.shape, dtype=bool)
-        return Cut(nothing, nothing, None)
-    return Cut(shares > threshold, largest, extent(largest))
+        return ThresholdedMap(nothing, nothing, None)
+    return ThresholdedMap(shares > threshold, largest, extent(largest))

@@ -1,13 +1,13 @@
 """Faithfulness: does the network follow what the map says it looks at?
 
-- Deletion and insertion (Petsiuk et al. 2018): pixels go (to the mean colour), or come (over a blurred
-  photograph), in the map's order; the area under f^c says how soon the class is lost (low is good) or found
+- Deletion and insertion (Petsiuk et al. 2018): pixels go (to the mean color), or come (over a blurred
+  image), in the map's order; the area under f^c says how soon the class is lost (low is good) or found
   (high is good).
 - Channels: the same on gates. Channels are closed in the order of W, largest first, against random orders and
   against Grad-CAM's channel weights; the area under f^c over the share of closed channels, low is good. An
-  order 'x activation' multiplies by the channel's mean on this photograph, which is what the channel adds.
+  order 'x activation' multiplies by the channel's mean on this image, which is what the channel adds.
 
-The class is the network's first for the photograph.
+The class is the network's first for the image.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.folder import Photographs
+from chipcore.datasets.image_folder import ImageFolder
 from chipcore.errors import SettingsError
 from chipcore.evaluation import bootstrap
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, Reader, sample, silent, view_of
-from chipcore.evaluation.sanity import Sanity
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, Reader, no_progress, subsample, view_of
+from chipcore.evaluation.sanity_checks import Sanity
+from chipcore.gating.perturbation import perturbed_scores
+from chipcore.gating.suffix import Activations
+from chipcore.maps import positive_map, upsample
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import perturbed_scores
-from chipcore.suffix import Activations
 
 PARTS = ("deletion", "channels", "sanity")
 STEPS = 224  # Petsiuk et al.: one row of pixels a step
@@ -42,10 +43,15 @@ def area(curve: np.ndarray) -> float:
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
-def pixel_order(large: np.ndarray, seed: int) -> np.ndarray:
-    """Pixels from the map's largest value to its smallest, shape (h * w,); equal ones in an order drawn by ``seed``."""
-    luck = np.random.default_rng(seed).permutation(large.size)
-    return luck[np.argsort(-large.ravel()[luck], kind="stable")]
+def pixel_order(raw: Tensor, size: int, seed: int) -> np.ndarray:
+    """Pixels from the finished map's largest value to its smallest, shape (size * size,).
+
+    Where the finished map is zero, what speaks against the class comes last: the up-sampled signed map decides.
+    Equal ones in an order drawn by ``seed``.
+    """
+    finished, signed = (large.numpy().ravel() for large in (positive_map(raw, size), upsample(raw, size)))
+    luck = np.random.default_rng(seed).permutation(finished.size)
+    return np.lexsort((luck, -signed, -finished))
 
 
 def blurred(inputs: Tensor) -> Tensor:
@@ -73,7 +79,7 @@ def pixel_curve(network: Network, start: Tensor, end: Tensor, order: np.ndarray,
         for first in range(0, len(counts), _BATCH):
             upto = torch.from_numpy(counts[first : first + _BATCH]).to(start.device).view(-1, 1, 1, 1)
             images = torch.where(turned < upto, end, start)
-            curve.append(network.trunk(images, network.layers[-1:]).scores.softmax(1)[:, target].cpu().numpy())
+            curve.append(network.forward_prefix(images, network.layers[-1:]).scores.softmax(1)[:, target].cpu().numpy())
     return np.concatenate(curve)
 
 
@@ -83,7 +89,7 @@ def channel_weights(network: Network, layer: Layer, layers: tuple[Layer, ...], a
     with torch.enable_grad():
         features = activations.features[layer.path].detach().clone().requires_grad_()
         gates = torch.ones(1, 1, features.shape[1], device=features.device)
-        score = suffix.scores(suffix.prepare(features), activations.carried[layer.path], gates)[0, 0, target]
+        score = suffix.scores(suffix.prepare(features), activations.side_inputs[layer.path], gates)[0, 0, target]
         (gradient,) = torch.autograd.grad(score, features)
     return gradient[0].mean((1, 2)).detach()
 
@@ -98,7 +104,13 @@ def closing_gates(order: Tensor, steps: int) -> Tensor:
 
 
 def channel_curves(
-    panel: Panel, layer: Layer, activations: Activations, target: int, steps: int, rng: np.random.Generator, randoms: int = RANDOM_ORDERS
+    panel: MethodSet,
+    layer: Layer,
+    activations: Activations,
+    target: int,
+    steps: int,
+    rng: np.random.Generator,
+    randoms: int = RANDOM_ORDERS,
 ) -> dict[str, np.ndarray]:
     """f^c while channels are closed, each (steps + 1,): in W's order, in Grad-CAM's, and the mean over random orders."""
     features = activations.features[layer.path]
@@ -113,16 +125,16 @@ def channel_curves(
     gates = torch.stack([closing_gates(order, min(steps, K)) for order in [*orders.values(), *drawn]])
     with torch.no_grad():
         suffix = panel.network.suffix(layer, panel.layers)
-        scores = perturbed_scores(suffix, features, activations.carried[layer.path], gates.flatten(0, 1)[None], _BATCH)
+        scores = perturbed_scores(suffix, features, activations.side_inputs[layer.path], gates.flatten(0, 1)[None], _BATCH)
     f = scores[0].softmax(1)[:, target].view(len(gates), -1).cpu().numpy()
     return {**dict(zip(orders, f, strict=False)), "random": f[len(orders) :].mean(0)}
 
 
 def evaluate(
-    panel: Panel, photographs: Photographs, limit: int = 0, seed: int = 0, progress: Progress = silent, parts: tuple[str, ...] = PARTS,
+    panel: MethodSet, images: ImageFolder, limit: int = 0, seed: int = 0, progress: Progress = no_progress, parts: tuple[str, ...] = PARTS,
     steps: int = STEPS, channel_steps: int = CHANNEL_STEPS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure the chosen parts on photographs of any kind.
+    """Measure the chosen parts on images of any kind.
 
     Raises ``SettingsError`` for a part that does not exist or fewer than one step.
     """
@@ -136,31 +148,31 @@ def evaluate(
     tallies = panel.tallies()
     seen: dict[str, list[str]] = {layer.name: [] for layer in panel.layers}
     sanity = Sanity(panel, seed) if "sanity" in parts else None
-    names = sample(photographs.names, limit, seed)
-    reader = Reader(photographs)
+    names = subsample(images.names, limit, seed)
+    reader = Reader(images)
     rng = np.random.default_rng(seed)
     for name, image in reader(progress(names)):
         inputs = view_of(image, network.geometry).to(network.device)
         activations = panel.look(inputs)
         target = int(activations.scores[0].argmax())
-        blank, canvas = torch.zeros_like(inputs), blurred(inputs)  # 0 after normalisation: the mean colour
+        blank, canvas = torch.zeros_like(inputs), blurred(inputs)  # 0 after normalization: the mean color
         shaken = sanity.look(inputs) if sanity else {}
         for layer in panel.layers:
             tally = tallies[layer.name]
-            if not panel.admits(layer, target, tally):
+            if not panel.accepts(layer, target, tally):
                 continue
             seen[layer.name].append(name)
             if "channels" in parts:
                 for order, curve in channel_curves(panel, layer, activations, target, channel_steps, rng).items():
                     channels[layer.name, order].append(curve)
             for method in panel.methods if {"deletion", "sanity"} & set(parts) else ():
-                large = panel.signed_map(method, inputs, target, layer, activations, tally)
+                raw = panel.raw_map(method, inputs, target, layer, activations, tally)
                 if "deletion" in parts:
-                    order_of = pixel_order(large.numpy(), seed)
+                    order_of = pixel_order(raw, inputs.shape[-1], seed)
                     pixels[layer.name, method, "deletion"].append(pixel_curve(network, inputs, blank, order_of, target, steps))
                     pixels[layer.name, method, "insertion"].append(pixel_curve(network, canvas, inputs, order_of, target, steps))
                 if sanity:
-                    sanity.compare(method, inputs, target, layer, shaken, large)
+                    sanity.compare(method, inputs, target, layer, shaken, raw)
     layers = {}
     for layer in panel.layers:
         tally = tallies[layer.name]

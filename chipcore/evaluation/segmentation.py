@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from chipcore.datasets.annotations import Source
 from chipcore.evaluation import bootstrap
+from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.boxes import THRESHOLDS, levels
-from chipcore.evaluation.objects import Source
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import Progress, over_maximum, silent
-from chipcore.evaluation.walk import Rows, layer_report, walk
+from chipcore.evaluation.images import Progress, no_progress, normalize_by_max
+from chipcore.evaluation.runner import Rows, layer_report, walk
 
 
 def mask_iou_curve(heat: np.ndarray, mask: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
@@ -28,12 +28,12 @@ def mask_iou_curve(heat: np.ndarray, mask: np.ndarray, thresholds: np.ndarray = 
     return above[1] / (above[0] + mask.sum() - above[1])
 
 
-def evaluate(panel: Panel, source: Source, limit: int = 0, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
-    """Measure every method of the panel on photographs with masks; the threshold is one a method, over the whole set."""
+def evaluate(panel: MethodSet, source: Source, limit: int = 0, seed: int = 0, progress: Progress = no_progress) -> dict[str, Any]:
+    """Measure every method of the panel on images with masks; the threshold is one a method, over the whole set."""
     curves: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
 
-    def measure(layer: str, method: str, large: np.ndarray, mask: np.ndarray) -> None:
-        curves[layer, method].append(mask_iou_curve(over_maximum(np.maximum(large, 0)), mask))
+    def measure(layer: str, method: str, heat: np.ndarray, mask: np.ndarray) -> None:
+        curves[layer, method].append(mask_iou_curve(normalize_by_max(heat), mask))
 
     walked = walk(panel, source, limit, seed, progress, measure)
     layers = {}
@@ -46,12 +46,12 @@ def evaluate(panel: Panel, source: Source, limit: int = 0, seed: int = 0, progre
             methods[method] = _report(found, rows) | tally.of(method)
             if len(found):
                 statistics[method] = {"iou": bootstrap.best_threshold(found)}
-        for method, compared in bootstrap.compare(statistics, panel.baseline, rows.photographs, seed).items():
+        for method, compared in bootstrap.compare(statistics, panel.baseline, rows.images, seed).items():
             methods[method]["difference"] = compared
         layers[layer.name] = layer_report(rows, tally, methods)
     return {
         "data_set": source.layout, "thresholds": "each method's best over this set (an oracle), searched again in every bootstrap resample",
-        "photographs": walked.photographs, "broken": walked.broken, "layers": layers,
+        "photographs": walked.images, "broken": walked.broken, "layers": layers,
     }  # fmt: skip
 
 
@@ -63,6 +63,6 @@ def _report(curves: np.ndarray, rows: Rows) -> dict[str, Any]:
     names = np.array(rows.objects)
     return {
         "iou": float(mean[best]), "threshold": float(THRESHOLDS[best]),
-        "iou_own_threshold": float(curves.max(1).mean()),  # every photograph's own best: an upper bound
+        "iou_own_threshold": float(curves.max(1).mean()),  # every image's own best: an upper bound
         "iou_by_object": {str(name): float(curves[names == name, best].mean()) for name in np.unique(names)},
     }  # fmt: skip

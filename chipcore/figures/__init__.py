@@ -1,4 +1,4 @@
-"""The paper's figures as Matplotlib figures: maps on photographs, the heat map of W, Venn diagrams, tables.
+"""The paper's figures as Matplotlib figures: maps on images, the heat map of W, Venn diagrams, tables.
 
 Every function gives a ``matplotlib.figure.Figure``, which a notebook shows and ``savefig`` writes; pyplot is never
 touched, so threads may draw at once.

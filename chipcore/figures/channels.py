@@ -9,16 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chipcore.analysis.channel_overlap import SHARE, TOP
 from chipcore.analysis.paper_figures import Shared, shared_channels
+from chipcore.datasets.class_names import Classes, numbered
 from chipcore.errors import SettingsError
 from chipcore.importance import Importance
 from chipcore.networks import REGISTRY
-from chipcore.networks.classes import Classes, numbered
-from chipcore.overlaps import SHARE, TOP
 
 INK, QUIET = "#1f1b16", "#6e665c"
-# Told apart by colour-blind people too (after Okabe and Ito).
-COLOURS = ("#c2410c", "#0f6cbf", "#0b7a5e")
+# Told apart by color-blind people too (after Okabe and Ito).
+COLORS = ("#c2410c", "#0f6cbf", "#0b7a5e")
 
 
 def heatmap(importance: Importance, classes: Sequence[int | str], *, names: Classes | None = None, caption: str = "") -> Figure:
@@ -123,9 +123,9 @@ def _circles(ax: Axes, sets: np.ndarray, labels: Sequence[str]) -> None:
     sizes = regions(sets)
     wrapped = [fill(label, 10, break_long_words=False).replace("$", r"\$") for label in labels]
     if len(labels) == 2:
-        diagram = venn2(sizes, wrapped, set_colors=COLOURS[:2], alpha=0.45, layout_algorithm=Layout2(fixed_subset_sizes=(1,) * 3), ax=ax)
+        diagram = venn2(sizes, wrapped, set_colors=COLORS[:2], alpha=0.45, layout_algorithm=Layout2(fixed_subset_sizes=(1,) * 3), ax=ax)
     else:
-        diagram = venn3(sizes, wrapped, set_colors=COLOURS, alpha=0.45, layout_algorithm=Layout3(fixed_subset_sizes=(1,) * 7), ax=ax)
+        diagram = venn3(sizes, wrapped, set_colors=COLORS, alpha=0.45, layout_algorithm=Layout3(fixed_subset_sizes=(1,) * 7), ax=ax)
     for key, count in sizes.items():
         text = diagram.get_label_by_id(key)
         text.set_text(str(count))

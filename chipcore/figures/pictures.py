@@ -1,4 +1,4 @@
-"""Maps on photographs: the grids of Fig. 3, 4, 5, 8 and 9, and one row of them."""
+"""Maps on images: the grids of Fig. 3, 4, 5, 8 and 9, and one row of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from chipcore.analysis.paper_figures import Row
 from chipcore.methods import METHODS, Saliency
-from chipcore.render import colour, overlay
+from chipcore.visualization import colorize, overlay
 
 INK, QUIET = "#1f1b16", "#6e665c"
 CELL = 1.5  # inches of a picture in a grid
@@ -28,7 +28,7 @@ def map_grid(rows: Sequence[Row], columns: Sequence[str], caption: str = "", *, 
         first: what stands left of each row; the class by default.
 
     Returns:
-        A figure with a column of photographs and one for each of ``columns``.
+        A figure with a column of images and one for each of ``columns``.
     """
     words = fill(caption, max(40, 20 * (len(columns) + 1)))
     lines = words.count("\n") + 1 if words else 0
@@ -53,43 +53,43 @@ def map_grid(rows: Sequence[Row], columns: Sequence[str], caption: str = "", *, 
 
 
 def draw_map(ax: Axes, saliency: Saliency | str) -> None:
-    """A map on its photograph; a fine one alone, as the paper shows Refined CHIP; in place of none the reason."""
+    """A map on its image; a fine one alone, as the paper shows Refined CHIP; in place of none the reason."""
     if isinstance(saliency, str):
         ax.text(0.5, 0.5, fill(saliency, 26), fontsize=4, color=QUIET, ha="center", va="center", transform=ax.transAxes, parse_math=False)
         return
     if saliency.method in DIRECT:
         # The square root, or a few pixels would be all that can be seen.
-        ax.imshow(colour(saliency.picture.sqrt(), "magma"))
+        ax.imshow(colorize(saliency.picture.sqrt(), "magma"))
         return
-    ax.imshow(np.asarray(overlay(saliency.view, saliency.picture, colour_map="turbo")))
+    ax.imshow(np.asarray(overlay(saliency.view, saliency.picture, colormap="turbo")))
     if saliency.state != "ok":
         ax.set_xlabel(saliency.state, fontsize=6, color=QUIET, labelpad=1)
 
 
 def strip(saliencies: Sequence[Saliency], caption: str = "") -> Figure:
-    """Maps side by side behind their photograph, each with its method, layer, class and f^c below.
+    """Maps side by side behind their image, each with its method, layer, class and f^c below.
 
     Args:
-        saliencies: from ``chipcore.explain``, of any photographs.
+        saliencies: from ``chipcore.explain``, of any images.
         caption: written below.
 
     Returns:
-        A figure of one row; a photograph stands before the first map of it.
+        A figure of one row; a image stands before the first map of it.
     """
     pictures: list[Saliency | None] = []
     previous = b""
-    photographs: list[Saliency] = []
+    images: list[Saliency] = []
     for one in saliencies:
         if one.view.tobytes() != previous:
             previous = one.view.tobytes()
             pictures.append(None)
-            photographs.append(one)
+            images.append(one)
         pictures.append(one)
     wide, high = 2.0 * max(1, len(pictures)), 2.75 if caption else 2.5
     figure = Figure(figsize=(wide, high), dpi=150)
     grid = figure.subplots(1, max(1, len(pictures)), squeeze=False)[0]
     figure.subplots_adjust(left=0.01, right=0.99, top=0.98, bottom=(0.75 if caption else 0.5) / high, wspace=0.04)
-    left = iter(photographs)
+    left = iter(images)
     for ax, picture in zip(grid, pictures, strict=False):
         _empty(ax)
         if picture is None:

@@ -1,8 +1,8 @@
 """The methods, by name: CHIP and its rivals, one call and one geometry for all."""
 
 # Each registers itself.
-from chipcore.methods import backpropagation, cam, chip, cmwp, deepdraw, gradcam, lime, local_chip, occlusion  # noqa: F401
-from chipcore.methods.base import METHODS, Explanation, Method, Properties, Request, Saliency, explain, explain_view, register
+from chipcore.methods import backpropagation, cam, chip, deepdraw, excitation_backprop, gradcam, lime, local_chip, occlusion  # noqa: F401
+from chipcore.methods.base import METHODS, Explanation, Method, MethodInputs, Properties, Saliency, explain, explain_view, register
 
 # The order in which people are offered the methods.
 for _name in (
@@ -11,4 +11,4 @@ for _name in (
 ):  # fmt: skip
     METHODS[_name] = METHODS.pop(_name)
 
-__all__ = ["METHODS", "Explanation", "Method", "Properties", "Request", "Saliency", "explain", "explain_view", "register"]
+__all__ = ["METHODS", "Explanation", "Method", "MethodInputs", "Properties", "Saliency", "explain", "explain_view", "register"]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 from chipcore.networks.network import Network
 
 Rule = Literal["guided", "deconvolution"]
@@ -104,20 +104,20 @@ def input_gradient(network: Network, inputs: Tensor, target: int, rule: Rule | N
 
 
 def strongest(gradient: Tensor) -> Tensor:
-    """Largest magnitude over the three colours, (3, h, w) to (h, w), as Simonyan et al. (2014) do; it has no sign."""
+    """Largest magnitude over the three colors, (3, h, w) to (h, w), as Simonyan et al. (2014) do; it has no sign."""
     return gradient.abs().amax(0)
 
 
-def colours(gradient: Tensor) -> Tensor:
-    """The signed gradient as colours around grey, (3, h, w) in [0, 1]; the way the guided methods are printed."""
+def colors(gradient: Tensor) -> Tensor:
+    """The signed gradient as colors around gray, (3, h, w) in [0, 1]; the way the guided methods are printed."""
     top = gradient.abs().max()
     return 0.5 + 0.5 * gradient / top if top > 0 else torch.full_like(gradient, 0.5)
 
 
-def _method(rule: Rule | None) -> Callable[[Request], Explanation]:
-    def compute(request: Request) -> Explanation:
+def _method(rule: Rule | None) -> Callable[[MethodInputs], Explanation]:
+    def compute(request: MethodInputs) -> Explanation:
         gradient = input_gradient(request.network, request.inputs, request.target, rule)
-        return Explanation(strongest(gradient), passes=2, image=colours(gradient))
+        return Explanation(strongest(gradient), passes=2, image=colors(gradient))
 
     return compute
 

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from chipcore import maps
 from chipcore.errors import ChipError, SettingsError, UnknownName
+from chipcore.gating.suffix import Activations
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
-from chipcore.suffix import Activations
 
-MOST = 100_000  # of samples, steps and the like
+MAX_SAMPLES = 100_000  # of samples, steps and the like
 
 
 @dataclass(frozen=True)
 class Properties:
     """A row of the paper's Table I.
 
-    ``instance`` says how a method explains one photograph (empty: it doesn't), ``general`` whether it holds
-    knowledge of the network beyond that photograph. ``row`` is the row's name as printed; methods that are
+    ``instance`` says how a method explains one image (empty: it doesn't), ``general`` whether it holds
+    knowledge of the network beyond that image. ``row`` is the row's name as printed; methods that are
     not in the table have none and are judged by us.
     """
 
@@ -43,12 +43,12 @@ class Properties:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One question: which part of this photograph speaks for this class, at this layer?
+class MethodInputs:
+    """One question: which part of this image speaks for this class, at this layer?
 
     Args:
         network: the network.
-        inputs: one normalised photograph, shape (1, 3, size, size).
+        inputs: one normalized image, shape (1, 3, size, size).
         target: index of the class.
         layer: the layer; methods with ``uses_layer`` False pay no heed to it.
         importance: W of ``layer``, for methods with ``needs_importance``.
@@ -77,7 +77,7 @@ class Request:
         wanted = layers or (self.layer,)
         if self.activations is not None and all(layer.path in self.activations.features for layer in wanted):
             return self.activations
-        return self.network.trunk(self.inputs, wanted)
+        return self.network.forward_prefix(self.inputs, wanted)
 
     def report(self, done: int, total: int) -> None:
         if self.progress is not None:
@@ -90,8 +90,8 @@ class Explanation:
 
     - ``raw``: its map (u, v), signed where the method has a sign
     - ``passes``: forward and backward passes through the network, one each; a pass through a part of the
-      network counts as one, and so does every photograph of a batch
-    - ``image``: a colour picture (3, h, w) in [0, 1], where the method makes one
+      network counts as one, and so does every image of a batch
+    - ``image``: a color picture (3, h, w) in [0, 1], where the method makes one
     """
 
     raw: Tensor
@@ -99,12 +99,12 @@ class Explanation:
     image: Tensor | None = None
 
 
-Compute = Callable[[Request], Explanation]
+Compute = Callable[[MethodInputs], Explanation]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the registry; call it with a :class:`Request`.
+    """A method of the registry; call it with a :class:`MethodInputs`.
 
     - ``title``: its name for people
     - ``source``: where it comes from
@@ -115,7 +115,7 @@ class Method:
     - ``uses_layer``: its map depends on the chosen layer
     - ``from_features``: begins with the layer's features, which one pass can share with others
     - ``adds_channels``: made from the sum of Eq. 10, so channels of it can be chosen
-    - ``is_image``: its result is an image of its own, not a map of the photograph
+    - ``is_image``: its result is an image of its own, not a map of the image
     """
 
     name: str
@@ -135,7 +135,7 @@ class Method:
         """The layers whose features it reads."""
         return (network.layers[0], layer) if self.needs_shallow else (layer,)
 
-    def __call__(self, request: Request) -> Explanation:
+    def __call__(self, request: MethodInputs) -> Explanation:
         """Run it. May be called under ``inference_mode`` and from several threads.
 
         Raises:
@@ -162,9 +162,9 @@ class Method:
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
             counts = whole and name != "seed"
             # More would not end today, or not fit into memory.
-            if not number or not (1 if counts else 0) <= value <= (MOST if counts else 2**32 - 1):
+            if not number or not (1 if counts else 0) <= value <= (MAX_SAMPLES if counts else 2**32 - 1):
                 kind = "a whole number" if whole else "a number"
-                limits = f"above 0, at most {MOST:,}" if counts else "of 0 or more, below 2^32"
+                limits = f"above 0, at most {MAX_SAMPLES:,}" if counts else "of 0 or more, below 2^32"
                 raise SettingsError(f"{name} of {self.name} is {value!r}; give {kind} {limits}.")
         return {**self.options, **given}
 
@@ -186,10 +186,10 @@ def register(name: str, title: str, source: str, properties: Properties, **more:
 class Saliency:
     """A map with everything that is needed to show it or to compute with it.
 
-    ``raw`` (u, v) keeps its sign and resolution; ``view`` is the photograph as the network saw it, on which
+    ``raw`` (u, v) keeps its sign and resolution; ``view`` is the image as the network saw it, on which
     the map is drawn; ``probability`` is f^c. ``state`` says why there is nothing to see, where that is so.
     ``seconds`` and ``passes`` are the method's own, not those of reading f^c for the caption where the method
-    can do without. ``image`` (3, size, size) in [0, 1] is the colour picture of the methods that make one.
+    can do without. ``image`` (3, size, size) in [0, 1] is the color picture of the methods that make one.
     """
 
     method: str
@@ -220,11 +220,11 @@ def explain(
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
 ) -> Saliency:  # fmt: skip
-    """A map of what speaks for a class in a photograph.
+    """A map of what speaks for a class in a image.
 
     Args:
         network: from :func:`chipcore.load_network`.
-        image: a photograph or its path.
+        image: a image or its path.
         target: a class by index, synset or name.
         method: a name from ``chipcore.methods.METHODS``.
         layer: a layer by name or module path; the deepest by default.
@@ -232,11 +232,11 @@ def explain(
         shallow_importance: the same for the first layer, which Refined CHIP multiplies with.
         options: the method's own settings, see ``METHODS[method].options``.
         progress: called with (done, total) by methods that take long.
-        rows: w_c (K,) by layer path, in place of W's: learned from this photograph alone, say.
+        rows: w_c (K,) by layer path, in place of W's: learned from this image alone, say.
         channels: the only ones that the sum of Eq. 10 at the layer takes, for CHIP and what is made from it.
 
     Raises:
-        ChipError: an unknown class, layer or method, an unreadable photograph, or W that is not fitted.
+        ChipError: an unknown class, layer or method, an unreadable image, or W that is not fitted.
     """
     view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
     return explain_view(
@@ -251,9 +251,9 @@ def explain_view(
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
 ) -> Saliency:  # fmt: skip
-    """:func:`explain` for a photograph that is the network's view of it already, ``network.geometry.view(image)``.
+    """:func:`explain` for a image that is the network's view of it already, ``network.geometry.view(image)``.
 
-    For many maps of one photograph: it is decoded and cropped once.
+    For many maps of one image: it is decoded and cropped once.
     """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
@@ -264,11 +264,11 @@ def explain_view(
     if any(not 0 <= k < at.channels for k in channels or ()):
         raise SettingsError(f"{at.name} has channels 0 to {at.channels - 1}; give some of these.")
     index = network.classes.index(target)
-    inputs = network.geometry.normalise(torch.from_numpy(np.array(view)))[None]
+    inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
     # Every caption shows f^c; where the method begins with the features, one pass serves both.
     with torch.inference_mode():
-        activations = network.trunk(inputs, chosen.layers(network, at))
+        activations = network.forward_prefix(inputs, chosen.layers(network, at))
         if not bool(activations.scores.isfinite().all()):
             raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
         probability = float(activations.scores.softmax(1)[0, index])
@@ -278,7 +278,7 @@ def explain_view(
     if chosen.needs_importance and importance is None and at.path not in known:
         importance = load_importance(network, at.name)
     found = chosen(
-        Request(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels)
+        MethodInputs(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels)
     )
     if found.raw.ndim != 2:
         raise SettingsError(f"{method} gave a map of {found.raw.ndim} axes; a method must give (height, width).")
@@ -289,10 +289,10 @@ def explain_view(
     )  # fmt: skip
 
 
-def fitted_row(request: Request, importance: Importance | None, layer: Layer) -> Tensor:
+def fitted_row(request: MethodInputs, importance: Importance | None, layer: Layer) -> Tensor:
     """w_c, shape (K,), with the request's channels alone; raises ``ChipError`` where the class has no fitted row of W."""
     if layer.path in request.rows:
-        return chosen_only(request, request.rows[layer.path], layer)
+        return mask_channels(request, request.rows[layer.path], layer)
     if importance is None:
         raise ChipError("CHIP needs W; give importance=chipcore.load_importance(network, layer), or use the method local_chip.")
     if tuple(importance.W.shape) != (len(request.network.classes), layer.channels):
@@ -305,10 +305,10 @@ def fitted_row(request: Request, importance: Importance | None, layer: Layer) ->
             f"the class {label} has no fitted row of W at {layer.name}: the photographs it was fitted on held too little of it; "
             f"fit with photographs of {label}, or use the method local_chip, which fits a row on this photograph alone."
         )
-    return chosen_only(request, importance.W[request.target], layer)
+    return mask_channels(request, importance.W[request.target], layer)
 
 
-def chosen_only(request: Request, row: Tensor, layer: Layer) -> Tensor:
+def mask_channels(request: MethodInputs, row: Tensor, layer: Layer) -> Tensor:
     """A row (K,) of ``layer`` with zeros for the channels that the request does not ask for."""
     if request.channels is None or layer.path != request.layer.path:
         return row

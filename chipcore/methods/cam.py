@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from chipcore.errors import ChipError
 from chipcore.maps import chip_map
-from chipcore.methods.base import Explanation, Properties, Request, register
-from chipcore.methods.graphs import Graph, graph_of, tensor_sources
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
+from chipcore.methods.traced_graph import Graph, graph_of, tensor_sources
 from chipcore.networks.network import Network
 
 # What may stand between the last features and the scores, besides the pooling itself, which is tried out below.
@@ -28,7 +28,7 @@ _lock = Lock()
 @register(
     "cam", "CAM", "Zhou et al. 2016", Properties(instance=("gradient",), class_discriminative=True, post_hoc=False, row="CAM")
 )  # fmt: skip
-def cam(request: Request) -> Explanation:
+def cam(request: MethodInputs) -> Explanation:
     """sum_k w_c^k A_k with the classifier's own weights and the features that are pooled; the bias is left out.
 
     The layer is given by the network. In a network whose pooled features are the class scores themselves
@@ -68,7 +68,7 @@ def _find_head(graph: Graph, inputs: Tensor) -> tuple[fx.Node, nn.Linear | None]
         if len(tensor_sources(node, values)) != 1:
             return None
         node = module_source(node)
-    # Random features in place of the photograph's: what follows must be their mean and the linear map, no more.
+    # Random features in place of the image's: what follows must be their mean and the linear map, no more.
     tried = dict(values)
     features = torch.randn(values[node].shape, generator=torch.Generator().manual_seed(0)).to(values[node])
     tried[node] = features

@@ -1,14 +1,13 @@
-"""CHIP (Cui, Wang and Wang 2019), with the importance W learned from many photographs; Refined and Guided CHIP."""
+"""CHIP (Cui, Wang and Wang 2019), with the importance W learned from many images; Refined and Guided CHIP."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from chipcore.errors import ChipError
 from chipcore.importance import load_importance
-from chipcore.maps import chip_map
-from chipcore.methods.base import Explanation, Properties, Request, fitted_row, register
+from chipcore.maps import chip_map, positive_map
+from chipcore.methods.base import Explanation, MethodInputs, Properties, fitted_row, register
 from chipcore.methods.gradcam import guided
 
 _SOURCE = "Cui, Wang and Wang 2019"
@@ -18,13 +17,13 @@ _BOTH = Properties(
 )
 
 
-def _map(request: Request) -> Tensor:
+def _map(request: MethodInputs) -> Tensor:
     row = fitted_row(request, request.importance, request.layer)
     return chip_map(row, request.known_activations().features[request.layer.path][0])
 
 
 @register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
-def chip(request: Request) -> Explanation:
+def chip(request: MethodInputs) -> Explanation:
     """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
     return Explanation(_map(request), passes=1)
 
@@ -32,7 +31,7 @@ def chip(request: Request) -> Explanation:
 @register(
     "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
 )  # fmt: skip
-def refined_chip(request: Request) -> Explanation:
+def refined_chip(request: MethodInputs) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
 
     The paper multiplies point by point and says nothing of signs. The deep map enters with its positive part
@@ -49,8 +48,8 @@ def refined_chip(request: Request) -> Explanation:
     shallow_row = fitted_row(request, importance, shallow)
     features = request.known_activations(shallow, request.layer).features
     fine = chip_map(shallow_row, features[shallow.path][0])
-    coarse = chip_map(deep_row, features[request.layer.path][0]).clamp(min=0)
-    return Explanation(fine * functional.interpolate(coarse[None, None], fine.shape, mode="bilinear", align_corners=False)[0, 0], passes=1)
+    coarse = positive_map(chip_map(deep_row, features[request.layer.path][0]), (fine.shape[0], fine.shape[1]))
+    return Explanation(fine * coarse, passes=1)
 
 
 @register(
@@ -60,6 +59,6 @@ def refined_chip(request: Request) -> Explanation:
     ),
     needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
-def guided_chip(request: Request) -> Explanation:
+def guided_chip(request: MethodInputs) -> Explanation:
     """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""
     return guided(request, _map(request), passes=1)

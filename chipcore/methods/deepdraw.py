@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _SMALLEST = 0.25  # side of the first octave as a share of the input's
 
@@ -16,14 +16,14 @@ _SMALLEST = 0.25  # side of the first octave as a share of the input's
     Properties(general=True, class_discriminative=True, high_resolution=True, row="DeepDraw"),
     options={"octaves": 4, "steps": 32, "step": 0.04, "seed": 0}, is_image=True,
 )  # fmt: skip
-def deepdraw(request: Request) -> Explanation:
-    """The image (3, size, size) that gradient ascent on the class score arrives at; the photograph plays no part.
+def deepdraw(request: MethodInputs) -> Explanation:
+    """The image (3, size, size) that gradient ascent on the class score arrives at; the image plays no part.
 
-    From noise around the data set's mean colour, the image is drawn ``octaves`` times, from a quarter of the
+    From noise around the data set's mean color, the image is drawn ``octaves`` times, from a quarter of the
     input's side up to all of it, ``steps`` steps each: coarse forms first, detail on top of them. A step goes
     ``step`` (pixel values run from 0 to 1) times the gradient over its root mean square. The image is shifted
     at random before every step and blurred a little after it, less and less, so that no single pixel counts.
-    The network always sees its own input size. Raw: mean absolute deviation from the mean colour, (size, size).
+    The network always sees its own input size. Raw: mean absolute deviation from the mean color, (size, size).
     Two passes a step.
     """
     network, options = request.network, request.options
@@ -44,7 +44,7 @@ def deepdraw(request: Request) -> Explanation:
     return Explanation((image - mean).abs().mean(1)[0], passes=2 * octaves * steps, image=image[0])
 
 
-def _gradient(request: Request, drawn: Tensor, mean: Tensor, std: Tensor, shift: list[int]) -> Tensor:
+def _gradient(request: MethodInputs, drawn: Tensor, mean: Tensor, std: Tensor, shift: list[int]) -> Tensor:
     with torch.enable_grad():
         leaf = drawn.detach().requires_grad_()
         seen = (_resized(leaf, request.network.geometry.size) - mean) / std

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chipcore.maps import chip_map
-from chipcore.methods.backpropagation import colours, input_gradient, strongest
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.maps import chip_map, positive_map
+from chipcore.methods.backpropagation import colors, input_gradient, strongest
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 
-def feature_gradient(request: Request) -> tuple[Tensor, Tensor]:
+def feature_gradient(request: MethodInputs) -> tuple[Tensor, Tensor]:
     """A layer's features and the class score's gradient there, both (K, u, v).
 
     Runs the suffix alone, forward and backward, with every gate open.
@@ -18,18 +18,18 @@ def feature_gradient(request: Request) -> tuple[Tensor, Tensor]:
     activations, layer = request.known_activations(), request.layer
     suffix = request.network.suffix(layer, (layer,))
     # Copies: what a pass in inference mode left behind can't be differentiated through.
-    carried = tuple(value.clone() for value in activations.carried[layer.path])
+    side_inputs = tuple(value.clone() for value in activations.side_inputs[layer.path])
     with torch.enable_grad():
         features = activations.features[layer.path].clone().requires_grad_()
-        scores = suffix.scores(suffix.prepare(features), carried, features.new_ones(1, 1, layer.channels))
+        scores = suffix.scores(suffix.prepare(features), side_inputs, features.new_ones(1, 1, layer.channels))
         (gradient,) = torch.autograd.grad(scores[0, 0, request.target], features)
     return features.detach()[0], gradient[0]
 
 
-def gradcam_map(request: Request) -> Tensor:
+def gradcam_map(request: MethodInputs) -> Tensor:
     """L = sum_k alpha_k A_k with alpha_k the mean gradient of channel k, shape (u, v).
 
-    The published map is max(0, L); the raw map keeps L's sign, and the picture shows the positive part.
+    The published map is max(0, L), taken before the up-sampling (:func:`chipcore.maps.positive_map`); the raw map keeps L's sign.
     """
     features, gradient = feature_gradient(request)
     return chip_map(gradient.mean((1, 2)), features)
@@ -39,7 +39,7 @@ def gradcam_map(request: Request) -> Tensor:
     "gradcam", "Grad-CAM", "Selvaraju et al. 2017",
     Properties(instance=("gradient",), class_discriminative=True, row="Grad-CAM"), uses_layer=True, from_features=True,
 )  # fmt: skip
-def gradcam(request: Request) -> Explanation:
+def gradcam(request: MethodInputs) -> Explanation:
     """Grad-CAM: one pass for the features, one forward and one backward through what follows the layer."""
     return Explanation(gradcam_map(request), passes=3)
 
@@ -48,20 +48,18 @@ def gradcam(request: Request) -> Explanation:
     "guided_gradcam", "Guided Grad-CAM", "Selvaraju et al. 2017",
     Properties(instance=("gradient",), class_discriminative=True, high_resolution=True, row="Guided Grad-CAM"), uses_layer=True, from_features=True,
 )  # fmt: skip
-def guided_gradcam(request: Request) -> Explanation:
+def guided_gradcam(request: MethodInputs) -> Explanation:
     """Guided Backprop times Grad-CAM's positive part at input resolution; see :func:`guided`."""
     return guided(request, gradcam_map(request), passes=3)
 
 
-def guided(request: Request, coarse: Tensor, passes: int) -> Explanation:
+def guided(request: MethodInputs, coarse: Tensor, passes: int) -> Explanation:
     """Guided Backprop (3, h, w) times the positive part of a coarse map (u, v), which says where to look.
 
     The positive part, for where the coarse map speaks against the class there is nothing to show; with both
-    signs those places would come out as strong as the others. Colours are reduced as in Guided Backprop, by
-    the largest magnitude, so the raw map (h, w) has no sign; ``image`` keeps the signed colours.
+    signs those places would come out as strong as the others. Colors are reduced as in Guided Backprop, by
+    the largest magnitude, so the raw map (h, w) has no sign; ``image`` keeps the signed colors.
     """
     gradient = input_gradient(request.network, request.inputs, request.target, "guided")
-    where = torch.nn.functional.interpolate(
-        coarse[None, None].clamp(min=0).to(gradient), gradient.shape[-2:], mode="bilinear", align_corners=False
-    )[0]
-    return Explanation(strongest(gradient * where), passes=passes + 2, image=colours(gradient * where))
+    where = positive_map(coarse, (gradient.shape[-2], gradient.shape[-1])).to(gradient)
+    return Explanation(strongest(gradient * where), passes=passes + 2, image=colors(gradient * where))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
 
@@ -19,11 +19,11 @@ _AT_ONCE = 32
     "lime", "LIME", "Ribeiro, Singh and Guestrin 2016",
     Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), options={"samples": 1000, "shown": 5, "seed": 0},
 )  # fmt: skip
-def lime(request: Request) -> Explanation:
+def lime(request: MethodInputs) -> Explanation:
     """Coefficients of the ``shown`` super-pixels that speak most for the class, 0 elsewhere, shape (size, size).
 
     A ridge regression of f^c on which super-pixels are visible, over ``samples`` random choices of them (each
-    visible with probability 1/2; the first sample shows all). Hidden ones take their mean colour. Only positive
+    visible with probability 1/2; the first sample shows all). Hidden ones take their mean color. Only positive
     coefficients are shown. One pass a sample.
     """
     samples, seed = request.options["samples"], request.options["seed"]
@@ -32,7 +32,7 @@ def lime(request: Request) -> Explanation:
     visible = np.random.default_rng(seed).integers(0, 2, (samples, count), dtype=np.uint8)
     visible[0] = 1
     labels = torch.from_numpy(segments).to(request.inputs.device)
-    hidden = mean_colours(request.inputs[0], labels, count)
+    hidden = mean_colors(request.inputs[0], labels, count)
     predictions = []
     for first in range(0, samples, _AT_ONCE):
         shown = torch.from_numpy(visible[first : first + _AT_ONCE]).to(labels.device)[:, labels].bool()
@@ -46,7 +46,7 @@ def lime(request: Request) -> Explanation:
     return Explanation(torch.from_numpy(kept[segments]), passes=samples)
 
 
-def superpixels(request: Request, seed: int) -> np.ndarray:
+def superpixels(request: MethodInputs, seed: int) -> np.ndarray:
     """Quickshift (Vedaldi and Soatto 2008) with LIME's settings: labels from 0 on without gaps, int64 (size, size)."""
     from skimage.segmentation import quickshift
 
@@ -56,10 +56,10 @@ def superpixels(request: Request, seed: int) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
 
 
-def mean_colours(photograph: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The photograph (3, h, w) with every super-pixel in its mean colour."""
+def mean_colors(image: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The image (3, h, w) with every super-pixel in its mean color."""
     flat = labels.flatten()
-    sums = torch.zeros(3, count, device=photograph.device).index_add_(1, flat, photograph.flatten(1))
+    sums = torch.zeros(3, count, device=image.device).index_add_(1, flat, image.flatten(1))
     means = sums / torch.bincount(flat, minlength=count).clamp(min=1)
     return means[:, labels]
 
@@ -67,7 +67,7 @@ def mean_colours(photograph: Tensor, labels: Tensor, count: int) -> Tensor:
 def fit_coefficients(visible: np.ndarray, predictions: np.ndarray, width: float = 0.25) -> np.ndarray:
     """Weighted ridge regression (alpha 1, with intercept) of predictions (N,) on visibility (N, S), shape (S,).
 
-    A sample weighs sqrt(exp(-D^2 / width^2)), with D the cosine distance to the whole photograph.
+    A sample weighs sqrt(exp(-D^2 / width^2)), with D the cosine distance to the whole image.
     """
     from sklearn.linear_model import Ridge
 

@@ -1,20 +1,19 @@
-"""Local CHIP: the row w_c of Eq. 11 fitted on the photograph itself, for classes without a fitted row of W."""
+"""Local CHIP: the row w_c of Eq. 11 fitted on the image itself, for classes without a fitted row of W."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from chipcore import admm
 from chipcore.errors import ChipError
-from chipcore.fit import batch_size
-from chipcore.gates import draw, generator
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.regression import system
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import draw, generator
+from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.maps import chip_map
-from chipcore.methods.base import Explanation, Properties, Request, chosen_only, register
-from chipcore.moments import Moments
-from chipcore.perturbation import perturbed_scores
-from chipcore.rows import system
-from chipcore.settings import FitSettings
+from chipcore.methods.base import Explanation, MethodInputs, Properties, mask_channels, register
+from chipcore.solvers import admm
 
 PART = 60  # gate samples between two reports
 
@@ -23,18 +22,20 @@ PART = 60  # gate samples between two reports
     "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
     Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0, "lambda_ratio": FitSettings.lambda_ratio}, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
-def local_chip(request: Request) -> Explanation:
+def local_chip(request: MethodInputs) -> Explanation:
     """Eq. 10 with :func:`local_row`."""
     features = request.known_activations().features[request.layer.path]
-    return Explanation(chip_map(chosen_only(request, local_row(request), request.layer), features[0]), passes=1 + request.options["gates"])
+    return Explanation(
+        chip_map(mask_channels(request, local_row(request), request.layer), features[0]), passes=1 + request.options["gates"]
+    )
 
 
-def local_row(request: Request) -> Tensor:
-    """w_c of Eq. 11 over one photograph and ``gates`` gate samples, shape (K,), on the network's device.
+def local_row(request: MethodInputs) -> Tensor:
+    """w_c of Eq. 11 over one image and ``gates`` gate samples, shape (K,), on the network's device.
 
     Draw, proximity and, unless ``lambda_ratio`` says otherwise, lambda are those of :class:`FitSettings`; there is an
-    intercept, since no other photograph says what the score is without the class's channels (README, 'Choices that the
-    paper leaves open'). The row describes this photograph alone: it
+    intercept, since no other image says what the score is without the class's channels (README, 'Choices that the
+    paper leaves open'). The row describes this image alone: it
     is no general interpretation, and a few hundred gates leave it noisier than W.
 
     Raises:
@@ -50,12 +51,12 @@ def local_row(request: Request) -> Tensor:
     batch, done, parts = batch_size(suffix.peak, features.device), 0, []
     for some in gates.split(PART, dim=1):  # in parts, so that it can be watched and stopped
         request.report(done, settings.gates)
-        parts.append(perturbed_scores(suffix, features, activations.carried[layer.path], some, batch))
+        parts.append(perturbed_scores(suffix, features, activations.side_inputs[layer.path], some, batch))
         done += some.shape[1]
     scores = torch.cat(parts, dim=1)
     z = gates * features.mean((2, 3))[:, None]  # Eq. 2: pooling commutes with the gate
     moments = Moments.zeros([request.target], layer.channels, features.device)
-    # With one photograph f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
+    # With one image f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
     moments.add(z, torch.from_numpy(weight)[None].to(features), torch.ones_like(activations.scores), scores, cutoff=0)
     given = system(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings)
     top = admm.lambda_max(given.cross)

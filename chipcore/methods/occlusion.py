@@ -1,10 +1,10 @@
-"""Occlusion (Zeiler and Fergus 2014): how far the class's probability drops when a grey square covers a place."""
+"""Occlusion (Zeiler and Fergus 2014): how far the class's probability drops when a gray square covers a place."""
 
 from __future__ import annotations
 
 import torch
 
-from chipcore.methods.base import Explanation, Properties, Request, register
+from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
 
@@ -13,12 +13,12 @@ _AT_ONCE = 32
     "occlusion", "Occlusion", "Zeiler and Fergus 2014",
     Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
 )  # fmt: skip
-def occlusion(request: Request) -> Explanation:
+def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
 
     The square's side is the input's divided by ``windows`` and it moves by its side divided by ``overlap``
-    (224 pixels: 32 and 16); the last one of a row ends at the border. Its colour is the data set's mean, 0
-    after normalisation. One pass a square, and one for the whole photograph.
+    (224 pixels: 32 and 16); the last one of a row ends at the border. Its color is the data set's mean, 0
+    after normalization. One pass a square, and one for the whole image.
     """
     inputs, size = request.inputs, request.inputs.shape[-1]
     side = max(1, round(size / request.options["windows"]))

@@ -1,8 +1,8 @@
 """One registry: what a network is, and every network we know."""
 
-from chipcore.networks.classes import Classes
-from chipcore.networks.entry import Depth, Entry
+from chipcore.datasets.class_names import Classes
 from chipcore.networks.network import Layer, Network
 from chipcore.networks.registry import REGISTRY, load_network
+from chipcore.networks.spec import LayerSpec, NetworkSpec
 
-__all__ = ["REGISTRY", "Classes", "Depth", "Entry", "Layer", "Network", "load_network"]
+__all__ = ["REGISTRY", "Classes", "Layer", "LayerSpec", "Network", "NetworkSpec", "load_network"]

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chipcore.cut import Cut
+from chipcore.datasets.class_names import Classes
 from chipcore.errors import ChipError, UnknownName
+from chipcore.gating.split import SplitModel
+from chipcore.gating.suffix import Activations, Suffix
 from chipcore.images import InputGeometry
-from chipcore.networks.classes import Classes
-from chipcore.store import sha256_of_tensors
-from chipcore.suffix import Activations, Suffix
+from chipcore.storage import sha256_of_tensors
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Network:
     source: str = ""
     given: tuple[str, ...] = ()
     variant: str = ""
-    _cuts: dict[tuple[str, ...], Cut] = field(default_factory=dict, repr=False, compare=False)
+    _cuts: dict[tuple[str, ...], SplitModel] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
@@ -86,7 +86,7 @@ class Network:
 
     def _passes(self, paths: tuple[str, ...]) -> Activations:
         with torch.inference_mode():
-            return self._cut(paths).trunk(self._example())
+            return self._cut(paths).forward_prefix(self._example())
 
     def _example(self) -> Tensor:
         return torch.zeros(1, 3, self.geometry.size, self.geometry.size, device=self.device)
@@ -128,34 +128,34 @@ class Network:
         listed = ", ".join(str(layer) for layer in self.layers)
         raise UnknownName("layer", wanted, [layer.name for layer in self.layers], f"{self.name} offers {listed}.")
 
-    def trunk(self, images: Tensor, layers: Sequence[Layer] = ()) -> Activations:
+    def forward_prefix(self, images: Tensor, layers: Sequence[Layer] = ()) -> Activations:
         """One pass over images (B, 3, size, size): scores, and features and carried values by layer path."""
         paths = tuple(layer.path for layer in (layers or self.layers))
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        return self._cut(paths).trunk(images)
+        return self._cut(paths).forward_prefix(images)
 
     def suffix(self, layer: Layer, layers: Sequence[Layer] = ()) -> Suffix:
         """What follows ``layer``, for the carried values of a trunk over ``layers``."""
         return self._cut(tuple(one.path for one in (layers or self.layers))).suffixes[layer.path]
 
     def peak(self, layers: Sequence[Layer] = ()) -> int:
-        """Elements that the widest step of a trunk over ``layers`` reads and writes for one photograph."""
+        """Elements that the widest step of a trunk over ``layers`` reads and writes for one image."""
         return self._cut(tuple(one.path for one in (layers or self.layers))).peak
 
-    def _cut(self, paths: tuple[str, ...]) -> Cut:
+    def _cut(self, paths: tuple[str, ...]) -> SplitModel:
         # Weights folded in inference mode could never be differentiated through (Grad-CAM does).
         with self._lock, torch.inference_mode(False), torch.no_grad():
             if paths not in self._cuts:
-                self._cuts[paths] = Cut(self.model, paths, self._example())
+                self._cuts[paths] = SplitModel(self.model, paths, self._example())
             return self._cuts[paths]
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """f(X) of Eq. 4: class probabilities (B, C) of images (B, 3, size, size)."""
-        return self.trunk(images).scores.softmax(1)
+        return self.forward_prefix(images).scores.softmax(1)
 
     def input(self, image: Image.Image) -> Tensor:
-        """One photograph as a batch of one, shape (1, 3, size, size)."""
+        """One image as a batch of one, shape (1, 3, size, size)."""
         return self.geometry.tensor(image)[None]
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
+from chipcore.datasets.class_names import Classes, numbered
+from chipcore.datasets.label_files import read_labels
 from chipcore.errors import CheckpointError, ChipError
-from chipcore.networks.classes import Classes, numbered
-from chipcore.networks.discover import discover
-from chipcore.networks.entry import Entry
-from chipcore.networks.labels import read_labels
+from chipcore.networks.checkpoint_config import CheckpointConfig, read_sheet
+from chipcore.networks.external import count_outputs, recipe
+from chipcore.networks.layer_discovery import discover
 from chipcore.networks.network import Network
-from chipcore.networks.own import count_outputs, recipe
-from chipcore.networks.sheet import Sheet, read_sheet
+from chipcore.networks.spec import NetworkSpec
 from chipcore.networks.weights import load_strictly, read_state_dict
 from chipcore.networks.zoo import ENTRIES
-from chipcore.store import is_file
+from chipcore.storage import is_file
 
-REGISTRY: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
+REGISTRY: dict[str, NetworkSpec] = {entry.name: entry for entry in ENTRIES}
 
 
 def load_network(
@@ -38,7 +38,7 @@ def load_network(
 ) -> Network:
     """A network by name, with its published weights or with those of a checkpoint.
 
-    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.sheet`),
+    What is not said here is taken from the TOML file beside the checkpoint (:mod:`chipcore.networks.checkpoint_config`),
     then from the name.
 
     Args:
@@ -49,8 +49,8 @@ def load_network(
         labels: the class names, a file of text, JSON or CSV, in the order of the outputs; their number is
             the number of classes. Without them the name's own, or numbers.
         layers: name to module path; without them the registry's, or those that ``discover`` finds.
-        size: side of the square input in pixels. mean, std: of the normalisation, one value or one a colour.
-        fit: how a photograph is made square, 'squash' or 'crop'.
+        size: side of the square input in pixels. mean, std: of the normalization, one value or one a color.
+        fit: how a image is made square, 'squash' or 'crop'.
         device: where the network runs.
         download: whether published weights that are not on this machine may be fetched.
 
@@ -61,7 +61,7 @@ def load_network(
     file = Path(checkpoint) if checkpoint is not None else None
     if file is not None and not is_file(file):
         raise CheckpointError(f"there is no checkpoint file {file}; check the path.")
-    said = Sheet(
+    said = CheckpointConfig(
         name, None, size, fit, None, tuple(mean) if mean is not None else None, tuple(std) if std is not None else None,
         layers=tuple(layers.items()) if layers else (),
     ).over(read_sheet(file))  # fmt: skip

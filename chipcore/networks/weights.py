@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from chipcore import vision
 from chipcore.errors import CheckpointError
-from chipcore.store import ASSETS, is_file
+from chipcore.networks import torchvision_import
+from chipcore.storage import ASSETS, is_file
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class Torchvision:
 
     @property
     def url(self) -> str:
-        return str(vision.models.get_model_weights(self.name).DEFAULT.url)
+        return str(torchvision_import.models.get_model_weights(self.name).DEFAULT.url)
 
     @property
     def path(self) -> Path:

@@ -13,11 +13,11 @@ from typing import Any, Literal, cast
 
 from torch import nn
 
-from chipcore import vision
+from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.images import InputGeometry
-from chipcore.networks import efficientnet_lite, vgg_slim
-from chipcore.networks.classes import Classes, imagenet
-from chipcore.networks.entry import Depth, Entry, unchanged
+from chipcore.networks import torchvision_import
+from chipcore.networks.architectures import efficientnet_lite, vgg_slim
+from chipcore.networks.spec import LayerSpec, NetworkSpec, unchanged
 from chipcore.networks.weights import Bundled, Package, Torchvision
 
 
@@ -26,11 +26,11 @@ def geometry_of(preset: Any) -> InputGeometry:
     bicubic: Literal["bilinear", "bicubic"] = "bicubic" if preset.interpolation.value == "bicubic" else "bilinear"
     return InputGeometry(
         size=preset.crop_size[0], fit="crop", resize=max(preset.resize_size[0], preset.crop_size[0]),
-        mean=colours(preset.mean), std=colours(preset.std), interpolation=bicubic,
+        mean=colors(preset.mean), std=colors(preset.std), interpolation=bicubic,
     )  # fmt: skip
 
 
-def colours(values: Sequence[float]) -> tuple[float, float, float]:
+def colors(values: Sequence[float]) -> tuple[float, float, float]:
     """Red, green and blue."""
     red, green, blue = values
     return float(red), float(green), float(blue)
@@ -40,7 +40,7 @@ def build_torchvision(name: str, **options: Any) -> Callable[..., nn.Module]:
     """A builder of a torchvision classifier without weights; it takes ``classes=``."""
 
     def build(classes: int = 1000) -> nn.Module:
-        return cast(nn.Module, vision.models.get_model(name, weights=None, num_classes=classes, **options))
+        return cast(nn.Module, torchvision_import.models.get_model(name, weights=None, num_classes=classes, **options))
 
     return build
 
@@ -60,22 +60,22 @@ def _densenet_keys(weights: dict[str, Any], _model: nn.Module) -> dict[str, Any]
     }
 
 
-def _depths(text: str) -> tuple[Depth, ...]:
+def _depths(text: str) -> tuple[LayerSpec, ...]:
     """``name path channels side``, one a line."""
     rows = (line.split() for line in text.strip().splitlines())
-    return tuple(Depth(name, path, int(channels), int(side)) for name, path, channels, side in rows)
+    return tuple(LayerSpec(name, path, int(channels), int(side)) for name, path, channels, side in rows)
 
 
-def _vgg_depths(convolutions: tuple[int, ...], batch_norm: bool) -> tuple[Depth, ...]:
+def _vgg_depths(convolutions: tuple[int, ...], batch_norm: bool) -> tuple[LayerSpec, ...]:
     """conv1_1, pool1 to pool5 and the last convolution, both convolutions behind their ReLU (Refined CHIP names them)."""
     step, at = (3 if batch_norm else 2), -1
-    depths = [Depth("conv1_1", f"features.{step - 1}", 64, 224)]
+    depths = [LayerSpec("conv1_1", f"features.{step - 1}", 64, 224)]
     for number, (count, channels) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), start=1):
         at += count * step
         if number == 5:
-            depths.append(Depth(f"conv5_{count}", f"features.{at}", channels, 224 >> 4))
+            depths.append(LayerSpec(f"conv5_{count}", f"features.{at}", channels, 224 >> 4))
         at += 1
-        depths.append(Depth(f"pool{number}", f"features.{at}", channels, 224 >> number))
+        depths.append(LayerSpec(f"pool{number}", f"features.{at}", channels, 224 >> number))
     return tuple(depths)
 
 
@@ -100,7 +100,7 @@ _TABLE: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
         mixed6e Mixed_6e      768  17
         mixed7c Mixed_7c     2048   8
         """,
-        # As published: ported from TensorFlow, with its own normalisation inside.
+        # As published: ported from TensorFlow, with its own normalization inside.
         {"aux_logits": False, "init_weights": False, "transform_input": True},
         ("AuxLogits.",),
     ),
@@ -193,7 +193,7 @@ _TABLE: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def _torchvision_entries() -> list[Entry]:
+def _torchvision_entries() -> list[NetworkSpec]:
     entries = []
     for name, convolutions in _VGG.items():
         for batch_norm in (False, True):
@@ -206,9 +206,13 @@ def _torchvision_entries() -> list[Entry]:
     return entries
 
 
-def _entry(name: str, title: str, depths: tuple[Depth, ...], build: Callable[..., nn.Module], dropped: tuple[str, ...] = ()) -> Entry:
+def _entry(
+    name: str, title: str, depths: tuple[LayerSpec, ...], build: Callable[..., nn.Module], dropped: tuple[str, ...] = ()
+) -> NetworkSpec:
     convert = _densenet_keys if name == "densenet121" else unchanged
-    return Entry(name, title, build, Torchvision(name), depths, _GEOMETRIES.get(name, InputGeometry()), dropped=dropped, convert=convert)
+    return NetworkSpec(
+        name, title, build, Torchvision(name), depths, _GEOMETRIES.get(name, InputGeometry()), dropped=dropped, convert=convert
+    )
 
 
 # Of the published weights' own transforms, where they are not the usual ones. The tests compare them with
@@ -222,8 +226,8 @@ _GEOMETRIES = {
 }
 
 
-# 70.5% top-1 of 650 photographs squashed, 68.5% with torchvision's crop, which cuts objects off.
-_SQUEEZENET = Entry(
+# 70.5% top-1 of 650 images squashed, 68.5% with torchvision's crop, which cuts objects off.
+_SQUEEZENET = NetworkSpec(
     name="squeezenet1_0",
     title="SqueezeNet 1.0",
     build=build_torchvision("squeezenet1_0"),
@@ -239,12 +243,12 @@ _SQUEEZENET = Entry(
 )
 
 
-def _lite(number: int, size: int, width: float, depth: float, layers: str) -> Entry:
+def _lite(number: int, size: int, width: float, depth: float, layers: str) -> NetworkSpec:
     def build(classes: int = 1000) -> nn.Module:
         return efficientnet_lite.EfficientNetLite(width, depth, classes)
 
     name = f"efficientnet_lite{number}"
-    return Entry(
+    return NetworkSpec(
         name=name,
         title=f"EfficientNet-Lite{number}",
         build=build,
@@ -290,7 +294,7 @@ def _build_slim(classes: int = len(vgg_slim.FOURTEEN)) -> nn.Module:
 
 
 # Trained here: README, 'A network for lessons'.
-_VGG_SLIM = Entry(
+_VGG_SLIM = NetworkSpec(
     name="vgg16_slim",
     title="VGG16 at a quarter of its width",
     build=_build_slim,
@@ -320,7 +324,7 @@ def _mini_classes() -> Classes:
 
 
 # Trained here: assets/networks/README.md.
-_VGG_MINI = Entry(
+_VGG_MINI = NetworkSpec(
     name="vgg16_mini",
     title="VGG16 at a quarter of its width, with fc6 to fc8",
     build=_build_mini,
@@ -338,4 +342,4 @@ _VGG_MINI = Entry(
     bundled=True,
 )
 
-ENTRIES: tuple[Entry, ...] = (_LITES[0], _VGG_SLIM, _VGG_MINI, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])
+ENTRIES: tuple[NetworkSpec, ...] = (_LITES[0], _VGG_SLIM, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])

@@ -15,7 +15,7 @@ from chipcore.training.photographs import Report, decode, find_classes
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``confusion[i][j]`` photographs of class i were taken for class j (C, C), in the order of ``classes``."""
+    """``confusion[i][j]`` images of class i were taken for class j (C, C), in the order of ``classes``."""
 
     classes: tuple[str, ...]
     confusion: Tensor
@@ -26,7 +26,7 @@ class Evaluation:
         return float(self.confusion.diagonal().sum() / self.confusion.sum())
 
     def worst(self, most: int = 8) -> list[tuple[str, str, int]]:
-        """The commonest mistakes: (what it is, what it was taken for, photographs)."""
+        """The commonest mistakes: (what it is, what it was taken for, images)."""
         wrong = self.confusion.clone().fill_diagonal_(0)
         order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
         pairs = [divmod(index, len(self.classes)) for index in order]
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def evaluate(network: Network, folder: Path, classes: tuple[str, ...], report: Report | None = None) -> Evaluation:
-    """Classify every photograph below ``folder``, whose class folders carry names of ``classes`` (in the order of the network's outputs).
+    """Classify every image below ``folder``, whose class folders carry names of ``classes`` (in the order of the network's outputs).
 
     Raises ``DataError`` where a folder is not a class of the network.
     """
@@ -53,6 +53,6 @@ def evaluate(network: Network, folder: Path, classes: tuple[str, ...], report: R
     decoded = decode(folders, network.geometry, report, "validation")
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     for which in decoded.readable.nonzero().flatten().split(64):
-        predicted = network.probabilities(network.geometry.normalise(decoded.views[which])).argmax(1).cpu()
+        predicted = network.probabilities(network.geometry.normalize(decoded.views[which])).argmax(1).cpu()
         confusion.index_put_((folders.labels[which], predicted), torch.ones(len(which), dtype=torch.int64), accumulate=True)
     return Evaluation(classes, confusion, decoded.unreadable)

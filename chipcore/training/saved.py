@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from chipcore.datasets.class_names import Classes
 from chipcore.errors import CheckpointError, ChipError
 from chipcore.images import InputGeometry
-from chipcore.networks.classes import Classes
+from chipcore.networks.architectures.vgg_slim import LAYERS, VGG, VGGSlim, fold_batch_norm
 from chipcore.networks.network import Network
-from chipcore.networks.vgg_slim import LAYERS, VGG, VGGSlim, fold_batch_norm
 from chipcore.networks.weights import read_state_dict
-from chipcore.store import write_whole
+from chipcore.storage import write_whole
 from chipcore.training.settings import TrainSettings
 
 _RUN = {"classes": "the class folders", "data_fingerprint": "the photographs", "name": "the name"}

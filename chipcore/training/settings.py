@@ -25,9 +25,9 @@ class TrainSettings:
     crops enlarge what they show, and testing on a larger input makes up for it (Touvron et al. 2019). A network with
     ``flatten`` has no larger input: its last crops are as large as its input.
 
-    ``flatten`` builds :class:`~chipcore.networks.vgg_slim.VGG` in place of ``VGGSlim``. ``balance`` is the power of a
-    class's photographs by which it is drawn: 1 draws every photograph alike, 0 every class; ``unlabelled`` is the share of
-    the draws that goes to photographs without a class. ``start`` is a network whose convolutions are the first weights.
+    ``flatten`` builds :class:`~chipcore.networks.architectures.vgg_slim.VGG` in place of ``VGGSlim``. ``balance`` is the power of a
+    class's images by which it is drawn: 1 draws every image alike, 0 every class; ``unlabeled`` is the share of
+    the draws that goes to images without a class. ``start`` is a network whose convolutions are the first weights.
     """
 
     epochs: int = 30
@@ -47,7 +47,7 @@ class TrainSettings:
     flatten: bool = False
     dropout: float = 0.2
     balance: float = 1.0
-    unlabelled: float = 0.1
+    unlabeled: float = 0.1
     start: str = ""
 
     def __post_init__(self) -> None:
@@ -67,8 +67,8 @@ class TrainSettings:
             )
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}; give 0 (every class alike) to 1 (every photograph alike).")
-        if not 0 <= self.dropout < 1 or not 0 <= self.unlabelled < 1:
-            raise SettingsError(f"dropout is {self.dropout} and unlabelled {self.unlabelled}; give shares from 0 to below 1.")
+        if not 0 <= self.dropout < 1 or not 0 <= self.unlabeled < 1:
+            raise SettingsError(f"dropout is {self.dropout} and unlabeled {self.unlabeled}; give shares from 0 to below 1.")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"the learning rate is {self.learning_rate}; give a number above 0.")
 

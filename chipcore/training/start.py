@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chipcore.errors import SettingsError
 from chipcore.networks import load_network
-from chipcore.networks.vgg_slim import VGGSlim
+from chipcore.networks.architectures.vgg_slim import VGGSlim
 
 LENGTH = 2**0.5  # of a filter as it is drawn at random, between layers of equal width
 

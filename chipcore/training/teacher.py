@@ -1,7 +1,7 @@
-"""What a pretrained network knows about the training photographs, computed once and read at every crop.
+"""What a pretrained network knows about the training images, computed once and read at every crop.
 
-One pass keeps, for every photograph, the teacher's last feature maps, reduced to a few principal
-directions. A random crop of the photograph cuts the same crop out of the maps: their average over the crop,
+One pass keeps, for every image, the teacher's last feature maps, reduced to a few principal
+directions. A random crop of the image cuts the same crop out of the maps: their average over the crop,
 through a linear map fitted to the class folders, gives soft targets for what the crop shows (label
 maps: Yun et al. 2021, ReLabel), and the maps themselves are something to imitate place by place (FitNets:
 Romero et al. 2015). Both teach where things are, not only that they are there.
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.folder import batches
+from chipcore.datasets.image_folder import batches
 from chipcore.errors import ChipError
 from chipcore.networks import Network
-from chipcore.store import write_whole
+from chipcore.storage import write_whole
 from chipcore.training.photographs import ClassFolders
 
 DIRECTIONS = 128
@@ -28,7 +28,7 @@ DIRECTIONS = 128
 
 @dataclass(frozen=True)
 class Guide:
-    """A teacher's maps (n, D, u, v) in float16, centred, and its class scores ``weight`` (C, D), ``bias`` (C)."""
+    """A teacher's maps (n, D, u, v) in float16, centerd, and its class scores ``weight`` (C, D), ``bias`` (C)."""
 
     maps: Tensor
     weight: Tensor
@@ -59,20 +59,20 @@ class Guide:
 
 
 def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, int], None] | None = None, balance: float = 1.0) -> Guide:
-    """The maps of ``network`` at its deepest layer for every photograph, and a linear map from them to the classes.
+    """The maps of ``network`` at its deepest layer for every image, and a linear map from them to the classes.
 
-    The principal directions are those of the pooled features of the first photographs of every class; what
+    The principal directions are those of the pooled features of the first images of every class; what
     could not be read has maps of zeros. The linear map is a ridge-penalised logistic regression in which a class counts by
-    its number of photographs to the power ``balance``.
+    its number of images to the power ``balance``.
     """
-    names = folders.photographs.names
+    names = folders.images.names
     layer = network.layers[-1]
     position = {name: index for index, name in enumerate(names)}
     order = _spread(folders.labels)
     first = order[: min(len(order), max(4 * DIRECTIONS, 64 * len(folders.classes)))].tolist()
     with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
         sample = torch.cat(
-            [_maps(network, batch.views) for batch in batches(folders.photographs, [names[i] for i in first], network.geometry, 32)]
+            [_maps(network, batch.views) for batch in batches(folders.images, [names[i] for i in first], network.geometry, 32)]
         )
     vectors = sample.movedim(1, -1).reshape(-1, layer.channels).float()
     mean = vectors.mean(0)
@@ -81,7 +81,7 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
     maps = torch.zeros(len(names), basis.shape[1], *sample.shape[-2:], dtype=torch.float16)
     scale = ((vectors - mean) @ basis).std()
     done = 0
-    for batch in batches(folders.photographs, names, network.geometry, 32):
+    for batch in batches(folders.images, names, network.geometry, 32):
         with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
             features = _maps(network, batch.views) if batch.names else sample[:0]
         features = torch.einsum("bkuv,kd->bduv", features.float() - mean[:, None, None], basis) / scale
@@ -92,13 +92,13 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
             report("teacher", done, len(names))
     if not maps.any():
         raise ChipError(f"{network.name} sees nothing in these photographs; choose another teacher.")
-    labelled = folders.labels >= 0
-    return Guide(maps, *_logistic(maps[labelled].float().mean((2, 3)), folders.labels[labelled], len(folders.classes), balance))
+    labeled = folders.labels >= 0
+    return Guide(maps, *_logistic(maps[labeled].float().mean((2, 3)), folders.labels[labeled], len(folders.classes), balance))
 
 
 def _maps(network: Network, views: Tensor) -> Tensor:
     layer = network.layers[-1]
-    return network.trunk(network.geometry.normalise(views.to(network.device)), (layer,)).features[layer.path].cpu()
+    return network.forward_prefix(network.geometry.normalize(views.to(network.device)), (layer,)).features[layer.path].cpu()
 
 
 def _spread(labels: Tensor) -> Tensor:
@@ -116,13 +116,13 @@ def _logistic(features: Tensor, labels: Tensor, classes: int, balance: float = 1
     share = counts ** (balance - 1)  # of one photograph of the class
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = functional.cross_entropy(functional.linear(features, weight, bias), labels, share) + penalty * weight.square().sum()
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return weight.detach(), bias.detach()

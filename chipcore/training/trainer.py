@@ -1,4 +1,4 @@
-"""The training loop: epochs over photographs in memory, a checkpoint after each, and the same run whether or not it was interrupted.
+"""The training loop: epochs over images in memory, a checkpoint after each, and the same run whether or not it was interrupted.
 
 Every random choice of an epoch comes from (seed, epoch), so a checkpoint needs no state of a generator, and
 a resumed run repeats what the unbroken one would have done, bit for bit where the thread count is the same.
@@ -20,9 +20,9 @@ from torch.nn import functional
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 from chipcore.networks import load_network
-from chipcore.networks.vgg_slim import VGG, VGGSlim
+from chipcore.networks.architectures.vgg_slim import VGG, VGGSlim
 from chipcore.training import saved
-from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolour
+from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolor
 from chipcore.training.settings import STRIDE, TrainSettings
 from chipcore.training.start import start_from
 from chipcore.training.teacher import Guide, guide
@@ -42,7 +42,7 @@ Report = Callable[[Progress], None]
 
 
 def geometry_of(size: int) -> InputGeometry:
-    """The whole photograph, squashed to ``size`` x ``size`` pixels: nothing is cut off, and a map covers all of it."""
+    """The whole image, squashed to ``size`` x ``size`` pixels: nothing is cut off, and a map covers all of it."""
     return InputGeometry(size=size, fit="squash", resize=size)
 
 
@@ -75,12 +75,12 @@ def train(
     """Train a :class:`VGGSlim` on class folders and write ``<out>/<name>.safetensors`` and ``.json``.
 
     Args:
-        images: a folder with one folder of photographs a class.
+        images: a folder with one folder of images a class.
         settings: the recipe.
         out: where the weights go, and the checkpoint while the run lasts.
         resume: go on from the checkpoint in ``out`` where there is one.
         device: where the network is trained.
-        progress: called with :class:`Progress` as photographs are read and steps are made.
+        progress: called with :class:`Progress` as images are read and steps are made.
 
     Returns:
         What was written: the network without batch norm, and the facts of the run.
@@ -115,23 +115,23 @@ def train(
             start_from(
                 settings.start,
                 student.network,
-                geometry_of(settings.size).normalise(decoded.views[readable[:: max(1, len(readable) // 256)]]),
+                geometry_of(settings.size).normalize(decoded.views[readable[:: max(1, len(readable) // 256)]]),
             )
         student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
+        optimizer = torch.optim.SGD(_groups(student, settings.weight_decay), settings.learning_rate, settings.momentum, nesterov=True)
         first, history = 0, []
         if state:
             student.load_state_dict(state["student"])
-            optimiser.load_state_dict(state["optimiser"])
+            optimizer.load_state_dict(state["optimiser"])
             first, history = state["epoch"], state["history"]
             clock.add(*state["seconds"])
         for epoch in range(first, settings.epochs):
-            facts = _epoch(student, optimiser, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
+            facts = _epoch(student, optimizer, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
             history.append(facts)
             checkpoint.write(
                 {
                     "student": student.state_dict(),
-                    "optimiser": optimiser.state_dict(),
+                    "optimiser": optimizer.state_dict(),
                     "epoch": epoch + 1,
                     "seconds": clock.read(),
                     "history": history,
@@ -154,7 +154,7 @@ def train(
 
 @torch.no_grad()
 def _settle(network: nn.Module, views: Tensor, order: Tensor, settings: TrainSettings) -> None:
-    """Batch norm's statistics anew: of whole photographs, with no unit dropped, as the network is used.
+    """Batch norm's statistics anew: of whole images, with no unit dropped, as the network is used.
 
     Crops and dropout shift them (Touvron et al. 2019; Li et al. 2019), most of all behind fc6.
     """
@@ -168,7 +168,7 @@ def _settle(network: nn.Module, views: Tensor, order: Tensor, settings: TrainSet
     device = next(network.parameters()).device
     for which in order[: max(settings.batch, 2048)].split(settings.batch):
         if len(which) == settings.batch:
-            network(geometry.normalise(views[which].to(device)).contiguous(memory_format=torch.channels_last))
+            network(geometry.normalize(views[which].to(device)).contiguous(memory_format=torch.channels_last))
 
 
 class _Clock:
@@ -188,7 +188,7 @@ class _Clock:
 def _teacher(
     settings: TrainSettings, folders: ClassFolders, path: Path, device: torch.device, report: Callable[[str, int, int], None]
 ) -> Guide | None:
-    """The teacher's guide, read from ``path`` where this run, or an earlier one on the same photographs, left it."""
+    """The teacher's guide, read from ``path`` where this run, or an earlier one on the same images, left it."""
     if not settings.teacher:
         return None
     network = load_network(settings.teacher, device=device)
@@ -208,7 +208,7 @@ def _groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _order(labels: Tensor, readable: Tensor, settings: TrainSettings, random: np.random.Generator) -> Tensor:
-    """The photographs of an epoch, as many as there are: each once, or drawn by their class's size and ``settings.balance``."""
+    """The images of an epoch, as many as there are: each once, or drawn by their class's size and ``settings.balance``."""
     known = labels[readable] >= 0
     if settings.balance == 1 and known.all():
         return readable[torch.from_numpy(random.permutation(len(readable)))]
@@ -216,15 +216,15 @@ def _order(labels: Tensor, readable: Tensor, settings: TrainSettings, random: np
     weights = torch.where(known, counts[labels[readable].clamp(min=0)] ** (settings.balance - 1), 0.0)
     weights = weights / weights.sum()
     if not known.all():
-        weights = (1 - settings.unlabelled) * weights + settings.unlabelled * (~known).double() / (~known).sum()
+        weights = (1 - settings.unlabeled) * weights + settings.unlabeled * (~known).double() / (~known).sum()
     return readable[torch.from_numpy(random.choice(len(readable), len(readable), p=(weights / weights.sum()).numpy()))]
 
 
 def _epoch(
-    student: Student, optimiser: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
+    student: Student, optimizer: torch.optim.Optimizer, views: Tensor, labels: Tensor, readable: Tensor, teacher: Guide | None,
     settings: TrainSettings, epoch: int, device: torch.device, report: Callable[[str, int, int], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """One pass over the photographs in random order; returns what a log says about it."""
+    """One pass over the images in random order; returns what a log says about it."""
     random = np.random.default_rng((settings.seed, epoch))
     torch.manual_seed(settings.seed * 100_003 + epoch + 1)
     student.train()
@@ -237,14 +237,14 @@ def _epoch(
         which = order[step * settings.batch : (step + 1) * settings.batch]
         theta = crops(len(which), how, random)
         x = views[which].to(device).permute(0, 3, 1, 2).float().div_(255)
-        x = recolour(cut(x, theta.to(device), size), how, random)
-        x = erase(geometry.normalise(x.permute(0, 2, 3, 1) * 255), how, random).contiguous(memory_format=torch.channels_last)
+        x = recolor(cut(x, theta.to(device), size), how, random)
+        x = erase(geometry.normalize(x.permute(0, 2, 3, 1) * 255), how, random).contiguous(memory_format=torch.channels_last)
         truth = labels[which].to(device)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch + step / steps)
         with torch.autocast(device.type, torch.bfloat16):
             scores, imitated = student(x)
-        # The share of labelled photographs stands before their mean, so that a photograph without a class takes nothing from it.
+        # The share of labeled images stands before their mean, so that a image without a class takes nothing from it.
         known = truth >= 0
         loss = class_loss = (
             functional.cross_entropy(scores.float(), truth, label_smoothing=settings.smoothing, ignore_index=-1) * known.float().mean()
@@ -257,9 +257,9 @@ def _epoch(
             soft = functional.cross_entropy(scores.float(), teacher.to(device).scores(cut(maps, theta, 7)).softmax(1))
             alike = functional.cosine_similarity(imitated.float(), cut(maps, theta, imitated.shape[-1]), dim=1).mean()
             loss = (1 - settings.teacher_share) * class_loss + settings.teacher_share * soft + settings.imitation * (1 - alike)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         right = (scores.argmax(1) == truth).sum() / known.sum().clamp(min=1)
         sums += torch.stack([loss.detach(), class_loss.detach(), right]).cpu().double()
         report(f"epoch {epoch + 1}", step + 1, steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-GOING = "go"  # the parameter that says: this address is of the view that is being opened
+from explorer.state.navigation import GOING
 
 _mount = st.components.v2.component(
     "chip_history", js=(Path(__file__).parent / "history.js").read_text(encoding="utf-8").replace("GOING", GOING), isolate_styles=False

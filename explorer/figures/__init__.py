@@ -6,28 +6,28 @@ imports when it is opened, because they take longer to load than the first page 
 
 from explorer.figures.pictures import (
     SIDE,
-    Panel,
+    FigurePanel,
     blank_picture,
     chip_picture,
+    circled,
     data_uri,
     enlarged,
     gradient,
     jpeg,
     png,
-    ringed,
     strip,
 )
 
 __all__ = [
     "SIDE",
-    "Panel",
+    "FigurePanel",
     "blank_picture",
     "chip_picture",
+    "circled",
     "data_uri",
     "enlarged",
     "gradient",
     "jpeg",
     "png",
-    "ringed",
     "strip",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A bar of ``share`` of the column's width, from -1 (drawn as evidence against) to 1, and its number as text."""
 
     share: float
@@ -20,7 +20,7 @@ class Line:
     """One row: a name and a bar for every column; ``marked`` rows stand out."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     marked: bool = False
 
 

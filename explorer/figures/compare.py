@@ -14,41 +14,39 @@ from torch import Tensor
 
 from chipcore import Saliency
 from chipcore.methods import METHODS
-from explorer.figures.pictures import FONT, INK, PAPER, QUIET, Panel, blank_picture, chip_picture, jpeg
+from explorer.figures.pictures import FONT, INK, PAPER, QUIET, FigurePanel, blank_picture, chip_picture, jpeg
 
-_AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: told apart by every kind of colour vision
+_AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: told apart by every kind of color vision
 
 
-def map_picture(
-    photograph: Image.Image, saliency: Saliency | None, size: int, *, colour_map: str, opacity: float, maximum: float
-) -> Image.Image:
-    """Any method's map on the enlarged view; pale grey where there is none; the image itself where the method draws one.
+def map_picture(image: Image.Image, saliency: Saliency | None, size: int, *, colormap: str, opacity: float, maximum: float) -> Image.Image:
+    """Any method's map on the enlarged view; pale gray where there is none; the image itself where the method draws one.
 
     Args:
-        photograph: the view at display size.
+        image: the view at display size.
         saliency: the map, or None.
         size: pixels of the network's input.
-        maximum: the value drawn as the strongest colour.
+        maximum: the value drawn as the strongest color.
     """
     if saliency is not None and METHODS[saliency.method].is_image and saliency.image is not None:
-        return own_image(saliency, photograph.width)
+        return method_image(saliency, image.width)
     if saliency is None or saliency.state != "ok":
-        return blank_picture(photograph)
-    return chip_picture(photograph, saliency.raw, size, colour_map=colour_map, opacity=opacity, maximum=maximum)
+        return blank_picture(image)
+    return chip_picture(image, saliency.raw, size, colormap=colormap, opacity=opacity, maximum=maximum)
 
 
-def whereabouts(raw: Tensor) -> str:
+def describe_peak(raw: Tensor) -> str:
     """Where a map (u, v) is strongest, in words."""
     height, width = raw.shape
     row, column = divmod(int(raw.argmax()), width)
     return f"{('top', 'centre', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
 
 
-def own_image(saliency: Saliency, side: int) -> Image.Image:
-    """The colour picture (3, h, w) that some methods make, at display size.
+def method_image(saliency: Saliency, side: int) -> Image.Image:
+    """The color picture (3, h, w) that some methods make, at display size.
 
-    Signed colours around grey are stretched until one in a hundred is as strong as it can be; a few pixels would
-    leave the rest grey.
+    Signed colors around gray are stretched until one in a hundred is as strong as it can be; a few pixels would
+    leave the rest gray.
     """
     assert saliency.image is not None
     image = saliency.image
@@ -60,12 +58,12 @@ def own_image(saliency: Saliency, side: int) -> Image.Image:
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 
-def uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
     """A picture as text, at the quality of all pictures on the screen."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[Panel]]], title: str, side: int = 384) -> Image.Image:
+def sheet(rows: Sequence[tuple[str, Sequence[FigurePanel]]], title: str, side: int = 384) -> Image.Image:
     """Rows of panels with their captions, each row under its name, on paper: what the download gives."""
     gap, top, head, foot = side // 16, side // 4, side // 7, side // 4
     widest = max(len(panels) for _name, panels in rows)
@@ -86,7 +84,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Panel]]], title: str, side: int = 3
 
 
 def matrix(names: Sequence[str], values: np.ndarray, caption: str) -> str:
-    """A correlation matrix as an HTML table whose cells are coloured: a heatmap that can be read aloud.
+    """A correlation matrix as an HTML table whose cells are colored: a heatmap that can be read aloud.
 
     Args:
         names: of the n maps.
@@ -107,9 +105,9 @@ def matrix(names: Sequence[str], values: np.ndarray, caption: str) -> str:
 def _cell(value: float) -> str:
     if np.isnan(value):
         return "<td>none</td>"
-    colour = _FOR if value >= 0 else _AGAINST
+    color = _FOR if value >= 0 else _AGAINST
     written = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-    return f'<td style="background: rgba({colour}, {0.75 * abs(value):.2f})">{written}</td>'
+    return f'<td style="background: rgba({color}, {0.75 * abs(value):.2f})">{written}</td>'
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from chipcore.admm import ADMMSettings
-from chipcore.curves import Curve
-from chipcore.importance import MANY
-from explorer.fits import Row
+from chipcore.analysis.evidence import EvidenceRow
+from chipcore.fitting.diagnostics import Curve
+from chipcore.importance import GOOD_EVIDENCE
+from chipcore.solvers.admm import ADMMSettings
 
 GOOD, WEAK, NONE = "#2a9d8f", "#f4a261", "#9a9a9a"  # told apart by people who see no red or green, and on dark as on light
 _LINE, _OTHER = "#ea580c", "#4c78a8"
 _COLOURS = {"good": GOOD, "weak": WEAK, "none": NONE}
-_WORDS = {"good": f"good: {MANY:.0f} or more", "weak": "weak: fewer", "none": "no row: too little"}
+_WORDS = {"good": f"good: {GOOD_EVIDENCE:.0f} or more", "weak": "weak: fewer", "none": "no row: too little"}
 SHOWN = 20  # classes in the chart; the table has all
 
 
@@ -33,8 +33,8 @@ def _layout(figure: go.Figure, height: int, **more: Any) -> go.Figure:
     return figure
 
 
-def evidence(rows: Sequence[Row]) -> go.Figure:
-    """Photographs' worth of evidence per class as bars, with the line from which on a row is good."""
+def evidence(rows: Sequence[EvidenceRow]) -> go.Figure:
+    """Images' worth of evidence per class as bars, with the line from which on a row is good."""
     some = list(rows[:SHOWN])[::-1]
     figure = go.Figure()
     for kind in ("good", "weak", "none"):
@@ -42,10 +42,10 @@ def evidence(rows: Sequence[Row]) -> go.Figure:
         if at:
             figure.add_bar(
                 x=[row.worth for row in at], y=[html.escape(row.label) for row in at], orientation="h", name=_WORDS[kind], marker_color=_COLOURS[kind],
-                customdata=[[row.photographs, row.support, "not measured" if np.isnan(row.r2) else f"{row.r2:.2f}"] for row in at],
+                customdata=[[row.images, row.support, "not measured" if np.isnan(row.r2) else f"{row.r2:.2f}"] for row in at],
                 hovertemplate="%{y}: worth %{x:.1f} photographs, seen in %{customdata[0]}<br>%{customdata[1]} channels in use, held-out R² %{customdata[2]}<extra></extra>",
             )  # fmt: skip
-    figure.add_vline(x=MANY, line={"dash": "dot", "width": 2, "color": "#888888"})
+    figure.add_vline(x=GOOD_EVIDENCE, line={"dash": "dot", "width": 2, "color": "#888888"})
     figure.update_yaxes(categoryorder="array", categoryarray=[html.escape(row.label) for row in some], automargin=True)
     figure.update_xaxes(title="photographs’ worth of evidence", rangemode="tozero")
     return _layout(figure, 130 + 24 * len(some), bargap=0.25)
@@ -54,12 +54,12 @@ def evidence(rows: Sequence[Row]) -> go.Figure:
 def path(curve: Curve, used: float) -> go.Figure:
     """R2 and the number of channels in use along lambda, with the lambda that the fit used."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    for name, values, colour, dash in (
+    for name, values, color, dash in (
         ("R² on held-out photographs", curve.r2_held_out, _LINE, "solid"),
         ("R² on the others", curve.r2, _OTHER, "dot"),
     ):
         if not np.isnan(values).all():
-            figure.add_scatter(x=curve.ratios, y=values, name=name, mode="lines+markers", line={"color": colour, "dash": dash}, row=1, col=1, hovertemplate="λ ratio %{x:.2g}: R² %{y:.3f}<extra></extra>")  # fmt: skip
+            figure.add_scatter(x=curve.ratios, y=values, name=name, mode="lines+markers", line={"color": color, "dash": dash}, row=1, col=1, hovertemplate="λ ratio %{x:.2g}: R² %{y:.3f}<extra></extra>")  # fmt: skip
     figure.add_scatter(x=curve.ratios, y=curve.support, name="channels in use", mode="lines+markers", line={"color": GOOD}, row=2, col=1, hovertemplate="λ ratio %{x:.2g}: %{y} channels<extra></extra>")  # fmt: skip
     if used > 0:
         figure.add_vline(x=used, line={"dash": "dot", "width": 2, "color": "#888888"})
@@ -76,8 +76,8 @@ def path(curve: Curve, used: float) -> go.Figure:
 def residuals(curve: Curve) -> go.Figure:
     """ADMM's relative residuals by iteration, and where the solver, which polishes, was done."""
     figure = go.Figure()
-    for name, values, colour in (("primal: v against m, Eq. 13", curve.primal, _LINE), ("dual: how far the gradient is from balance", curve.dual, _OTHER)):  # fmt: skip
-        figure.add_scatter(x=curve.iterations, y=np.maximum(values, 1e-16), name=name, mode="lines+markers", line={"color": colour}, hovertemplate="after %{x} iterations: %{y:.1e}<extra></extra>")  # fmt: skip
+    for name, values, color in (("primal: v against m, Eq. 13", curve.primal, _LINE), ("dual: how far the gradient is from balance", curve.dual, _OTHER)):  # fmt: skip
+        figure.add_scatter(x=curve.iterations, y=np.maximum(values, 1e-16), name=name, mode="lines+markers", line={"color": color}, hovertemplate="after %{x} iterations: %{y:.1e}<extra></extra>")  # fmt: skip
     figure.add_hline(y=ADMMSettings.relative_tolerance, line={"dash": "dot", "width": 2, "color": "#888888"})
     figure.add_vline(x=curve.solved_after, line={"dash": "dot", "width": 2, "color": "#888888"})
     figure.update_yaxes(type="log", title="relative residual", exponentformat="power")
@@ -85,7 +85,7 @@ def residuals(curve: Curve) -> go.Figure:
     return _layout(figure, 420)
 
 
-def sheet(rows: Sequence[Row], curve: Curve | None, used: float, title: str, of: str) -> Image.Image:
+def sheet(rows: Sequence[EvidenceRow], curve: Curve | None, used: float, title: str, of: str) -> Image.Image:
     """All three on one printed page: what the download gives. ``of`` names the curve's class."""
     some = list(rows[:SHOWN])[::-1]
     figure = Figure(figsize=(16, 9), dpi=120, layout="constrained", facecolor="white")
@@ -93,8 +93,8 @@ def sheet(rows: Sequence[Row], curve: Curve | None, used: float, title: str, of:
     left, middle, right = figure.subplots(1, 3)
     left.barh(range(len(some)), [row.worth for row in some], color=[_COLOURS[row.evidence] for row in some])
     left.set_yticks(range(len(some)), [row.label.replace("$", r"\$") for row in some])
-    left.axvline(MANY, linestyle=":", color="grey")
-    left.set_xlabel(f"photographs’ worth of evidence (weak below {MANY:.0f})")
+    left.axvline(GOOD_EVIDENCE, linestyle=":", color="grey")
+    left.set_xlabel(f"photographs’ worth of evidence (weak below {GOOD_EVIDENCE:.0f})")
     if curve is None:
         for axes in (middle, right):
             axes.set_axis_off()

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from PIL import Image
 
-from explorer.words import readable
+from explorer.figures.theme import Theme, figure, render
+from explorer.text import readable
 
 
-def tops(values: np.ndarray, *, each: bool) -> np.ndarray:
+def top_channels(values: np.ndarray, *, each: bool) -> np.ndarray:
     """The magnitude (n,) that is drawn at full strength: of each row (n, K), or of them all."""
     largest = np.abs(values).max(axis=1, initial=0)
     return largest if each else np.full(len(values), largest.max(initial=0))
@@ -35,7 +38,7 @@ def packed(
         weights as float32, row by row.
     """
     values = np.ascontiguousarray(W[np.ix_(rows, columns)], dtype="<f4")
-    top = tops(values, each=each)
+    top = top_channels(values, each=each)
     most = readable(float(top.max(initial=0)))
     header = {
         "rows": [int(row) for row in rows], "labels": list(labels), "columns": [int(column) for column in columns], "chosen": int(chosen),
@@ -61,3 +64,34 @@ def description(classes: int, channels: int) -> str:
         f"Heat map of the weights of {classes:,} classes, in rows, and {channels:,} channels, in columns. "
         "Arrow keys move from cell to cell, Enter opens the channel in Explore."
     )
+
+
+_FAINT = "#f4f1ec", "#232027"  # of a weight of zero, on light and on dark paper
+
+
+def heatmap_picture(
+    W: np.ndarray, rows: Sequence[int], labels: Sequence[str], columns: Sequence[int], title: str, style: Theme, *, signed: bool, each: bool,
+) -> Image.Image:  # fmt: skip
+    """The same as a picture: every class and every channel, at least a pixel each."""
+    values = W[np.ix_(rows, columns)]
+    top = top_channels(values, each=each)[:, None]
+    shares = values / np.where(top > 0, top, 1)
+    if not signed:
+        shares = shares.clip(min=0)
+    tall = max(3, 22 if len(rows) <= 40 else 9)
+    drawn = figure(1400, 140 + tall * len(rows))
+    faint = _FAINT[style.paper < "#7"]
+    colors = LinearSegmentedColormap.from_list("weights", ["#1058a8", faint, "#be3606"] if signed else [faint, "#be3606"])
+    ax = drawn.add_axes((0.16, 60 / drawn.bbox.height, 0.82, tall * len(rows) / drawn.bbox.height))
+    # The square root, as on the page: a hundredth of the largest can still be seen.
+    roots = np.sign(shares) * np.sqrt(np.abs(shares))
+    ax.imshow(roots, cmap=colors, vmin=-1 if signed else 0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(rows)), labels, fontsize=min(11, tall * 0.6), color=style.ink)
+    places = np.unique(np.linspace(0, len(columns) - 1, min(24, len(columns))).round().astype(int))
+    ax.set_xticks(places, [str(columns[int(place)]) for place in places], fontsize=10, color=style.ink)
+    ax.set_xlabel(f"channel · {scale_words(each=each)} · colours follow the square root", color=style.quiet, fontsize=11)
+    ax.set_title(title, color=style.ink, fontsize=15, loc="left", pad=14)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return render(drawn, style)

@@ -1,4 +1,4 @@
-"""Figures of the page Localize: a cut map on its photograph, IoU against the threshold, and mosaics. No Streamlit."""
+"""Figures of the page Localize: a cut map on its image, IoU against the threshold, and mosaics. No Streamlit."""
 
 from __future__ import annotations
 
@@ -10,40 +10,44 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from chipcore import render
+from chipcore import visualization
+from chipcore.evaluation import threshold_boxes
 from chipcore.evaluation.boxes import THRESHOLDS
+from chipcore.evaluation.threshold_boxes import ThresholdedMap
 from chipcore.methods import METHODS
-from explorer import localize
 from explorer.figures.pictures import chip_picture
-from explorer.localize import Cut
 
 TRUTH, FOUND = (255, 255, 255), (34, 211, 238)  # as in explorer/components/overlays.py
 # Margins of the chart in pixels; style.css places the line of the threshold by them. No legend, for it would move them: the table of
-# scores below the chart has the colours.
+# scores below the chart has the colors.
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 58, 16, 12, 52
-# Told apart by every kind of colour vision (Okabe and Ito), and readable on light and dark.
+# Told apart by every kind of color vision (Okabe and Ito), and readable on light and dark.
 _COLOURS = ("#e8710a", "#3b9bdc", "#14a37f", "#c9569b", "#d0a215", "#8a63d2", "#7a7f87")
 
 
-def colours(methods: Sequence[str]) -> dict[str, str]:
+def colors(methods: Sequence[str]) -> dict[str, str]:
     return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(methods)}
 
 
-def cut_picture(view: Image.Image, shares: np.ndarray, cut: Cut, *, colour_map: str, opacity: float, scale: int = 3) -> Image.Image:
-    """What a threshold keeps: in colour what is above it, outlined its largest component, the rest dim and grey.
+def cut_picture(
+    view: Image.Image, shares: np.ndarray, cut: ThresholdedMap, *, colormap: str, opacity: float, scale: int = 3
+) -> Image.Image:
+    """What a threshold keeps: in color what is above it, outlined its largest component, the rest dim and gray.
 
     Args:
-        view: the photograph as the network sees it, (size, size).
+        view: the image as the network sees it, (size, size).
         shares: the map as shares of its maximum, (size, size).
         cut: of that map.
         scale: whole number of screen pixels a pixel of the view.
     """
     side = view.width * scale
     large = view.resize((side, side), Image.Resampling.LANCZOS)
-    drawn = np.asarray(render.overlay(view, shares, colour_map=colour_map, opacity=opacity).resize((side, side), Image.Resampling.BILINEAR))
-    grey = np.asarray(ImageOps.grayscale(large).convert("RGB")) * 0.45
+    drawn = np.asarray(
+        visualization.overlay(view, shares, colormap=colormap, opacity=opacity).resize((side, side), Image.Resampling.BILINEAR)
+    )
+    gray = np.asarray(ImageOps.grayscale(large).convert("RGB")) * 0.45
     mask, largest = (np.kron(one, np.ones((scale, scale), dtype=bool)) for one in (cut.mask, cut.largest))
-    picture = np.where(mask[..., None], drawn, grey).astype(np.uint8)
+    picture = np.where(mask[..., None], drawn, gray).astype(np.uint8)
     picture[_outline(largest)] = (255, 255, 255)
     return Image.fromarray(picture)
 
@@ -66,10 +70,10 @@ def with_boxes(picture: Image.Image, size: int, truth: np.ndarray, found: Sequen
     """The same with true boxes (white) and the found one (cyan) drawn in, for keeping; boxes in pixels of a view of ``size``."""
     marked = picture.copy()
     draw, scale = ImageDraw.Draw(marked), picture.width / size
-    for box, colour in (*((one, TRUTH) for one in truth), *(((found, FOUND),) if found is not None else ())):
+    for box, color in (*((one, TRUTH) for one in truth), *(((found, FOUND),) if found is not None else ())):
         place = [box[0] * scale, box[1] * scale, (box[2] + 1) * scale - 1, (box[3] + 1) * scale - 1]
         draw.rectangle(place, outline=(0, 0, 0), width=6)
-        draw.rectangle([place[0] + 1, place[1] + 1, place[2] - 1, place[3] - 1], outline=colour, width=3)
+        draw.rectangle([place[0] + 1, place[1] + 1, place[2] - 1, place[3] - 1], outline=color, width=3)
     return marked
 
 
@@ -78,17 +82,17 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
     figure = go.Figure()
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1.5, "color": "rgba(128, 128, 128, 0.8)"})
     figure.add_annotation(x=1, y=0.5, text="found above", showarrow=False, xanchor="right", yanchor="bottom", font={"size": 13})
-    colour = colours(list(of))
+    color = colors(list(of))
     for name, values in of.items():
         title = METHODS[name].title
         figure.add_scatter(
-            x=THRESHOLDS, y=values, name=title, mode="lines", line={"color": colour[name], "width": 3},
+            x=THRESHOLDS, y=values, name=title, mode="lines", line={"color": color[name], "width": 3},
             hovertemplate=f"{title}<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
         )  # fmt: skip
-        threshold, height = localize.best(values)
+        threshold, height = threshold_boxes.best(values)
         if height > 0:
             figure.add_scatter(
-                x=[threshold], y=[height], mode="markers", showlegend=False, cliponaxis=False, marker={"color": colour[name], "size": 13, "line": {"width": 2, "color": "white"}},
+                x=[threshold], y=[height], mode="markers", showlegend=False, cliponaxis=False, marker={"color": color[name], "size": 13, "line": {"width": 2, "color": "white"}},
                 hovertemplate=f"{title} is best here<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
@@ -107,7 +111,7 @@ def scores(rows: Sequence[Sequence[str]], heads: Sequence[tuple[str, str]], mark
     Args:
         rows: the cells of each row, its name first.
         heads: (name, meaning) of each column after the first.
-        marks: a colour a row, or '' for none.
+        marks: a color a row, or '' for none.
         chosen: the row that is set in bold.
     """
     head = "".join(f'<th scope="col"><abbr title="{html.escape(meaning)}">{html.escape(name)}</abbr></th>' for name, meaning in heads)
@@ -120,7 +124,7 @@ def scores(rows: Sequence[Sequence[str]], heads: Sequence[tuple[str, str]], mark
     return f'<table class="chip-scores"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
-def mosaic_map(mosaic: Image.Image, raw: Tensor | None, cell: int, *, colour_map: str, opacity: float, side: int = 512) -> Image.Image:
+def mosaic_map(mosaic: Image.Image, raw: Tensor | None, cell: int, *, colormap: str, opacity: float, side: int = 512) -> Image.Image:
     """A map on a mosaic of four, with a frame around the cell that it should be in.
 
     Args:
@@ -129,11 +133,11 @@ def mosaic_map(mosaic: Image.Image, raw: Tensor | None, cell: int, *, colour_map
         cell: 0 to 3 in reading order.
         side: of the result in pixels.
     """
-    photograph = mosaic.resize((side, side), Image.Resampling.LANCZOS)
+    image = mosaic.resize((side, side), Image.Resampling.LANCZOS)
     if raw is not None and float(raw.max()) > 0:
-        picture = chip_picture(photograph, raw, mosaic.width, colour_map=colour_map, opacity=opacity, maximum=float(raw.max()))
+        picture = chip_picture(image, raw, mosaic.width, colormap=colormap, opacity=opacity, maximum=float(raw.max()))
     else:
-        picture = photograph.copy()
+        picture = image.copy()
     draw, half = ImageDraw.Draw(picture), side // 2
     left, top = half * (cell % 2), half * (cell // 2)
     draw.rectangle([left, top, left + half - 1, top + half - 1], outline=(0, 0, 0), width=9)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from chipcore import maps, render
+from chipcore import maps, visualization
 
 SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
 PAPER, INK, QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
@@ -26,39 +26,39 @@ def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def chip_picture(
-    photograph: Image.Image, raw: Tensor, size: int, *, colour_map: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
+    image: Image.Image, raw: Tensor, size: int, *, colormap: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
     signed: bool = False,
 ) -> Image.Image:  # fmt: skip
     """A raw map (u, v) on the enlarged view.
 
     The map is first brought to the network's input of ``size`` pixels (the contract of ``maps.picture``),
     then enlarged like the view, so that the screen shows no more than was computed. ``signed`` draws both signs
-    in a diverging colour map of its own.
+    in a diverging color map of its own.
     """
-    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), photograph.width)
-    return render.overlay(photograph, picture, colour_map=render.SIGNED_COLOUR_MAP if signed else colour_map, opacity=opacity)
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), image.width)
+    return visualization.overlay(image, picture, colormap=visualization.SIGNED_COLORMAP if signed else colormap, opacity=opacity)
 
 
-def blank_picture(photograph: Image.Image) -> Image.Image:
-    """The photograph in pale grey: the place of a map that is not there."""
-    grey = ImageOps.grayscale(photograph).convert("RGB")
-    return Image.blend(grey, Image.new("RGB", grey.size, (128, 128, 128)), 0.6)
+def blank_picture(image: Image.Image) -> Image.Image:
+    """The image in pale gray: the place of a map that is not there."""
+    gray = ImageOps.grayscale(image).convert("RGB")
+    return Image.blend(gray, Image.new("RGB", gray.size, (128, 128, 128)), 0.6)
 
 
-def ringed(picture: Image.Image, row: int, column: int, shape: tuple[int, int]) -> Image.Image:
+def circled(picture: Image.Image, row: int, column: int, shape: tuple[int, int]) -> Image.Image:
     """A ring around the cell (row, column) of a map of this shape, visible on light and dark alike."""
     marked = picture.copy()
     draw = ImageDraw.Draw(marked)
     x, y = (column + 0.5) / shape[1] * picture.width, (row + 0.5) / shape[0] * picture.height
     radius = picture.width * 0.05
-    for colour, width, extra in (("black", 10, 2), ("white", 5, 0)):
+    for color, width, extra in (("black", 10, 2), ("white", 5, 0)):
         r = radius + extra
-        draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=width)
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=color, width=width)
     return marked
 
 
 def jpeg(picture: Image.Image) -> bytes:
-    """For the screen: no loss that could be seen, at full colour resolution, twenty times faster than PNG."""
+    """For the screen: no loss that could be seen, at full color resolution, twenty times faster than PNG."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
@@ -77,7 +77,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 @dataclass(frozen=True)
-class Panel:
+class FigurePanel:
     """One picture of a printed strip, with a heading and a line below."""
 
     picture: Image.Image
@@ -85,7 +85,7 @@ class Panel:
     line: str
 
 
-def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
+def strip(panels: Sequence[FigurePanel], title: str, side: int = SIDE) -> Image.Image:
     """The panels side by side with their captions, on paper: what the download gives."""
     gap, top, bottom = side // 20, side // 5, side // 4
     sheet = Image.new("RGB", (gap + len(panels) * (side + gap), top + side + bottom), PAPER)
@@ -100,8 +100,8 @@ def strip(panels: Sequence[Panel], title: str, side: int = SIDE) -> Image.Image:
     return sheet
 
 
-def gradient(colour_map: str, steps: int = 12) -> str:
-    """The colour map from 0 (the signed one: from the largest value against) to its maximum as a CSS gradient, for the legend."""
-    first = -1 if colour_map == render.SIGNED_COLOUR_MAP else 0
-    colours = render.colour(np.linspace(first, 1, steps, dtype=np.float32)[None], colour_map)[0]
-    return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours) + ")"
+def gradient(colormap: str, steps: int = 12) -> str:
+    """The color map from 0 (the signed one: from the largest value against) to its maximum as a CSS gradient, for the legend."""
+    first = -1 if colormap == visualization.SIGNED_COLORMAP else 0
+    colors = visualization.colorize(np.linspace(first, 1, steps, dtype=np.float32)[None], colormap)[0]
+    return "linear-gradient(90deg, " + ", ".join("#{:02x}{:02x}{:02x}".format(*color) for color in colors) + ")"

@@ -1,13 +1,13 @@
 """The choices that the paper leaves open, one at a time: ``python -m tests.benchmarks.choices WORK [--json FILE]``.
 
 SqueezeNet and EfficientNet-Lite0, two depths each. W is fitted in as many ways as there are choices, from the same
-perturbed scores of the photographs that ``tests.benchmarks.tables`` fits on. It is judged on others:
+perturbed scores of the images that ``tests.benchmarks.tables`` fits on. It is judged on others:
 
-- boxes, energy: MaxBoxAcc and the share of the positive part inside the boxes of ILSVRC validation photographs
+- boxes, energy: MaxBoxAcc and the share of the positive part inside the boxes of ILSVRC validation images
 - grid: the grid pointing game on 2 x 2 mosaics (chance 0.25)
 
 Classes are split in two halves by turns. Defaults are chosen on the first; the second confirms them. Differences
-to Grad-CAM on the same photographs come with a bootstrap 95% interval.
+to Grad-CAM on the same images come with a bootstrap 95% interval.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore import admm, load_network
-from chipcore.__main__ import keep_freed_memory
-from chipcore.datasets.folder import Photographs, batches, find_photographs
+from chipcore import load_network
+from chipcore.cli.main import keep_freed_memory
 from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.image_folder import ImageFolder, batches, find_images
 from chipcore.datasets.mosaics import open_class_folders
-from chipcore.fit import batch_size
-from chipcore.gates import draw_uniform, generator
-from chipcore.moments import Moments
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import draw_uniform, generator
+from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import perturbed_scores
-from chipcore.settings import FitSettings
+from chipcore.solvers import admm
 from tests.benchmarks.judging import box_interval, boxed, interval, judge_boxes, judge_mosaics, mosaics
 from tests.benchmarks.tables import prepare
 
@@ -47,7 +47,7 @@ PLACES = (
     ("efficientnet_lite0", "stage5"),
 )
 CUTOFF = 0.01
-FEW, MANY = 25, 100  # gates of a photograph that has others of its class, and of one that is alone
+FEW, MANY = 25, 100  # gates of a image that has others of its class, and of one that is alone
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Choice:
     sigma2: float = 1.0  # in units of K
     ratio: float = 1e-3
     gates: float = 1.0  # share of the gates that is used
-    photographs: int = 40  # of a class folder, at most
+    images: int = 40  # of a class folder, at most
     offset: str = "none"  # what is taken off the gated prediction before it is fitted
     sign: str = "signed"
-    background: float = 0.0  # the share that all photographs alike have in a class's sums
+    background: float = 0.0  # the share that all images alike have in a class's sums
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What the sums over photographs and gates depend on; choices that share it share them."""
-        return self.sigma2, self.gates, self.photographs, self.offset if self.offset in ("photograph", "closed") else ""
+        """What the sums over images and gates depend on; choices that share it share them."""
+        return self.sigma2, self.gates, self.images, self.offset if self.offset in ("photograph", "closed") else ""
 
 
 CHOICES: dict[str, Choice] = {
@@ -94,11 +94,11 @@ CHOICES: dict[str, Choice] = {
     "no proximity": Choice(sigma2=1e9),
     "a third of the gates": Choice(gates=1 / 3),
     "background 0.5, a third of the gates": Choice(background=0.5, gates=1 / 3),
-    "1 photograph": Choice(photographs=1),
-    "background 0.5, 1 photograph": Choice(background=0.5, photographs=1),
-    "3 photographs": Choice(photographs=3),
-    "10 photographs": Choice(photographs=10),
-    "background 0.5, 10 photographs": Choice(background=0.5, photographs=10),
+    "1 photograph": Choice(images=1),
+    "background 0.5, 1 photograph": Choice(background=0.5, images=1),
+    "3 photographs": Choice(images=3),
+    "10 photographs": Choice(images=10),
+    "background 0.5, 10 photographs": Choice(background=0.5, images=10),
 }
 TARGETS = ("score", "probability", "log-probability")
 BETWEEN = {"quarter": 0.25}  # so much of the way from the score to the log-probability
@@ -106,7 +106,7 @@ BETWEEN = {"quarter": 0.25}  # so much of the way from the score to the log-prob
 
 @dataclass(frozen=True)
 class Perturbed:
-    """What one photograph leaves: f (M,), pooled features a (K,), gates d (N, K); scores (N + 1, M) and their
+    """What one image leaves: f (M,), pooled features a (K,), gates d (N, K); scores (N + 1, M) and their
     log-sum-exp over all classes (N + 1,), the last of the closed network."""
 
     turn: int  # its place in its folder
@@ -132,19 +132,19 @@ class Perturbed:
         return self.every(target)[-1]
 
 
-def perturb(network: Network, layer: Layer, photographs: Photographs, classes: list[int]) -> list[Perturbed]:
+def perturb(network: Network, layer: Layer, images: ImageFolder, classes: list[int]) -> list[Perturbed]:
     suffix, found = network.suffix(layer, (layer,)), list[Perturbed]()
     turns: dict[str, int] = {}
     with torch.inference_mode():
-        alone = {name for name in photographs.names if "/one/" in f"/{name}"}
-        groups = ((FEW, [name for name in photographs.names if name not in alone]), (MANY, sorted(alone)))
-        for many, batch in ((many, batch) for many, names in groups for batch in batches(photographs, names, network.geometry, 16)):
-            activations = network.trunk(network.geometry.normalise(batch.views), (layer,))
-            features, carried = activations.features[layer.path], activations.carried[layer.path]
+        alone = {name for name in images.names if "/one/" in f"/{name}"}
+        groups = ((FEW, [name for name in images.names if name not in alone]), (MANY, sorted(alone)))
+        for many, batch in ((many, batch) for many, names in groups for batch in batches(images, names, network.geometry, 16)):
+            activations = network.forward_prefix(network.geometry.normalize(batch.views), (layer,))
+            features, side_inputs = activations.features[layer.path], activations.side_inputs[layer.path]
             drawn = [draw_uniform(many, layer.channels, generator(0, layer.path, name)) for name in batch.names]
             d = torch.from_numpy(np.stack(drawn)).to(features)
             d = torch.cat([d, torch.zeros_like(d[:, :1])], 1)  # the last is closed
-            scores = perturbed_scores(suffix, features, carried, d, batch_size(suffix.peak, network.device))
+            scores = perturbed_scores(suffix, features, side_inputs, d, batch_size(suffix.peak, network.device))
             f, total = activations.scores.softmax(1)[:, classes], scores.logsumexp(-1)
             scores, a = scores[..., classes], features.mean((2, 3))
             for s, name in enumerate(batch.names):
@@ -152,15 +152,13 @@ def perturb(network: Network, layer: Layer, photographs: Photographs, classes: l
                 turns[folder] = turns.get(folder, 0) + 1
                 found.append(Perturbed(turns[folder], f[s].clone(), a[s], d[s, :-1].bool(), scores[s].clone(), total[s].clone()))
             if len(found) % 160 < 16:
-                print(
-                    f"\r{network.name} {layer.path}: {len(found)} of {len(photographs)} photographs  ", end="", file=sys.stderr, flush=True
-                )
+                print(f"\r{network.name} {layer.path}: {len(found)} of {len(images)} photographs  ", end="", file=sys.stderr, flush=True)
     return found
 
 
 @dataclass
 class Sums:
-    """Moments of a kind: each class's own (f^c h) and those in which every photograph counts alike (h); divided by their weights."""
+    """Moments of a kind: each class's own (f^c h) and those in which every image counts alike (h); divided by their weights."""
 
     own: Moments
     first: Tensor  # (M, K) mean of z
@@ -180,7 +178,7 @@ def summed(found: list[Perturbed], choice: Choice, many: int) -> Sums:
     crosses = {t: torch.zeros(many, channels, dtype=torch.float64) for t in TARGETS}
     all_crosses = {t: torch.zeros(many, channels, dtype=torch.float64) for t in TARGETS}
     means, all_means = ({t: torch.zeros(many, dtype=torch.float64) for t in TARGETS} for _ in range(2))
-    chosen = [one for one in found if one.turn <= choice.photographs]
+    chosen = [one for one in found if one.turn <= choice.images]
     for some in [
         same[i : i + 16] for N in (FEW, MANY) for same in [[one for one in chosen if len(one.d) == N]] for i in range(0, len(same), 16)
     ]:
@@ -234,7 +232,7 @@ def fitted(sums: Sums, choice: Choice) -> Tensor:
     firsts = (1 - beta) * sums.first + beta * sums.all_first
     for some in (sums.own.loyalty > 0).nonzero().flatten().split(32):  # all Grams at once would be there three times over
         gram, cross = (1 - beta) * sums.own.gram[some] + beta * sums.all_gram, crosses[some]
-        if choice.offset == "intercept":  # centred moments are those of a fit with a constant that is not penalised
+        if choice.offset == "intercept":  # centerd moments are those of a fit with a constant that is not penalised
             gram = gram - firsts[some][:, :, None] * firsts[some][:, None]
             cross = cross - firsts[some] * means[some][:, None]
         W[some] = admm.solve((gram + gram.transpose(1, 2)) / 2, cross, choice.ratio * admm.lambda_max(cross)).W
@@ -245,10 +243,10 @@ def study(name: str, path: str, work: Path) -> dict[str, Any]:
     start = time.perf_counter()
     network = load_network(name, checkpoint=DATA / "networks/squeezenet1_0.pth" if name == "squeezenet1_0" else None)
     layer = network.layer(path)
-    used = find_photographs([work / "fit" / one for one in ("classes", "one", "fourteen")])
+    used = find_images([work / "fit" / one for one in ("classes", "one", "fourteen")])
     folders = open_class_folders(work / "unseen", network.classes)
     data = open_ilsvrc(work / "ilsvrc")
-    truth = {network.classes.synsets.index(data.annotation(one).synset) for one in data.photographs.names}
+    truth = {network.classes.synsets.index(data.annotation(one).synset) for one in data.images.names}
     classes = sorted(truth | set(folders.by_class))
     rows = {target: row for row, target in enumerate(classes)}
     halves = classes[::2], classes[1::2]

@@ -1,11 +1,11 @@
 """A fit that is killed again and again, at every stage of its work, and resumed: is W the same to the bit each time?
 
-    python -m tests.benchmarks.crashes [--times 100] [--photographs 42] [--json assets/results/crashes.json]
+    python -m tests.benchmarks.crashes [--times 100] [--images 42] [--json assets/results/crashes.json]
 
-The small VGG at pool5 and real photographs, in two passes, with a checkpoint as often as the program allows. A child
+The small VGG at pool5 and real images, in two passes, with a checkpoint as often as the program allows. A child
 process fits, is killed (SIGKILL), and another one goes on with what it finds; half of these are killed too. What ends is
 compared with a fit that nobody disturbed. Half of the kills come at any moment, the other half at a random moment of a
-stage: starting (or reading a checkpoint), reading photographs, perturbing, writing a checkpoint, solving, writing W.
+stage: starting (or reading a checkpoint), reading images, perturbing, writing a checkpoint, solving, writing W.
 Linux only: children are forks of a process that has loaded everything, so that a run takes no time to start.
 """
 
@@ -33,18 +33,19 @@ import torch
 from safetensors.torch import load_file
 
 import chipcore
-from chipcore import Importance, Network, admm
-from chipcore.checkpoint import Checkpoint
-from chipcore.datasets.folder import Photographs, find_photographs
+from chipcore import Importance, Network
+from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError
-from chipcore.moments import Moments
-from chipcore.settings import FitSettings
+from chipcore.fitting.checkpoint import Checkpoint
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
+from chipcore.solvers import admm
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
 SETTINGS = FitSettings(gates=2)
 LAYER = "pool5"
 STAGES = ("start", "reading photographs", "perturbing", "writing a checkpoint", "solving", "writing W")
-fit = sys.modules["chipcore.fit"]  # the package gives the function under this name
+fit = sys.modules["chipcore.fitting.pipeline"]  # the package gives the function under this name
 
 
 class Stage:
@@ -66,7 +67,7 @@ class Stage:
         self._shared[0:5] = bytes(5)
 
     def during(self, stage: int, work: Callable[..., Any]) -> Callable[..., Any]:
-        """``work``, told of; afterwards photographs are read again, whatever it was."""
+        """``work``, told of; afterwards images are read again, whatever it was."""
 
         @functools.wraps(work)
         def told(*given: Any, **named: Any) -> Any:
@@ -96,8 +97,8 @@ class Stage:
 class Runs:
     """Fits in children of this process, all with the same settings."""
 
-    def __init__(self, network: Network, photographs: Photographs) -> None:
-        self.network, self.photographs, self.stage = network, photographs, Stage()
+    def __init__(self, network: Network, images: ImageFolder) -> None:
+        self.network, self.images, self.stage = network, images, Stage()
         network.suffix(network.layer(LAYER), (network.layer(LAYER),))  # cut here once, not in every child
         classes = len(network.classes)
         self.memory = (classes + 1) // 2 * 2 * Moments.bytes_per_class(network.layer(LAYER).channels)  # two passes
@@ -112,7 +113,7 @@ class Runs:
         self.stage.tell()
         try:
             fitted = chipcore.fit(
-                self.network, [LAYER], self.photographs, SETTINGS, memory=self.memory, checkpoints=out / "checkpoints", resume=True,
+                self.network, [LAYER], self.images, SETTINGS, memory=self.memory, checkpoints=out / "checkpoints", resume=True,
                 checkpoint_seconds=0, keep_checkpoints=True,
             )[LAYER]  # fmt: skip
             fitted.save(out)
@@ -211,11 +212,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     network = chipcore.load_network("vgg16_slim")
-    photographs = find_photographs(DATA / "fourteen" / "val").per_folder(-(-options.photographs // 14))
+    images = find_images(DATA / "fourteen" / "val").per_folder(-(-options.photographs // 14))
     with tempfile.TemporaryDirectory() as place:
-        found = study(Runs(network, photographs), options.times, Path(place))
+        found = study(Runs(network, images), options.times, Path(place))
     result = {
-        **found, "photographs": len(photographs), "layer": f"{network.name} {LAYER}", "passes": 2, "date": datetime.now(UTC).date().isoformat(),
+        **found, "photographs": len(images), "layer": f"{network.name} {LAYER}", "passes": 2, "date": datetime.now(UTC).date().isoformat(),
         "torch": torch.__version__,
     }  # fmt: skip
     print(table(result))

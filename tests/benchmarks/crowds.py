@@ -4,7 +4,7 @@
 
 Four networks (EfficientNet-Lite0, the small VGG, SqueezeNet 1.0, somebody's Places365 SqueezeNet) are loaded once, as the
 app does, and shared by all sessions. Each session is a thread that asks for one map after another: any network,
-method, depth, photograph and class. Beside them one thread fits W over and over, which works in the solver's
+method, depth, image and class. Beside them one thread fits W over and over, which works in the solver's
 threads, and one loads networks anew, which traces graphs. Counted: maps that differ by a bit from the one that was
 computed alone before, exceptions, hooks before and after, memory at the start, after each quarter and at the end.
 Then as many visitors come to the running app, for as long again: see ``crowds_app.py``.
@@ -36,9 +36,9 @@ from PIL import Image
 
 import chipcore
 from chipcore import ChipError, Importance, Network
+from chipcore.fitting.settings import FitSettings
 from chipcore.methods import METHODS
-from chipcore.settings import FitSettings
-from explorer import allocator
+from explorer.services import memory as memory_service
 from tests.benchmarks import crowds_app
 from tests.benchmarks.watched_server import FEW, resident
 
@@ -53,7 +53,7 @@ def load(names: Sequence[str]) -> dict[str, Network]:
     for name in names:
         if name == "places":
             found[name] = chipcore.load_network(
-                "tests.somebody.places_squeezenet:build", checkpoint=DATA / "networks/squeezenet_places365.pth",
+                "tests.helpers.somebody.places_squeezenet:build", checkpoint=DATA / "networks/squeezenet_places365.pth",
                 labels=DATA / "networks/categories_places365.txt", fit="squash",
             )  # fmt: skip
         elif name == "squeezenet1_0":
@@ -70,7 +70,7 @@ class Question:
     network: str
     method: str
     layer: str
-    photograph: str
+    image: str
     target: int
 
 
@@ -79,29 +79,29 @@ class Place:
     """What all visitors share."""
 
     networks: dict[str, Network]
-    photographs: dict[str, Image.Image]
+    images: dict[str, Image.Image]
     importances: dict[tuple[str, str], Importance]
     questions: list[Question] = field(default_factory=list)
 
     @classmethod
-    def open(cls, names: Sequence[str], methods: Sequence[str], photographs: Sequence[str] = PHOTOGRAPHS, most: int = 10**6) -> Place:
+    def open(cls, names: Sequence[str], methods: Sequence[str], images: Sequence[str] = PHOTOGRAPHS, most: int = 10**6) -> Place:
         """Everything loaded, and at most so many questions that may be asked, drawn evenly."""
-        pictures = {name: Image.fromarray(getattr(skimage.data, name)()) for name in photographs}
+        pictures = {name: Image.fromarray(getattr(skimage.data, name)()) for name in images}
         place = cls(load(names), pictures, {})
         for name, network in place.networks.items():
             place._learn(name, network)
             layers = (network.layers[0], network.layers[len(network.layers) // 2], network.layers[-1])
-            for photograph, picture in pictures.items():
+            for image, picture in pictures.items():
                 best = network.probabilities(network.input(picture))[0].topk(2).indices.tolist()
                 for method in methods:
                     for layer in layers if METHODS[method].uses_layer else layers[-1:]:
-                        place.questions += [Question(name, method, layer.name, photograph, target) for target in best]
+                        place.questions += [Question(name, method, layer.name, image, target) for target in best]
         if len(place.questions) > most:
             place.questions = drawn(place.questions, most)
         return place
 
     def _learn(self, name: str, network: Network) -> None:
-        """W that ships, or one that these photographs give in a moment: whether it is a good one does not matter here."""
+        """W that ships, or one that these images give in a moment: whether it is a good one does not matter here."""
         layers = (network.layers[0], network.layers[len(network.layers) // 2], network.layers[-1])
         for layer in layers:
             try:
@@ -111,10 +111,10 @@ class Place:
 
     def fit(self, name: str, layer: str) -> Importance:
         network = self.networks[name]
-        best = {int(i) for picture in self.photographs.values() for i in network.probabilities(network.input(picture))[0].topk(2).indices}
+        best = {int(i) for picture in self.images.values() for i in network.probabilities(network.input(picture))[0].topk(2).indices}
         with tempfile.TemporaryDirectory() as folder:
-            for photograph, picture in self.photographs.items():
-                picture.save(Path(folder, f"{photograph}.png"), compress_level=1)
+            for image, picture in self.images.items():
+                picture.save(Path(folder, f"{image}.png"), compress_level=1)
             return chipcore.fit(network, [layer], folder, LEARN, classes=sorted(best))[layer]
 
     def answer(self, asked: Question) -> str:
@@ -122,7 +122,7 @@ class Place:
         network = self.networks[asked.network]
         try:
             found = chipcore.explain(
-                network, self.photographs[asked.photograph], asked.target, asked.method, asked.layer, self.importances[asked.network, asked.layer],
+                network, self.images[asked.image], asked.target, asked.method, asked.layer, self.importances[asked.network, asked.layer],
                 shallow_importance=self.importances[asked.network, network.layers[0].name], options=FEW.get(asked.method, {}),
             )  # fmt: skip
         except ChipError as error:
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("assets/results/crowds.json"))
     parser.add_argument("--app", action=argparse.BooleanOptionalAction, default=True, help="visitors of the app as well, for as long again")
     options = parser.parse_args()
-    allocator.bound()  # as the app does
+    memory_service.bound()  # as the app does
     place = Place.open(("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places"), list(METHODS), most=options.questions)
     hooks = place.hooks()
     crowd = Crowd(place, dict(alone(place, place.questions)))

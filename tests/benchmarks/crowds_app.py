@@ -1,8 +1,8 @@
-"""Many visitors of the running app: sessions over the server's own protocol, each with a photograph and a network of its own.
+"""Many visitors of the running app: sessions over the server's own protocol, each with a image and a network of its own.
 
 Half of the networks are people's own: SqueezeNet 1.0 from a checkpoint that each visitor uploads, under a title that is
 nobody else's business, and somebody's Places365 SqueezeNet from a folder that the operator allows. Every visitor uploads a
-photograph and walks through the views. The raw maps that Compare gives away are kept by their digest, and after the crowd
+image and walks through the views. The raw maps that Compare gives away are kept by their digest, and after the crowd
 has gone each is computed anew, alone, by ``chipcore.explain``: equal to the last bit, or counted.
 """
 
@@ -31,11 +31,12 @@ import torch
 import chipcore
 from chipcore import ChipError
 from chipcore.methods import METHODS
-from explorer import figures, gallery
-from explorer.compare import key_of
-from explorer.crowd import VISITORS
+from explorer import figures
+from explorer.services import gallery
+from explorer.services.limits import VISITORS
+from explorer.views.compare.methods_table import key_of
 from tests.benchmarks.watched_server import FEW
-from tests.visitor import Visitor, serving
+from tests.helpers.visitor import Visitor, serving
 
 NETWORKS = ("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places")
 SLOW = tuple(FEW)  # what waits for a click
@@ -50,21 +51,21 @@ _INLINE = re.compile(rb"data:image/\w+;base64,[A-Za-z0-9+/=]+")
 class Found:
     """What all sessions found together."""
 
-    maps: dict[tuple[str, str, str, str], set[str]] = field(default_factory=dict)  # network, photograph, layer, map: digests
+    maps: dict[tuple[str, str, str, str], set[str]] = field(default_factory=dict)  # network, image, layer, map: digests
     asked: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
     networks: Counter[str] = field(default_factory=Counter)  # maps by the sha256 of the weights
-    photographs: dict[str, str] = field(default_factory=dict)  # names by sha256
+    images: dict[str, str] = field(default_factory=dict)  # names by sha256
     failed: list[str] = field(default_factory=list)
     seen: dict[int, set[int]] = field(default_factory=dict)  # hashes of the pictures that a session was sent
     strangers: list[str] = field(default_factory=list)  # what a session saw of another
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def photograph_of(number: int) -> bytes:
-    """A photograph that no other session has: a part of a real one."""
+def image_of(number: int) -> bytes:
+    """A image that no other session has: a part of a real one."""
     entries = list(gallery.ENTRIES)
-    image = gallery.photograph(entries[number % len(entries)]).open()
+    image = gallery.image(entries[number % len(entries)]).open()
     image = image.crop((number, number, image.width - number, image.height)).resize((300, 260))
     stream = io.BytesIO()
     image.save(stream, "PNG", compress_level=1)
@@ -89,7 +90,7 @@ class Session:
         return f"mine-{self.number}-x.png"
 
     def walk(self, address: str, end: float, patience: float, slow: bool) -> None:
-        """Come, bring a photograph and a network, and look around until ``end``."""
+        """Come, bring a image and a network, and look around until ``end``."""
         self.found.seen[self.number] = set()
         try:
             with Visitor(address, patience, self._hear) as visitor:
@@ -116,7 +117,7 @@ class Session:
 
     def _arrive(self, visitor: Visitor) -> None:
         visitor.open("", model=self.network if self.number % 4 < 2 else NETWORKS[1])
-        visitor.upload("upload-0", self.upload, photograph_of(self.number))
+        visitor.upload("upload-0", self.upload, image_of(self.number))
         if self.network not in ("squeezenet1_0", "places"):
             self.model = self.network
             return
@@ -130,7 +131,7 @@ class Session:
         else:
             visitor.set(
                 {
-                    "own-architecture": "tests.somebody.places_squeezenet:build", "own-checkpoint-path": "squeezenet_places365.pth",
+                    "own-architecture": "tests.helpers.somebody.places_squeezenet:build", "own-checkpoint-path": "squeezenet_places365.pth",
                     "own-labels-path": "categories_places365.txt", "own-fit": "squash: the whole photograph, its sides made equal",
                 },
                 click=SUBMIT,
@@ -140,7 +141,7 @@ class Session:
         self.model = dict(urllib.parse.parse_qsl(visitor.query))["model"]
 
     def _look(self, visitor: Visitor, dice: random.Random) -> None:
-        """One round: some view, then four methods on some photograph at some depth."""
+        """One round: some view, then four methods on some image at some depth."""
         photo = dice.choice((self.upload, *list(gallery.ENTRIES)[:2]))
         self._check(visitor.open(dice.choice(VIEWS), model=self.model))
         self._check(visitor.open("compare", model=self.model))
@@ -179,9 +180,9 @@ class Session:
         with zipfile.ZipFile(io.BytesIO(visitor.download("take-compare-zip"))) as bundle:
             said = json.loads(bundle.read("about.json"))["settings"]
             arrays = np.load(io.BytesIO(bundle.read("arrays.npz")))
-        if said["photograph_sha256"] not in self.found.photographs:
+        if said["photograph_sha256"] not in self.found.images:
             self._fails(f"explained a photograph of nobody’s, {said}")
-        photo, network = self.found.photographs.get(said["photograph_sha256"], "?"), f"{said['weights_sha256']}"
+        photo, network = self.found.images.get(said["photograph_sha256"], "?"), f"{said['weights_sha256']}"
         if photo.startswith("mine-") and photo != self.upload:
             self._fails(f"explained {photo}")
         for name in arrays.files:
@@ -204,7 +205,7 @@ def alone(maps: dict[tuple[str, str, str, str], set[str]], networks: dict[str, c
         if time.monotonic() > end:
             break
         network = networks[name]
-        picture = photograph_of(int(photo.split("-")[1])) if photo.startswith("mine-") else gallery.photograph(photo).data
+        picture = image_of(int(photo.split("-")[1])) if photo.startswith("mine-") else gallery.image(photo).data
         image = gallery.uploaded("photograph", picture).open()
         method = next(one for one in sorted(METHODS, key=len, reverse=True) if key.startswith(one))
         target = int(re.findall(r"\d+", key)[-1])
@@ -222,14 +223,14 @@ def alone(maps: dict[tuple[str, str, str, str], set[str]], networks: dict[str, c
 def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patience: float = 240, check: float = 600) -> dict[str, Any]:
     """Let so many in for so long; what was counted, where empty lists and equal numbers of hooks are good."""
     found = Found()
-    uploads = {f"mine-{number}-x.png": photograph_of(number) for number in range(sessions)}
-    found.photographs = {hashlib.sha256(data).hexdigest(): name for name, data in uploads.items()}
-    found.photographs |= {gallery.photograph(name).sha256: name for name in gallery.ENTRIES}
+    uploads = {f"mine-{number}-x.png": image_of(number) for number in range(sessions)}
+    found.images = {hashlib.sha256(data).hexdigest(): name for name, data in uploads.items()}
+    found.images |= {gallery.image(name).sha256: name for name in gallery.ENTRIES}
     with tempfile.TemporaryDirectory() as folder:
         told, log = Path(folder, "told.json"), Path(folder, "log.txt")
         environment = {
             "CHIP_CACHE": str(Path(folder, "cache")), "CHIP_FOLDERS": str((data / "networks").resolve()),
-            "CHIP_MODULES": "tests.somebody.places_squeezenet", VISITORS: str(2 * sessions),
+            "CHIP_MODULES": "tests.helpers.somebody.places_squeezenet", VISITORS: str(2 * sessions),
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.benchmarks.watched_server", str(told)]
         with serving(log, command, **environment) as (address, _process):
@@ -248,7 +249,7 @@ def run(sessions: int, seconds: float, data: Path, *, slow: bool = True, patienc
             told_of.append(last := _told(told))
         trouble = [line for line in log.read_text().splitlines() if "Traceback" in line or "Error" in line]
     thumbnails = {
-        number: hash(figures.data_uri(gallery.thumbnail(gallery.uploaded("x", photograph_of(number)).open())).encode())
+        number: hash(figures.data_uri(gallery.thumbnail(gallery.uploaded("x", image_of(number)).open())).encode())
         for number in range(sessions)
     }
     for number, seen in found.seen.items():

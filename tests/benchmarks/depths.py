@@ -1,8 +1,8 @@
 """Which feature map stands for a stride: ``python -m tests.benchmarks.depths [DATA]``.
 
 For every stride of EfficientNet-Lite0, a block's linear output against the last ReLU6 output before the
-next stride: W from 12 photographs a class and 8 gates, its held-out R2, and the share of each map's positive
-part that falls into the boxes of ILSVRC validation photographs (energy pointing).
+next stride: W from 12 images a class and 8 gates, its held-out R2, and the share of each map's positive
+part that falls into the boxes of ILSVRC validation images (energy pointing).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 import chipcore
-from chipcore.datasets.folder import find_photographs
+from chipcore.datasets.image_folder import find_images
 from chipcore.images import open_image
-from chipcore.maps import chip_map, upsample
+from chipcore.maps import chip_map, positive_map
 
 CANDIDATES = {
     2: ("blocks.0", "blocks.1.expand"),
@@ -44,9 +44,9 @@ def main(data: Path) -> None:
     network = chipcore.load_network("efficientnet_lite0")
     synsets = sorted(one.name for one in (data / "classes").iterdir() if one.name in network.classes.synsets)
     paths = [path for pair in CANDIDATES.values() for path in pair]
-    photographs = find_photographs(data / "classes").per_folder(12)
+    images = find_images(data / "classes").per_folder(12)
     settings = chipcore.FitSettings(gates=8, precision="bfloat16")
-    fitted = chipcore.fit(network, paths, photographs, settings, classes=synsets)
+    fitted = chipcore.fit(network, paths, images, settings, classes=synsets)
     layers = [network.layer(path) for path in paths]
     with open(data / "ilsvrc_val_dev" / "LOC_val_solution.csv", newline="") as stream:
         truth = [(row["ImageId"], network.classes.synsets.index(row["PredictionString"].split()[0])) for row in csv.DictReader(stream)]
@@ -56,9 +56,11 @@ def main(data: Path) -> None:
             continue
         mask = boxes(data / "ilsvrc_val_dev/Annotations/CLS-LOC/val" / f"{name}.xml", network.geometry.size)
         with torch.inference_mode():
-            features = network.trunk(network.input(open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{name}.JPEG")), layers).features
+            features = network.forward_prefix(
+                network.input(open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{name}.JPEG")), layers
+            ).features
         for layer in layers:
-            positive = upsample(chip_map(fitted[layer.name].W[index], features[layer.path][0]), network.geometry.size).clamp(min=0).numpy()
+            positive = positive_map(chip_map(fitted[layer.name].W[index], features[layer.path][0]), network.geometry.size).numpy()
             shares[layer.name].append(float(positive[mask].sum() / max(positive.sum(), 1e-12)))
     print(f"{'stride':>6}  {'layer':<22}{'channels':>9}{'median R2':>11}{'energy':>8}   of {len(next(iter(shares.values())))} photographs")
     for stride, pair in CANDIDATES.items():

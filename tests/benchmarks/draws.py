@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.draws [--json FILE] [--quick]
 
-W of some classes is fitted on the same photographs with several seeds, for every draw and N. What is
+W of some classes is fitted on the same images with several seeds, for every draw and N. What is
 compared: the Pearson correlation of a class's rows between two seeds, and how many of the ten most important
 channels two seeds share; medians over classes and pairs of seeds. The same W is also compared with one from
 many more gates ("reference"), since a draw could agree with itself and be wrong, and with one in bfloat16.
@@ -24,16 +24,15 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
-from chipcore.datasets.folder import batches, find_photographs
-from chipcore.fit import batch_size
-from chipcore.gates import Draw, draw, generator
+from chipcore.datasets.image_folder import batches, find_images
+from chipcore.fitting.moments import Moments
+from chipcore.fitting.regression import solve_rows
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import Draw, draw, generator
+from chipcore.gating.perturbation import Precision, batch_size, perturbed_scores
+from chipcore.gating.suffix import Activations
 from chipcore.importance import Importance
-from chipcore.moments import Moments
 from chipcore.networks import Layer, Network
-from chipcore.perturbation import Precision, perturbed_scores
-from chipcore.rows import solve_rows
-from chipcore.settings import FitSettings
-from chipcore.suffix import Activations
 
 DRAWS: tuple[Draw, ...] = ("uniform", "importance", "stratified", "antithetic")
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
@@ -57,16 +56,16 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=2))
 
 
-def study(network: Network, name: str, folders: int, photographs: int, counts: tuple[int, ...], many: int) -> dict[str, Any]:
+def study(network: Network, name: str, folders: int, images: int, counts: tuple[int, ...], many: int) -> dict[str, Any]:
     """Fit every draw, N and seed at one layer; returns agreement by draw and N."""
     start = time.perf_counter()
     layer = network.layer(name)
     there = [DATA / "classes" / folder for folder in FOLDERS if (DATA / "classes" / folder).is_dir()][:folders]
-    found = find_photographs(there).per_folder(photographs)
+    found = find_images(there).per_folder(images)
     classes = [network.classes.index(folder.name) for folder in there]
     with torch.inference_mode():
         seen = [
-            (batch.names, network.trunk(network.geometry.normalise(batch.views), (layer,)))
+            (batch.names, network.forward_prefix(network.geometry.normalize(batch.views), (layer,)))
             for batch in batches(found, found.names, network.geometry, 16)
         ]
 
@@ -116,7 +115,7 @@ def _fit(
         gates = torch.from_numpy(np.stack([one for one, _ in drawn])).to(features)
         weight = torch.from_numpy(np.stack([one for _, one in drawn])).to(features)
         scores = perturbed_scores(
-            suffix, features, activations.carried[layer.path], gates, batch_size(suffix.peak, network.device), precision
+            suffix, features, activations.side_inputs[layer.path], gates, batch_size(suffix.peak, network.device), precision
         )
         moments.add(gates * features.mean((2, 3))[:, None], weight, activations.scores.softmax(1), scores, settings.cutoff)
     return solve_rows(moments, torch.arange(len(classes)), settings)[0]

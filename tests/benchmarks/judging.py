@@ -12,14 +12,14 @@ from torch import Tensor
 
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.mosaics import draw_mosaics
+from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.boxes import overlap_curves
-from chipcore.evaluation.grid import cells_of, enlarged, join
+from chipcore.evaluation.grid_pointing import cells_of, enlarged, join
+from chipcore.evaluation.images import normalize_min_max, to_input
 from chipcore.evaluation.localization import true_boxes
-from chipcore.evaluation.panel import Panel
-from chipcore.evaluation.photographs import as_input, min_max
 from chipcore.images import open_image
-from chipcore.maps import upsample
-from chipcore.methods import METHODS, Request
+from chipcore.maps import positive_map
+from chipcore.methods import METHODS, MethodInputs
 from chipcore.networks import Layer, Network
 
 MOSAICS = 80
@@ -38,43 +38,43 @@ class Scene:
 
 def gradcam(network: Network, layer: Layer, inputs: Tensor, targets: tuple[int, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     with torch.no_grad():
-        activations = network.trunk(inputs, (layer,))
-    raw = tuple(METHODS["gradcam"](Request(network, inputs, target, layer, activations=activations)).raw for target in targets)
+        activations = network.forward_prefix(inputs, (layer,))
+    raw = tuple(METHODS["gradcam"](MethodInputs(network, inputs, target, layer, activations=activations)).raw for target in targets)
     return activations.features[layer.path][0], raw
 
 
 def mosaics(network: Network, layer: Layer, held: dict[int, tuple[str, ...]], folders: Any, rows: dict[int, int], seed: int) -> list[Scene]:
-    """Mosaics of photographs that no W has seen, of the classes in ``held``."""
+    """Mosaics of images that no W has seen, of the classes in ``held``."""
     size = network.geometry.size
-    large = enlarged(Panel.of(network, [layer.path], ["gradcam"]), 2 * size)
+    large = enlarged(MethodSet.of(network, [layer.path], ["gradcam"]), 2 * size)
     assert large is not None
 
     def view(name: str) -> np.ndarray:
-        return np.asarray(network.geometry.view(open_image(folders.photographs.root / name)))
+        return np.asarray(network.geometry.view(open_image(folders.images.root / name)))
 
     def usable(name: str, target: int) -> bool:
-        f = network.probabilities(as_input(view(name), network.geometry))[0]
+        f = network.probabilities(to_input(view(name), network.geometry))[0]
         return int(f.argmax()) == target and float(f[target]) >= 0.9
 
     scenes = []
-    own = type(folders)(folders.photographs, held, ())
+    own = type(folders)(folders.images, held, ())
     for mosaic in draw_mosaics(own, usable, sorted(held), 2, MOSAICS, seed):
-        inputs = as_input(join([view(name) for name in mosaic.names], 2), large.network.geometry)
+        inputs = to_input(join([view(name) for name in mosaic.names], 2), large.network.geometry)
         features, raw = gradcam(large.network, large.layers[0], inputs, mosaic.targets)
         scenes.append(Scene(features, tuple(rows[t] for t in mosaic.targets), tuple(range(4)), raw, 2 * size))
     return scenes
 
 
 def boxed(network: Network, layer: Layer, rows: dict[int, int], work: Path) -> list[Scene]:
-    """ILSVRC validation photographs of the fitted classes."""
+    """ILSVRC validation images of the fitted classes."""
     data, scenes = open_ilsvrc(work / "ilsvrc"), []
-    panel = Panel.of(network, [layer.path], ["gradcam"])
-    for name in data.photographs.names:
+    panel = MethodSet.of(network, [layer.path], ["gradcam"])
+    for name in data.images.names:
         annotation = data.annotation(name)
         target = network.classes.synsets.index(annotation.synset)
         if target not in rows:
             continue
-        image = open_image(data.photographs.root / name)
+        image = open_image(data.images.root / name)
         features, raw = gradcam(network, layer, network.input(image), (target,))
         scenes.append(Scene(features, (rows[target],), true_boxes(annotation, image.size, panel), raw, network.geometry.size))
     return scenes
@@ -88,19 +88,19 @@ def judge_mosaics(scenes: list[Scene], W: Tensor | None) -> np.ndarray:
         own = []
         for at, (row, cell) in enumerate(zip(scene.rows, scene.truth, strict=True)):
             raw = scene.gradcam[at] if W is None else torch.einsum("k,kuv->uv", W[row].to(scene.features), scene.features)
-            heat = upsample(raw, scene.size).clamp(min=0)
+            heat = positive_map(raw, scene.size)
             own.append(float(heat[cells == cell].sum() / heat.sum().clamp(min=1e-20)))
         shares.append(np.mean(own))
     return np.array(shares)
 
 
 def judge_boxes(scenes: list[Scene], W: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """Of every photograph: whether the box is right by threshold (S, T), and the energy (S,)."""
+    """Of every image: whether the box is right by threshold (S, T), and the energy (S,)."""
     right, energy = [], []
     for scene in scenes:
         raw = scene.gradcam[0] if W is None else torch.einsum("k,kuv->uv", W[scene.rows[0]].to(scene.features), scene.features)
-        heat = upsample(raw, scene.size).clamp(min=0).numpy()
-        right.append(overlap_curves(min_max(heat), scene.truth)[0] >= 0.5)
+        heat = positive_map(raw, scene.size).numpy()
+        right.append(overlap_curves(normalize_min_max(heat), scene.truth)[0] >= 0.5)
         mask = np.zeros(heat.shape, bool)
         for x0, y0, x1, y1 in scene.truth:
             mask[y0 : y1 + 1, x0 : x1 + 1] = True

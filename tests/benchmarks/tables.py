@@ -4,8 +4,8 @@ Fits W of SqueezeNet, EfficientNet-Lite0 and the Places365 network below WORK, m
 evaluate``, and leaves each result as JSON in ``assets/results/``. ``--print`` shows the tables of what is there.
 Every step is one command line, printed before it runs; a W that is in WORK already is not fitted again.
 
-Photographs that W is fitted on and those it is measured on are kept apart: at most 40 a class of ``classes`` and
-``fourteen`` are for fitting, the rest of ``classes`` makes the mosaics, and the six photographs of ``ilsvrc_val_dev``
+Images that W is fitted on and those it is measured on are kept apart: at most 40 a class of ``classes`` and
+``fourteen`` are for fitting, the rest of ``classes`` makes the mosaics, and the six images of ``ilsvrc_val_dev``
 that are also among the other folders (found by their pixels) are measured on by nobody.
 """
 
@@ -24,12 +24,12 @@ import numpy as np
 
 from chipcore.datasets.coco import open_coco, read_rgb
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.evaluation.table import table
+from chipcore.evaluation.report import table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("CHIP_DATA") or ROOT / "../shared/data").resolve()
 RESULTS = ROOT / "assets" / "results"
-EACH = 40  # photographs of a class folder that W is fitted on
+EACH = 40  # images of a class folder that W is fitted on
 TWICE = {f"ILSVRC2012_val_{number:08d}" for number in (12484, 12870, 29918, 12504, 15787, 24327)}
 
 SQUEEZENET = ["--network", "squeezenet1_0", "--checkpoint", str(DATA / "networks/squeezenet1_0.pth")]
@@ -45,13 +45,13 @@ RIVALS = ["chip", "gradcam", "cmwp", "backprop"]
 
 def fits(work: Path) -> dict[str, list[str]]:
     """Command lines that fit W, by the folder below WORK that it goes to."""
-    photographs = [str(work / "fit" / name) for name in ("classes", "one", "fourteen")]
+    images = [str(work / "fit" / name) for name in ("classes", "one", "fourteen")]
     some = ["--photos-per-class", "15"]  # a gate at a shallow layer costs as much as a whole pass
     return {
-        "squeezenet": [*SQUEEZENET, "--layers", "features.12", "--images", *photographs, "--gates", "50"],
-        "squeezenet-depths": [*SQUEEZENET, "--layers", *SQUEEZENET_POOLS, "--images", *photographs, *some, "--gates", "12", "--precision", "bfloat16"],
-        "lite0": [*LITE0, "--layers", "head", "stage5", "--images", *photographs, "--gates", "50"],
-        "lite0-depths": [*LITE0, "--layers", "stage1", "stage2", "stage3", "stage4", "--images", *photographs, *some, "--gates", "12", "--precision", "bfloat16"],
+        "squeezenet": [*SQUEEZENET, "--layers", "features.12", "--images", *images, "--gates", "50"],
+        "squeezenet-depths": [*SQUEEZENET, "--layers", *SQUEEZENET_POOLS, "--images", *images, *some, "--gates", "12", "--precision", "bfloat16"],
+        "lite0": [*LITE0, "--layers", "head", "stage5", "--images", *images, "--gates", "50"],
+        "lite0-depths": [*LITE0, "--layers", "stage1", "stage2", "stage3", "stage4", "--images", *images, *some, "--gates", "12", "--precision", "bfloat16"],
         "slim": [*SLIM, "--layers", "all", "--images", str(DATA / "fourteen/train"), "--gates", "16", "--precision", "bfloat16"],
         "places": [*PLACES, "--layers", "stride16", "--images", str(DATA / "ade20k/train_photos"), "--gates", "100"],
     }  # fmt: skip
@@ -96,7 +96,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
         "lite0",
         ["localization", *LITE0, "--layer", "stage5", "--methods", "chip", "gradcam", *boxes, "--limit", "300"],
     )
-    # Ten annotated scenes are all there is, seven of them with a photograph and five with an object: rows are fitted on each itself.
+    # Ten annotated scenes are all there is, seven of them with a image and five with an object: rows are fitted on each itself.
     found["scenes_places365"] = (
         "places", ["segmentation", *PLACES, "--layer", "stride16", "--methods", "local_chip", "gradcam", "backprop", "--data", str(DATA / "ade20k")],
     )  # fmt: skip
@@ -104,7 +104,7 @@ def measurements(work: Path) -> dict[str, tuple[str, list[str]]]:
 
 
 def prepare(work: Path) -> None:
-    """Links to the photographs, sorted into those to fit on and those to measure on."""
+    """Links to the images, sorted into those to fit on and those to measure on."""
     if (work / "fit").exists():
         return
     for name, source in (("classes", DATA / "classes"), ("one", DATA / "ilsvrc_train_1_per_class"), ("fourteen", DATA / "fourteen/train")):
@@ -134,7 +134,7 @@ OF_COCO = {"cat": "n02123045", "elephant": "n02504013", "zebra": "n02391049"}
 
 
 def prepare_slim(work: Path) -> None:
-    """Every boxed photograph of vgg16_slim's classes that it has not seen, in ILSVRC's layout: ILSVRC's own, and COCO's by its masks."""
+    """Every boxed image of vgg16_slim's classes that it has not seen, in ILSVRC's layout: ILSVRC's own, and COCO's by its masks."""
     root = work / "slim"
     if root.exists():
         return
@@ -143,14 +143,14 @@ def prepare_slim(work: Path) -> None:
     annotations.mkdir(parents=True)
     (root / "labels.txt").write_text("".join(f"{synset} {name}\n" for synset, name in SLIM_CLASSES.items()))
     data = open_ilsvrc(work / "ilsvrc")
-    for name in data.photographs.names:
+    for name in data.images.names:
         found = data.annotation(name)
         synset = SAME.get(found.synset, found.synset)
         if synset in SLIM_CLASSES:
-            (pictures / name).symlink_to((data.photographs.root / name).resolve())
+            (pictures / name).symlink_to((data.images.root / name).resolve())
             (annotations / name).with_suffix(".xml").write_text(_xml(found.size, synset, found.boxes))
     coco = open_coco(DATA / "coco128")
-    for name in coco.photographs.names:
+    for name in coco.images.names:
         ids = read_rgb(coco.masks[name]) @ np.array([1, 256, 65536])
         for category in set(OF_COCO) & set(coco.segments[name]):
             boxes = []
@@ -159,7 +159,7 @@ def prepare_slim(work: Path) -> None:
                 if len(rows):
                     boxes.append((int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())))
             if boxes:
-                (pictures / f"{category}-{Path(name).name}").symlink_to((coco.photographs.root / name).resolve())
+                (pictures / f"{category}-{Path(name).name}").symlink_to((coco.images.root / name).resolve())
                 xml = _xml((ids.shape[1], ids.shape[0]), OF_COCO[category], tuple(boxes))
                 (annotations / f"{category}-{Path(name).stem}.xml").write_text(xml)
 
@@ -185,7 +185,7 @@ def _link(files: list[Path], folder: Path) -> None:
 def run(arguments: list[str]) -> None:
     """One command line of chipcore; its words go to the terminal."""
     print("python -m chipcore " + " ".join(arguments), flush=True)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/somebody")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers/somebody")])
     subprocess.run([sys.executable, "-m", "chipcore", *arguments], check=True, env={**os.environ, "PYTHONPATH": path}, cwd=ROOT)
 
 

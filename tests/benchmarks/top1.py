@@ -1,4 +1,4 @@
-"""Top-1 accuracy of the two networks on the 650 ILSVRC validation photographs: ``python -m tests.benchmarks.top1 [DATA]``."""
+"""Top-1 accuracy of the two networks on the 650 ILSVRC validation images: ``python -m tests.benchmarks.top1 [DATA]``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def main(data: Path) -> None:
         right = 0
         for start in range(0, len(names), 26):
             some = names[start : start + 26]
-            photographs = [open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{one}.JPEG") for one in some]
-            predicted = network.probabilities(torch.stack([network.geometry.tensor(one) for one in photographs])).argmax(1)
+            images = [open_image(data / "ilsvrc_val_dev/Data/CLS-LOC/val" / f"{one}.JPEG") for one in some]
+            predicted = network.probabilities(torch.stack([network.geometry.tensor(one) for one in images])).argmax(1)
             right += sum(network.classes.synsets[int(p)] == truth[one] for p, one in zip(predicted, some, strict=True))
         print(f"{name:<20} {right} of {len(names)} right, top-1 {right / len(names):.1%}")
 

@@ -1,12 +1,12 @@
 """The class folders that the bundled VGG16 is trained on, as links, and the photographs that are kept for judging it.
 
-``python -m tests.benchmarks.vgg16_data [DATA] --out DIR`` makes ``DIR/train/<class>/``, ``DIR/train/unlabelled/`` and
+``python -m tests.benchmarks.vgg16_data [DATA] --out DIR`` makes ``DIR/train/<class>/``, ``DIR/train/unlabeled/`` and
 ``DIR/held_out/<class>/``. What is held out stands in ``vgg16_held_out.txt`` beside this file, a name a line; the list is made
 anew only where it is missing.
 
 - Classes: the folders of ``classes/`` with 25 photographs or more, and the fourteen. The same synset is the same class
   (Imagenette's ten, zebra); all cats are ``cat``, all elephants ``elephant``. The fourteen's frogs, of mixed species, go
-  to bullfrog or tree frog where EfficientNet-Lite0 is decided between the two, else to ``unlabelled``.
+  to bullfrog or tree frog where EfficientNet-Lite0 is decided between the two, else to ``unlabeled``.
 - Held out: a fifth of every class folder, 14 at most, of photographs that have no near duplicate elsewhere.
 - Judging only, never trained on: ``fourteen/val``, ``ilsvrc_val_dev``, ``coco128``, ``multi_object`` and ADE20K's annotated
   scenes. What is a near duplicate of one of them is not trained on either.
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chipcore.datasets.folder import batches, find_photographs
+from chipcore.datasets.image_folder import batches, find_images
 from chipcore.images import SUFFIXES
 from chipcore.networks import load_network
 
@@ -76,10 +76,10 @@ def frogs(folder: Path) -> dict[str, str]:
     """Each frog's class where one of the two has seven tenths of their common probability, else none."""
     network = load_network("efficientnet_lite0")
     bullfrog, tree, tailed = (network.classes.index(synset) for synset in (BULLFROG, TREE_FROG, TAILED_FROG))
-    found = find_photographs(folder)
+    found = find_images(folder)
     taken: dict[str, str] = {}
     for batch in batches(found, found.names, network.geometry, 32):
-        shares = network.probabilities(network.geometry.normalise(batch.views))
+        shares = network.probabilities(network.geometry.normalize(batch.views))
         for name, share in zip(batch.names, shares, strict=True):
             of_tree = float(share[tree] / (share[tree] + share[bullfrog] + share[tailed]))
             taken[name] = TREE_FROG if of_tree >= 0.7 else BULLFROG if of_tree <= 0.3 else ""
@@ -122,14 +122,14 @@ def main(data: Path, out: Path) -> None:
     for name, leak in zip(names, leaks.tolist(), strict=True):
         if leak and name not in held_out:
             continue
-        folder = out / "held_out" / classes[name] if name in held_out else out / "train" / (classes[name] or "unlabelled")
+        folder = out / "held_out" / classes[name] if name in held_out else out / "train" / (classes[name] or "unlabeled")
         folder.mkdir(parents=True, exist_ok=True)
         link = folder / name.replace("/", "__")
         if not link.is_symlink():
             os.symlink(data / name, link)
         kept += 1
     counts = Counter(
-        classes[name] or "unlabelled" for name, leak in zip(names, leaks.tolist(), strict=True) if not leak and name not in held_out
+        classes[name] or "unlabeled" for name, leak in zip(names, leaks.tolist(), strict=True) if not leak and name not in held_out
     )
     print(f"{kept} of {len(names)} photographs, {len(held_out)} of them held out; {int(leaks.sum())} are like one that judges")
     print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))

@@ -26,12 +26,12 @@ from safetensors.torch import load_file, save_file
 
 import chipcore
 from chipcore.analysis import paper_figures as paper
-from chipcore.datasets.folder import batches, find_photographs
+from chipcore.analysis.channel_overlap import TOP, above_sets, top_sets
+from chipcore.datasets.image_folder import batches, find_images
 from chipcore.maps import upsample
 from chipcore.methods import explain_view
 from chipcore.networks import Network, load_network
-from chipcore.overlaps import TOP, above_sets, top_sets
-from chipcore.store import ASSETS
+from chipcore.storage import ASSETS
 from chipcore.training.evaluation import Evaluation
 from chipcore.training.saved import write_json
 from tests.benchmarks.judging import interval
@@ -52,10 +52,10 @@ def export(training: Path) -> None:
 
 def predicted(network: Network, folder: Path) -> dict[str, torch.Tensor]:
     """The class that the network takes every photograph of a class folder for, by folder."""
-    found = find_photographs(folder)
+    found = find_images(folder)
     taken: dict[str, list[int]] = {}
     for batch in batches(found, found.names, network.geometry, 64):
-        for name, index in zip(batch.names, network.probabilities(network.geometry.normalise(batch.views)).argmax(1).tolist(), strict=True):
+        for name, index in zip(batch.names, network.probabilities(network.geometry.normalize(batch.views)).argmax(1).tolist(), strict=True):
             taken.setdefault(Path(name).parts[0], []).append(index)
     return {name: torch.tensor(indices) for name, indices in taken.items()}
 
@@ -102,10 +102,10 @@ def channels(network: Network, data: Path, folders: Path) -> None:
     indices = [network.classes.index(one) for one in paper.PAPER_CLASSES]
     inputs = []
     for synset in paper.PAPER_CLASSES:
-        found = find_photographs(folders / "held_out" / synset)
-        inputs.append(torch.cat([network.geometry.normalise(batch.views) for batch in batches(found, found.names, network.geometry, 64)]))
+        found = find_images(folders / "held_out" / synset)
+        inputs.append(torch.cat([network.geometry.normalize(batch.views) for batch in batches(found, found.names, network.geometry, 64)]))
     with torch.inference_mode():
-        features = [network.trunk(one).features for one in inputs]
+        features = [network.forward_prefix(one).features for one in inputs]
     told: dict[str, Any] = {}
     for layer in network.layers:
         importance = chipcore.load_importance(network, layer.name)
@@ -127,10 +127,7 @@ def lemon(network: Network, data: Path, folders: Path, pairs: int = 60) -> None:
     """Grad-CAM's and CHIP's share inside the right half, for lemon and banana in a picture of both halves."""
     size = network.geometry.size
     lemons, bananas = (
-        [
-            network.geometry.view(Image.open(folders / "held_out" / one / name))
-            for name in find_photographs(folders / "held_out" / one).names
-        ]
+        [network.geometry.view(Image.open(folders / "held_out" / one / name)) for name in find_images(folders / "held_out" / one).names]
         for one in ("n07749582", "n07753592")
     )
     random = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from chipcore.networks import load_network
-from chipcore.store import ASSETS
+from chipcore.storage import ASSETS
 from chipcore.training.evaluation import evaluate
 from chipcore.training.saved import write_json
 

@@ -52,7 +52,7 @@ def resident(process: int | str = "self") -> float:
 
 def tell(file: Path, hooks: Hooks) -> None:
     while True:
-        known = sys.modules.get("explorer.shelf")
+        known = sys.modules.get("explorer.services.cache")
         shelves = dict(known.SHELVES) if known else {}
         said = {
             "hooks": hooks.count(),

@@ -1,9 +1,9 @@
 """How long ``fit`` takes per network: ``python -m tests.benchmarks.zoo_fits [--networks N...] [--json FILE]``.
 
-For every network of the registry, at its middle and its last depth: one batch of photographs with few gates through
-the code of a fit, with one gate and with some more, in CPU time of all cores. What a fit of 1,000 photographs with
-40 gates each takes is reckoned from that, not measured; reading photographs and solving for W are not in it. Where
-weights can't be had they are random; every photograph counts for five classes, whatever the network says of it.
+For every network of the registry, at its middle and its last depth: one batch of images with few gates through
+the code of a fit, with one gate and with some more, in CPU time of all cores. What a fit of 1,000 images with
+40 gates each takes is reckoned from that, not measured; reading images and solving for W are not in it. Where
+weights can't be had they are random; every image counts for five classes, whatever the network says of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from chipcore import FitSettings, Layer, Network, load_network
-from chipcore.datasets.folder import Batch
+from chipcore.datasets.image_folder import Batch
 from chipcore.errors import CheckpointError
-from chipcore.fit import Gathered, Share, add_batch
+from chipcore.fitting.pipeline import Gathered, Share, add_batch
 from chipcore.networks import REGISTRY
-from chipcore.store import ASSETS, write_whole
+from chipcore.storage import ASSETS, write_whole
 
 PHOTOGRAPHS, GATES = 1000, 40  # what is reckoned
-TRIED, FEW = 4, 8  # photographs and gates that are measured
-CLASSES = 5  # that a photograph speaks for
+TRIED, FEW = 4, 8  # images and gates that are measured
+CLASSES = 5  # that a image speaks for
 
 
 def network_of(name: str) -> tuple[Network, bool]:
@@ -60,11 +60,11 @@ def measure(network: Network, layer: Layer) -> dict[str, Any]:
     one = min(cpu_seconds(network, layer, 1, gathered) for _ in range(2))
     few = min(cpu_seconds(network, layer, FEW, gathered) for _ in range(2))
     each = max(0.0, few - one) / (FEW - 1) / TRIED
-    photograph = one / TRIED - each
+    image = one / TRIED - each
     return {
         "layer": layer.name, "channels": layer.channels, "size": layer.height,
-        "cpu_seconds_per_photograph": round(max(0.0, photograph), 5), "cpu_seconds_per_gate": round(each, 6),
-        "extrapolated_cpu_minutes": round((max(0.0, photograph) + GATES * each) * PHOTOGRAPHS / 60, 2),
+        "cpu_seconds_per_photograph": round(max(0.0, image), 5), "cpu_seconds_per_gate": round(each, 6),
+        "extrapolated_cpu_minutes": round((max(0.0, image) + GATES * each) * PHOTOGRAPHS / 60, 2),
     }  # fmt: skip
 
 

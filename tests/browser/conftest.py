@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.visitor import serving
+from tests.helpers.visitor import serving
 
 CHROMIUM = Path(os.environ.get("CHIP_CHROMIUM") or "/usr/bin/chromium")
 PATIENCE = 120_000  # ms; a machine may be busy, and what is right does not get wrong by being late

@@ -1,6 +1,6 @@
 """Pictures of the six views: ``python -m tests.browser.screenshots FOLDER [NAME ...]``; the README's with ``assets`` as the folder.
 
-Without names the README's six are made; ``all`` makes every one below. ``fit`` takes the folder of real photographs (``CHIP_DATA``).
+Without names the README's six are made; ``all`` makes every one below. ``fit`` takes the folder of real images (``CHIP_DATA``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 PHOTOGRAPHS = Path(os.environ.get("CHIP_DATA") or ROOT.parent / "shared" / "data") / "fourteen" / "val"
 MOST_BYTES = 400_000
-# Name, width, height, colour scheme, and the link; first the README's.
+# Name, width, height, color scheme, and the link; first the README's.
 README = (
     ("explore", 1280, 1500, "light", "/?photo=cat"),
     ("compare", 1280, 1090, "light", "/compare?photo=cat"),
@@ -73,12 +73,12 @@ def main(folder: Path, names: list[str]) -> None:
 
 
 def _shrink(file: Path) -> None:
-    """Photographs make PNGs large; so many colours of its own as fit in ``MOST_BYTES`` do for a picture of a page."""
+    """Images make PNGs large; so many colors of its own as fit in ``MOST_BYTES`` do for a picture of a page."""
     page = Image.open(file).convert("RGB")
-    for colours in (256, 208, 160, 128, 96):
+    for colors in (256, 208, 160, 128, 96):
         if file.stat().st_size <= MOST_BYTES:
             return
-        palette = page.quantize(colours, kmeans=4)
+        palette = page.quantize(colors, kmeans=4)
         page.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""Uploaded photographs in a browser: there after a reload and by the link, not for others."""
+"""Uploaded images in a browser: there after a reload and by the link, not for others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from explorer import gallery
+from explorer.services import gallery
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 
 def view_of(page: Any) -> bytes:
-    """The photograph on the page, as the browser got it."""
+    """The image on the page, as the browser got it."""
     page.wait_for_selector(IDLE)
     picture = page.locator(".st-key-view img")
     expect(picture).to_be_visible()
@@ -32,7 +32,7 @@ def test_uploads_survive_a_reload_and_are_for_who_has_the_link(page: Any, chromi
     files = []
     for name in ("coffee", "rocket"):
         files.append(tmp_path / f"my {name}.jpg")
-        gallery.photograph(name).open().resize((300, 240), Image.Resampling.BICUBIC).save(files[-1])
+        gallery.image(name).open().resize((300, 240), Image.Resampling.BICUBIC).save(files[-1])
     page.goto(f"{server}/?model=vgg16_slim")
     page.wait_for_selector(IDLE)
     page.locator("input[type=file]").set_input_files(files)

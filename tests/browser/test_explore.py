@@ -87,7 +87,7 @@ def test_class_changes_every_picture_and_the_link_reopens_it(page: Any, server: 
     assert [source.rsplit("/", 1)[1] for source in sources(page)] == [source.rsplit("/", 1)[1] for source in now]
 
 
-def test_photograph_changes_and_a_synset_finds_a_class(page: Any, server: str, lite0: Network, fitted: list[int]) -> None:
+def test_image_changes_and_a_synset_finds_a_class(page: Any, server: str, lite0: Network, fitted: list[int]) -> None:
     visit(page, server)
     before = sources(page)
     page.get_by_role("radio", name="coffee").click()

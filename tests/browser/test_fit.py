@@ -1,4 +1,4 @@
-"""The main path through Fit in a browser: a ZIP of photographs, a fit in the background, its result, the link reopened."""
+"""The main path through Fit in a browser: a ZIP of images, a fit in the background, its result, the link reopened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def photographs(data: Path, tmp_path: Path) -> Path:
+def images(data: Path, tmp_path: Path) -> Path:
     """Sixteen real zebras in a ZIP."""
     with zipfile.ZipFile(tmp_path / "zebras.zip", "w") as archive:
         for file in sorted((data / "fourteen" / "val" / "zebra").iterdir())[:16]:
@@ -23,10 +23,10 @@ def photographs(data: Path, tmp_path: Path) -> Path:
     return tmp_path / "zebras.zip"
 
 
-def test_photographs_become_w(page: Any, server: str, photographs: Path) -> None:
+def test_images_become_w(page: Any, server: str, images: Path) -> None:
     page.goto(f"{server}/fit?model=vgg16_slim&layers=pool5&gates=4")
     page.wait_for_selector(IDLE)
-    page.locator(".st-key-fit-upload input[type=file]").set_input_files(photographs)
+    page.locator(".st-key-fit-upload input[type=file]").set_input_files(images)
     expect(page.locator(".st-key-fit-cost")).not_to_contain_text("…")  # a trial has told the time
     expect(page.locator(".st-key-fit-cost")).to_contain_text("64")
     page.get_by_role("button", name="Start the fit").click()

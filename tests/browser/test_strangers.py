@@ -1,4 +1,4 @@
-"""A photograph whose name is code, in a browser: shown, or not, but never run."""
+"""A image whose name is code, in a browser: shown, or not, but never run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from explorer import gallery
+from explorer.services import gallery
 
 pytest.importorskip("playwright.sync_api")
 
@@ -21,7 +21,7 @@ def test_a_name_that_is_code_is_not_run(page: Any, server: str) -> None:
     page.goto(f"{server}/?model=vgg16_slim")
     page.wait_for_selector(IDLE)
     box = page.locator("[class*=st-key-upload-] input[type=file]")
-    box.set_input_files({"name": EVIL, "mimeType": "image/png", "buffer": gallery.photograph("cat").data})
+    box.set_input_files({"name": EVIL, "mimeType": "image/png", "buffer": gallery.image("cat").data})
     page.wait_for_url("**photo=*onerror*")
     for view in ("explore", "compare", "localize", "learn"):
         if view != "explore":

@@ -13,7 +13,7 @@ from PIL import Image
 from chipcore import images
 from chipcore.errors import ImageError, SettingsError
 from chipcore.images import InputGeometry, as_rgb, open_image
-from chipcore.vision import transforms
+from chipcore.networks.torchvision_import import transforms
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -85,7 +85,7 @@ def test_crop_agrees_with_torchvisions_resize_and_centre_crop() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\xff\xd8\xff\xe0" + b"0" * 40, encoded(half_red())[:60], encoded(half_red(), "JPEG")[:200]]
 )
-def test_what_is_not_a_whole_photograph_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
+def test_what_is_not_a_whole_image_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "photo.jpg"
     file.write_bytes(content)
     with pytest.raises(ImageError, match="not a photograph we can read"):

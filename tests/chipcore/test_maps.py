@@ -36,7 +36,7 @@ def test_picture_scales_from_zero_to_the_maximum_and_drops_the_negative_part() -
     raw = torch.tensor([[-4.0, -4.0], [2.0, 2.0]])
     drawn = picture(raw, 8)
     assert drawn.shape == (8, 8) and float(drawn.min()) == 0 and float(drawn.max()) == 1
-    # Bilinear, half-pixel centres: rows 0, 1 are -4; row 2 is -4 + 6 * 0.125.
+    # Bilinear, half-pixel centers: rows 0, 1 are -4; row 2 is -4 + 6 * 0.125.
     assert float(upsample(raw, 8)[2, 0]) == pytest.approx(-3.25)
     assert float(picture(raw, 8, signed=True).min()) == -1
     assert float(picture(raw, 8, signed=True).max()) == pytest.approx(0.5)

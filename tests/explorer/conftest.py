@@ -13,7 +13,7 @@ from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Importance, Network
-from explorer import resources
+from explorer.state import cached
 
 APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 
@@ -21,9 +21,9 @@ APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 @pytest.fixture(autouse=True)
 def empty_caches() -> Iterator[None]:
     """Streamlit's caches outlive a session, so one test's network would serve the next one."""
-    resources.clear()
+    cached.clear()
     yield
-    resources.clear()
+    cached.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +31,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What visitors upload in a test is not left in anybody's cache folder."""
     monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def slim() -> Network:
-    """The bundled small VGG16."""
-    return chipcore.load_network("vgg16_slim")
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch, lite0: Network, slim: Network) 
         return known[name] if name in known and "checkpoint" not in options else real(name, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chipcore, "load_network", load)
-    monkeypatch.setattr(resources, "settle", lambda: None)
+    monkeypatch.setattr(cached, "settle", lambda: None)
 
 
 @pytest.fixture
@@ -70,13 +64,13 @@ def open_app(loaded_once: None) -> Callable[..., AppTest]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one entry with every pass through a trunk."""
     counted: list[int] = []
-    real = Network.trunk
+    real = Network.forward_prefix
 
-    def trunk(self: Network, images: torch.Tensor, layers: object = ()) -> object:
+    def forward_prefix(self: Network, images: torch.Tensor, layers: object = ()) -> object:
         counted.append(len(images))
         return real(self, images, layers)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Network, "trunk", trunk)
+    monkeypatch.setattr(Network, "forward_prefix", forward_prefix)
     return counted
 
 
@@ -93,10 +87,3 @@ def change_w(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Importance,
         monkeypatch.setattr(chipcore, "load_importance", load)
 
     return change
-
-
-@pytest.fixture(scope="session")
-def fitted(lite0: Network) -> list[int]:
-    """Classes with a row of W at every depth."""
-    supports = torch.stack([chipcore.load_importance(lite0, layer.name).support > 0 for layer in lite0.layers])
-    return [int(index) for index in supports.all(0).nonzero().flatten()]

@@ -1,21 +1,24 @@
-"""Explore: one photograph, one class, and its CHIP map at every depth of the network."""
+"""Explore: one image, one class, and its CHIP map at every depth of the network."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from explorer import depths, resources, sidebar, waiting
-from explorer.depths import Depth, Note
-from explorer.jobs import TooMany
-from explorer.sidebar import Selection
-from explorer.views.explore import closer, strip, top
-from explorer.words import plain
+from chipcore.analysis import layer_maps
+from chipcore.analysis.layer_maps import LayerMap
+from explorer.components import job_progress
+from explorer.services.jobs import TooMany
+from explorer.state import cached, navigation
+from explorer.state.selection import Selection
+from explorer.text import plain
+from explorer.views.explore import closer, notes, strip, top
+from explorer.views.explore.notes import Note
 
 WHAT_CHIP_DOES = (
     "CHIP closes random channels of a network, watches its predictions change, and learns how much each channel matters for each class; "
     "a map adds up a layer’s channels, weighted by that."
 )
-PATIENCE = 0.6  # seconds that a page waits for a local row before it shows that it is being made
+INLINE_WAIT_S = 0.6  # seconds that a page waits for a local row before it shows that it is being made
 _ICONS = {"weak": ":material/balance:", "none": ":material/block:", "unfitted": ":material/build:"}
 
 
@@ -23,17 +26,17 @@ def show(selection: Selection) -> None:
     """The whole page."""
     features = selection.seen.features
     found = [
-        depths.depth(layer, selection.target, features[layer.name], lambda layer=layer: selection.importance(layer))  # type: ignore[misc]
+        layer_maps.layer_map(layer, selection.target, features[layer.name], lambda layer=layer: selection.importance(layer))  # type: ignore[misc]
         for layer in selection.network.layers
     ]
     here = next(number for number, one in enumerate(found) if one.layer == selection.layer)
     st.header(f"What speaks for {plain(selection.label)}?", anchor=False)
     st.markdown(WHAT_CHIP_DOES)
-    above, notes = st.container(), st.container()
-    with notes:
+    above, below = st.container(), st.container()
+    with below:
         if found[here].missing:
             found[here] = _local(selection, found[here])
-        for note in depths.notes(selection.network, selection.target, found):
+        for note in notes.notes(selection.network, selection.target, found):
             _note(note)
     with above:
         top.show(selection, found[here])
@@ -41,22 +44,22 @@ def show(selection: Selection) -> None:
     closer.show(selection, found[here])
 
 
-def _local(selection: Selection, missing: Depth) -> Depth:
+def _local(selection: Selection, missing: LayerMap) -> LayerMap:
     """Local CHIP in the place of a map that W cannot give, or the same depth while it is being made."""
     layer, label = missing.layer, plain(selection.label)
-    desk, sha256 = resources.slow_maps(), selection.photograph.sha256
+    desk, sha256 = cached.slow_maps(), selection.image.sha256
     known = {job.key for job in desk.jobs()}
     try:
-        job = resources.local_row(selection.network, sha256, layer, selection.target, selection.seen)
+        job = cached.local_row(selection.network, sha256, layer, selection.target, selection.seen)
     except TooMany as error:
         st.info(
             f"W holds nothing for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
             icon=":material/hourglass_top:",
         )
         return missing
-    resources.only_the_last(job)
+    cached.only_the_last(job)
     if job.key not in known:
-        job.finished.wait(PATIENCE)
+        job.finished.wait(INLINE_WAIT_S)
     with st.container(key="local", border=True):
         st.markdown(
             f"**At {plain(layer.name)}, Local CHIP stands in.** W holds nothing for {label} here, so the channels’ weights are learned from this "
@@ -64,11 +67,11 @@ def _local(selection: Selection, missing: Depth) -> Depth:
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Learn W from more photographs", key="to-fit", icon=":material/school:"):
-                sidebar.open_view("fit")
+                navigation.open_view("fit")
             network = selection.network.name
             st.markdown(f"or `python -m chipcore fit --network {network} --layers {layer.name} --images FOLDER`")
-        done = waiting.until_done(desk, job)
-    return depths.local(missing, job.result, selection.seen.features[layer.name]) if done else missing
+        done = job_progress.progress_until_done(desk, job)
+    return layer_maps.local_layer_map(missing, job.result, selection.seen.features[layer.name]) if done else missing
 
 
 def _note(note: Note) -> None:

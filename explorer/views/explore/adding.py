@@ -8,35 +8,43 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from explorer import commands, downloads, figures, taking, terms
-from explorer.depths import Depth
-from explorer.downloads import Taken
-from explorer.sidebar import Selection
+from chipcore.analysis import contributions
+from chipcore.analysis.layer_maps import LayerMap
+from explorer import figures
+from explorer.components import downloads
+from explorer.components.downloads import Export
+from explorer.services import reproduce
+from explorer.state import bundle
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
-from explorer.words import plain, readable
 
 LISTED = 9  # channels in the list of contributions
 
 
-def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
+def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pick: Callable[[int], None]) -> None:
     """A slider for how many channels are added; the sum so far, the channel that came last, and the whole map."""
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
-    shares = terms.contributions(row, features)
+    shares = contributions.contributions(row, features)
     count = _count(len(order))
     last, label = order[count - 1], plain(selection.label)
-    whole = terms.partial_map(row, features, order)
-    so_far = terms.partial_map(row, features, order[:count])
-    own = terms.partial_map(row, features, [last])
+    whole = contributions.partial_map(row, features, order)
+    so_far = contributions.partial_map(row, features, order[:count])
+    own = contributions.partial_map(row, features, [last])
     top = float(whole.max())
-    photograph = figures.enlarged(selection.seen.view)
+    enlarged_view = figures.enlarged(selection.seen.view)
     # Each to its own maximum: on the whole map's scale the first channels of hundreds could not be seen.
-    made = [of_raw(selection, photograph, so_far), of_raw(selection, photograph, own, signed=True), of_raw(selection, photograph, whole)]
+    made = [
+        of_raw(selection, enlarged_view, so_far),
+        of_raw(selection, enlarged_view, own, signed=True),
+        of_raw(selection, enlarged_view, whole),
+    ]
     columns = st.columns([1, 1, 1, 0.95], gap="medium")
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
         image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
-        alike = terms.likeness(so_far, whole)
+        alike = contributions.likeness(so_far, whole)
         told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
         st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
@@ -58,12 +66,12 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
 
     heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
 
-    def take() -> Taken:
-        panels = [figures.Panel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
+    def take() -> Export:
+        panels = [figures.FigurePanel(picture, head, layer.name) for picture, head in zip(made, heads, strict=True)]
         lines = [
-            commands.explain(
-                selection.network, taking.photograph_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
-                colour_map=selection.colour_map, opacity=selection.opacity, channels=some,
+            reproduce.explain(
+                selection.network, bundle.image_file(selection), layer.name, selection.target, "local_chip" if here.local else "chip", stem,
+                colormap=selection.colormap, opacity=selection.opacity, channels=some,
             )
             for stem, some in (("sum", order[:count]), ("last", [last]), ("whole", None))
         ]  # fmt: skip
@@ -71,9 +79,9 @@ def show(selection: Selection, here: Depth, row: Tensor, order: list[int], pick:
             "sum": so_far.numpy(), "last": own.numpy(), "whole": whole.numpy(), "order": np.array(order), "row": row.numpy(),
             "contributions": shares.numpy(),
         }  # fmt: skip
-        return Taken(
-            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, terms.table(row, features, order),
-            taking.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), taking.files(selection),
+        return Export(
+            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, contributions.table(row, features, order),
+            bundle.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), bundle.files(selection),
         )  # fmt: skip
 
     downloads.offer(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 from torch import Tensor
 
-from explorer.words import readable
+from explorer.text import readable
 
 
 def channels(
@@ -32,7 +32,7 @@ def channels(
                 f"channel {number} **{readable(share)}**", key=f"{key}-{place}", width="stretch",
                 type="primary" if number == chosen else "secondary", on_click=pick, args=(number,),
             )  # fmt: skip
-            colour = "--bar: #2563eb;" if share < 0 else ""
+            color = "--bar: #2563eb;" if share < 0 else ""
             pale = "opacity: 0.5;" if pale_from is not None and place >= pale_from else ""
-            rules.append(f".st-key-{key}-{place} {{ --share: {abs(share) / top:.1%}; {colour} {pale} }}")
+            rules.append(f".st-key-{key}-{place} {{ --share: {abs(share) / top:.1%}; {color} {pale} }}")
     st.html(f"<style>{' '.join(rules)}</style>")

@@ -1,4 +1,4 @@
-"""One channel: where it fires, for which classes it matters, and which photographs drive it."""
+"""One channel: where it fires, for which classes it matters, and which images drive it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import streamlit as st
 from torch import Tensor
 
 from chipcore import ChipError
-from explorer import address, commands, downloads, figures, resources, taking, terms
-from explorer.depths import Depth
-from explorer.downloads import Taken
+from chipcore.analysis import contributions
+from chipcore.analysis.layer_maps import LayerMap
+from explorer import figures
+from explorer.components import downloads
+from explorer.components.downloads import Export
 from explorer.figures import bars
-from explorer.resources import Seen
-from explorer.sidebar import Selection
+from explorer.services import reproduce
+from explorer.state import bundle, cached, url
+from explorer.state.cached import Prediction
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
-from explorer.words import plain, readable
 
 LISTED, CLASSES, PHOTOGRAPHS = 8, 7, 6
 FEW = 60  # classes that a command names one by one
 
-Driven = tuple[float, str, Seen]  # mean activation, the photograph's name in the gallery, and what the network sees in it
+Driven = tuple[float, str, Prediction]  # mean activation, the image's name in the gallery, and what the network sees in it
 
 
-def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[int], None]) -> None:
+def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[[int], None]) -> None:
     """Its number, then four answers. ``order`` are the layer's channels, the largest contribution first."""
     layer, features = here.layer, selection.seen.features[here.layer.name]
-    wanted = address.news("channel")
+    wanted = url.changed_value("channel")
     if wanted is not None and wanted.isdecimal():
         st.session_state["channel"] = int(wanted)
     st.session_state.setdefault("channel", -1)
@@ -37,22 +41,22 @@ def show(selection: Selection, here: Depth, order: list[int], pick: Callable[[in
     number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
     with number:
         k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
-        address.write("channel", str(k))
+        url.write("channel", str(k))
         if here.row is not None and order:
             st.caption(f"These add most to the map of {plain(selection.label)}:")
-            buttons.channels("most", order[:LISTED], terms.contributions(here.row, features), pick, chosen=k)
+            buttons.channels("most", order[:LISTED], contributions.contributions(here.row, features), pick, chosen=k)
     with fires:
         _fires(selection, here, features[k], k)
     with classes:
         _classes(selection, here, k)
-    found = _photographs(selection, here, k)
+    found = _images(selection, here, k)
     downloads.offer(
         "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None,
         folded="Download this channel",
     )  # fmt: skip
 
 
-def _fires(selection: Selection, here: Depth, activation: Tensor, k: int) -> None:
+def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> None:
     st.markdown("**Where it fires**")
     signed = bool(activation.min() < 0)
     image(
@@ -70,18 +74,18 @@ def _fires(selection: Selection, here: Depth, activation: Tensor, k: int) -> Non
     st.caption(" ".join(said))
 
 
-def _classes(selection: Selection, here: Depth, k: int) -> None:
+def _classes(selection: Selection, here: LayerMap, k: int) -> None:
     st.markdown("**For which classes it matters**")
     if here.importance is None:
         st.caption("That takes W: fit it, and this is the column of this channel.")
         return
-    found = terms.weights_of(here.importance, k, selection.target, CLASSES)
+    found = contributions.weights_of(here.importance, k, selection.target, CLASSES)
     top = max((abs(one.weight) for one in found), default=0.0) or 1.0
     labels = selection.network.classes.labels
     st.html(bars.bars(
         ["class", "weight w", "place"],
         [
-            bars.Line(labels[one.index], (bars.Cell(one.weight / top, readable(one.weight)), bars.Cell(0, f"{one.place:,}.")), one.index == selection.target)
+            bars.Line(labels[one.index], (bars.TableCell(one.weight / top, readable(one.weight)), bars.TableCell(0, f"{one.place:,}.")), one.index == selection.target)
             for one in found
         ],
     ))  # fmt: skip
@@ -89,15 +93,15 @@ def _classes(selection: Selection, here: Depth, k: int) -> None:
     st.caption(f"Its largest weights among {fitted:,} classes with a row of W, and its place among them for {plain(selection.label)}.")
 
 
-def _photographs(selection: Selection, here: Depth, k: int) -> list[Driven]:
-    """The gallery by how strongly each photograph drives the channel."""
+def _images(selection: Selection, here: LayerMap, k: int) -> list[Driven]:
+    """The gallery by how strongly each image drives the channel."""
     st.markdown("**The photographs of the gallery that drive it most**")
     found: list[Driven] = []
-    for name, photograph in selection.gallery.items():
+    for name, item in selection.gallery.items():
         try:
-            seen = resources.seen(selection.network.id, photograph.sha256, selection.network, photograph)
+            seen = cached.seen(selection.network.id, item.sha256, selection.network, item)
         except ChipError:
-            continue  # an upload that is no photograph
+            continue  # an upload that is no image
         found.append((float(seen.features[here.layer.name][k].mean()), name, seen))
     found.sort(key=lambda one: -one[0])
     top = max(float(seen.features[here.layer.name][k].max()) for _mean, _name, seen in found)
@@ -111,10 +115,10 @@ def _photographs(selection: Selection, here: Depth, k: int) -> list[Driven]:
     return found
 
 
-def _taken(selection: Selection, here: Depth, k: int, found: list[Driven]) -> Taken:
-    """The channel's feature map, its weights for all classes, and the photographs that drive it."""
+def _taken(selection: Selection, here: LayerMap, k: int, found: list[Driven]) -> Export:
+    """The channel's feature map, its weights for all classes, and the images that drive it."""
     layer, network = here.layer, selection.network
-    panels = [figures.Panel(figures.enlarged(selection.seen.view), "photograph", selection.photograph.name)]
+    panels = [figures.FigurePanel(figures.enlarged(selection.seen.view), "photograph", selection.image.name)]
     activation = selection.seen.features[layer.name][k]
     pictures = [
         (activation, selection.seen.view, "this photograph"),
@@ -122,19 +126,19 @@ def _taken(selection: Selection, here: Depth, k: int, found: list[Driven]) -> Ta
     ]
     for values, view, name in pictures:
         drawn = of_raw(selection, figures.enlarged(view), values, signed=bool(values.min() < 0))
-        panels.append(figures.Panel(drawn, f"channel {k}", f"{name}: mean {readable(float(values.mean()))}"))
-    lines = [commands.gate(network, taking.photograph_file(selection), layer.name, f"channel-{k}", features=[k])]
+        panels.append(figures.FigurePanel(drawn, f"channel {k}", f"{name}: mean {readable(float(values.mean()))}"))
+    lines = [reproduce.gate(network, bundle.image_file(selection), layer.name, f"channel-{k}", features=[k])]
     arrays = {
         "features": activation[None].numpy(), "channels": np.array([k]), "gallery_means": np.array([mean for mean, _name, _seen in found]),
         "gallery": np.array([name for _mean, name, _seen in found]),
     }  # fmt: skip
     table = ""
     if here.importance is not None:
-        known = terms.weights_of(here.importance, k, selection.target, len(network.classes))
+        known = contributions.weights_of(here.importance, k, selection.target, len(network.classes))
         arrays |= {"classes": np.array([one.index for one in known]), "weights": np.array([one.weight for one in known])}
-        table = terms.class_table(known, network.classes)
-        lines.append(commands.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
-    return Taken(
+        table = contributions.class_table(known, network.classes)
+        lines.append(reproduce.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
+    return Export(
         figures.strip(panels, f"Channel {k} of {layer.name}, {network.title}"), arrays, table,
-        taking.about(selection, view="explore, one channel", channel=k), "\n".join(lines), taking.files(selection),
+        bundle.about(selection, view="explore, one channel", channel=k), "\n".join(lines), bundle.files(selection),
     )  # fmt: skip

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import streamlit as st
 
-from explorer import terms
-from explorer.depths import Depth
-from explorer.sidebar import Selection
+from chipcore.analysis import contributions
+from chipcore.analysis.layer_maps import LayerMap
+from explorer.state.selection import Selection
+from explorer.text import plain
 from explorer.views.explore import adding, channel, gating
-from explorer.words import plain
 
 ADDING, CHANNEL, GATING = "Add channels one by one", "One channel", "Close channels"
 
 
-def show(selection: Selection, here: Depth) -> None:
+def show(selection: Selection, here: LayerMap) -> None:
     """The heading, the choice of parts, and the open one."""
     st.subheader(f"A closer look at {plain(here.layer.name)}", anchor=False)
     _show(selection, here)
 
 
 @st.fragment
-def _show(selection: Selection, here: Depth) -> None:
+def _show(selection: Selection, here: LayerMap) -> None:
     if "channel" in st.query_params and "look" not in st.query_params:  # a link to a channel, from another page
         st.session_state["look"] = CHANNEL
     part = st.segmented_control(
@@ -31,7 +31,7 @@ def _show(selection: Selection, here: Depth) -> None:
         gating.show(selection, here)
         return
     features = selection.seen.features[here.layer.name]
-    order = [] if here.row is None else terms.largest_first(terms.contributions(here.row, features))
+    order = [] if here.row is None else contributions.largest_first(contributions.contributions(here.row, features))
     if part == CHANNEL:
         channel.show(selection, here, order, pick)
     elif here.row is None or not order:

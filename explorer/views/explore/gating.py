@@ -6,34 +6,38 @@ import numpy as np
 import streamlit as st
 import torch
 
-from explorer import closing, commands, downloads, resources, taking, terms
-from explorer.closing import Closed
-from explorer.depths import Depth
-from explorer.downloads import Taken
+from chipcore.analysis import ablation_table, contributions
+from chipcore.analysis.ablation_table import AblatedScores
+from chipcore.analysis.layer_maps import LayerMap
+from explorer.components import downloads
+from explorer.components.downloads import Export
+from explorer.components.sidebar import PREDICTIONS
 from explorer.figures import bars
-from explorer.sidebar import PREDICTIONS, Selection
-from explorer.words import percent, plain
+from explorer.services import reproduce
+from explorer.state import bundle, cached
+from explorer.state.selection import Selection
+from explorer.text import percent, plain
 
 WEIGHT, SHARE, OWN = "largest weight", "adding most here", "my own choice"
 
 
-def show(selection: Selection, here: Depth) -> None:
+def show(selection: Selection, here: LayerMap) -> None:
     """Which channels are closed on the left, what the network then says on the right."""
     choice, answer = st.columns([1, 2.2], gap="large")
     with choice:
         channels = _channels(selection, here)
-    closed = resources.closed(
-        selection.network.id, selection.photograph.sha256, here.layer.name, tuple(channels), selection.network, selection.seen
+    closed = cached.closed(
+        selection.network.id, selection.image.sha256, here.layer.name, tuple(channels), selection.network, selection.seen
     )
     with answer:
         _answer(selection, closed, len(channels))
     downloads.offer(
-        "take-closed", f"closed-{selection.network.name}-{here.layer.name}-{selection.photograph.name}",
+        "take-closed", f"closed-{selection.network.name}-{here.layer.name}-{selection.image.name}",
         lambda: _taken(selection, here, closed, channels), table=True, folded="Download these predictions",
     )  # fmt: skip
 
 
-def _channels(selection: Selection, here: Depth) -> list[int]:
+def _channels(selection: Selection, here: LayerMap) -> list[int]:
     layer, label = here.layer, plain(selection.label)
     way = st.segmented_control(
         "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params", wrap=True,
@@ -51,17 +55,17 @@ def _channels(selection: Selection, here: Depth) -> list[int]:
     if here.row is None:
         st.caption(f"Without a row of W for {label} nobody knows which matter; make your own choice.")
         return []
-    steps = closing.steps(layer.channels)
+    steps = ablation_table.steps(layer.channels)
     if st.session_state.get("many") not in (None, *steps):
         st.session_state["many"] = steps[-1]
     count = st.select_slider("How many of them", steps, value=10 if 10 in steps else steps[1], key="many", bind="query-params")
-    by = here.row if way == WEIGHT else terms.contributions(here.row, selection.seen.features[layer.name])
+    by = here.row if way == WEIGHT else contributions.contributions(here.row, selection.seen.features[layer.name])
     what = f"with the largest weight for {label}" if way == WEIGHT else f"that add most to the map of {label}"
     st.caption(f"The {count:,} channels of {plain(layer.name)} {what}, and beside them as many random ones.")
     return torch.argsort(by, descending=True, stable=True)[: int(count)].tolist()
 
 
-def _answer(selection: Selection, closed: Closed, count: int) -> None:
+def _answer(selection: Selection, closed: AblatedScores, count: int) -> None:
     before, target = selection.seen.probabilities, selection.target
     after, random = closed.chosen, closed.random.mean(0)
     st.markdown(_sentence(selection, closed, count))
@@ -70,7 +74,7 @@ def _answer(selection: Selection, closed: Closed, count: int) -> None:
     st.html(bars.bars(
         ["class", "all open", f"these {count:,} closed", f"{count:,} random ones closed"],
         [
-            bars.Line(labels[i], tuple(bars.Cell(float(p[i]), percent(float(p[i]))) for p in (before, after, random)), i == target)
+            bars.Line(labels[i], tuple(bars.TableCell(float(p[i]), percent(float(p[i]))) for p in (before, after, random)), i == target)
             for i in shown
         ],
     ))  # fmt: skip
@@ -80,14 +84,14 @@ def _answer(selection: Selection, closed: Closed, count: int) -> None:
     )
 
 
-def _shown(selection: Selection, closed: Closed) -> list[int]:
-    """The photograph's first predictions, the class, and what the network says instead."""
+def _shown(selection: Selection, closed: AblatedScores) -> list[int]:
+    """The image's first predictions, the class, and what the network says instead."""
     random = closed.random.mean(0)
     return list(dict.fromkeys([*selection.seen.best(PREDICTIONS), selection.target, int(closed.chosen.argmax()), int(random.argmax())]))
 
 
-def _taken(selection: Selection, here: Depth, closed: Closed, channels: list[int]) -> Taken:
-    from explorer.figures import learn, paper  # Matplotlib takes longer to load than the page
+def _taken(selection: Selection, here: LayerMap, closed: AblatedScores, channels: list[int]) -> Export:
+    from explorer.figures import lessons, theme  # Matplotlib takes longer to load than the page
 
     network, before, random = selection.network, selection.seen.probabilities, closed.random.mean(0)
     labels, count = network.classes.labels, len(channels)
@@ -95,17 +99,17 @@ def _taken(selection: Selection, here: Depth, closed: Closed, channels: list[int
         (labels[i], (float(before[i]), float(closed.chosen[i]), float(random[i])), i == selection.target) for i in _shown(selection, closed)
     ]
     legend = ("all channels open", f"these {count:,} closed", f"{count:,} random ones closed")
-    picture = learn.probabilities_picture(bars_of, legend, f"{network.title}, {here.layer.name}: {count:,} channels closed", paper.LIGHT)
-    return Taken(
+    picture = lessons.probabilities_picture(bars_of, legend, f"{network.title}, {here.layer.name}: {count:,} channels closed", theme.LIGHT)
+    return Export(
         picture,
         {"closed": np.array(sorted(channels), dtype=np.int64), "probabilities_all_open": before.numpy(), "probabilities": torch.cat([closed.chosen[None], closed.random]).numpy()},
-        closing.table(before, closed, network.classes), taking.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
-        commands.gate(network, taking.photograph_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
-        taking.files(selection),
+        ablation_table.table(before, closed, network.classes), bundle.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
+        reproduce.gate(network, bundle.image_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
+        bundle.files(selection),
     )  # fmt: skip
 
 
-def _sentence(selection: Selection, closed: Closed, count: int) -> str:
+def _sentence(selection: Selection, closed: AblatedScores, count: int) -> str:
     label, target = plain(selection.label), selection.target
     before, after = float(selection.seen.probabilities[target]), float(closed.chosen[target])
     if not count:

@@ -10,12 +10,16 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from explorer import commands, downloads, figures, hover, resources, rows, taking
-from explorer.depths import Depth
-from explorer.downloads import Taken
-from explorer.sidebar import Selection
+from chipcore.analysis import refined_maps
+from chipcore.analysis.layer_maps import LayerMap
+from explorer import figures
+from explorer.components import downloads, pixel_values
+from explorer.components.downloads import Export
+from explorer.services import reproduce
+from explorer.state import bundle, cached
+from explorer.state.selection import Selection
+from explorer.text import plain, readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
-from explorer.words import plain, readable
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
 MEANING = {
@@ -30,12 +34,12 @@ class Row:
     """One method's maps from the first layer to the last, with their pictures, on one scale where ``maximum`` is given."""
 
     title: str
-    found: list[Depth]
+    found: list[LayerMap]
     pictures: list[Image.Image]
     maximum: float | None
 
 
-def show(selection: Selection, found: list[Depth], here: Depth) -> None:
+def show(selection: Selection, found: list[LayerMap], here: LayerMap) -> None:
     """CHIP's row, and on request those of Refined and Guided CHIP; a ring marks the place that the sum is about."""
     st.subheader(f"CHIP maps of {plain(selection.label)}, from the first layers to the last", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="strip-controls"):
@@ -48,15 +52,13 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
             help="Both signs in a diverging colour map: red speaks for the class, blue against it.",
         )  # fmt: skip
         place_of_legend = st.container(width="stretch")
-    photograph = figures.enlarged(selection.seen.view)
-    drawn = [_row(selection, photograph, "CHIP", found, signed)]
+    image = figures.enlarged(selection.seen.view)
+    drawn = [_row(selection, image, "CHIP", found, signed)]
     if REFINED in also:
-        drawn.append(_row(selection, photograph, REFINED, rows.refined(found), signed))
+        drawn.append(_row(selection, image, REFINED, refined_maps.refined(found), signed))
     if GUIDED in also:
-        gradient = resources.guided_gradient(
-            selection.network.id, selection.photograph.sha256, selection.target, selection.network, selection.seen
-        )
-        drawn.append(_guided(selection, photograph, rows.guided(found, gradient)))
+        gradient = cached.guided_gradient(selection.network.id, selection.image.sha256, selection.target, selection.network, selection.seen)
+        drawn.append(_guided(selection, image, refined_maps.guided(found, gradient)))
     some = any(one.drawn(signed) for one in found)
     if some:
         place_of_legend.html(legend(selection, drawn[0].maximum, signed))
@@ -64,38 +66,38 @@ def show(selection: Selection, found: list[Depth], here: Depth) -> None:
     for number, row in enumerate(drawn[1:], start=1):
         st.markdown(f"**{row.title}.** {MEANING[row.title]}")
         _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED)
-    hover.values({
+    pixel_values.values({
         f"cell-{METHOD[row.title]}-{number}": (one.layer.name, one.raw)
         for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.drawn(signed)
     })  # fmt: skip
     if some:
-        stem = f"chip-{selection.network.name}-{selection.label}-{selection.photograph.name}"
+        stem = f"chip-{selection.network.name}-{selection.label}-{selection.image.name}"
         downloads.offer("strip", stem, lambda: _taken(selection, drawn, signed), table=True)
 
 
-def _row(selection: Selection, photograph: Image.Image, title: str, found: list[Depth], signed: bool) -> Row:
+def _row(selection: Selection, image: Image.Image, title: str, found: list[LayerMap], signed: bool) -> Row:
     maximum = max((one.top(signed) for one in found), default=0.0) if selection.one_scale else None
-    return Row(title, found, [of_map(selection, photograph, one, maximum, signed) for one in found], maximum)
+    return Row(title, found, [of_map(selection, image, one, maximum, signed) for one in found], maximum)
 
 
-def _guided(selection: Selection, photograph: Image.Image, found: list[Depth]) -> Row:
+def _guided(selection: Selection, image: Image.Image, found: list[LayerMap]) -> Row:
     """Each on a scale of its own: a few pixels hold most of such a map."""
-    pictures = [figures.blank_picture(photograph) if one.raw is None or not one.shown else alone(selection, one.raw) for one in found]
+    pictures = [figures.blank_picture(image) if one.raw is None or not one.shown else alone(selection, one.raw) for one in found]
     return Row(GUIDED, found, pictures, None)
 
 
-def _draw(selection: Selection, row: Row, key: str, ringed: Depth | None, signed: bool) -> None:
+def _draw(selection: Selection, row: Row, key: str, ringed: LayerMap | None, signed: bool) -> None:
     with st.container(key=key):
         for number, (one, picture) in enumerate(zip(row.found, row.pictures, strict=True)):
             with st.container(key=f"cell-{METHOD[row.title]}-{number}", gap=None):
                 if one is ringed and one.raw is not None and one.shown:
                     height, width = one.raw.shape
-                    picture = figures.ringed(picture, *divmod(int(one.raw.argmax()), width), (height, width))
+                    picture = figures.circled(picture, *divmod(int(one.raw.argmax()), width), (height, width))
                 image(picture, _alternative(selection, row.title, one, signed))
                 st.html(_caption(selection, row.title, one, signed))
 
 
-def _alternative(selection: Selection, title: str, one: Depth, signed: bool) -> str:
+def _alternative(selection: Selection, title: str, one: LayerMap, signed: bool) -> str:
     if one.raw is None or not one.drawn(signed):
         return f"No {title} map of {selection.label} at {one.layer.name}: {one.missing or one.blank}"
     height, width = one.raw.shape
@@ -103,7 +105,7 @@ def _alternative(selection: Selection, title: str, one: Depth, signed: bool) -> 
     return f"{title} map of {selection.label} at {one.layer.name}, strongest at the {where} of the photograph"
 
 
-def _caption(selection: Selection, title: str, one: Depth, signed: bool) -> str:
+def _caption(selection: Selection, title: str, one: LayerMap, signed: bool) -> str:
     lines = []
     if title == "CHIP":
         lines.append(f"{one.layer.channels:,} channels, {one.layer.height} × {one.layer.width}")
@@ -119,7 +121,7 @@ def _caption(selection: Selection, title: str, one: Depth, signed: bool) -> str:
     return f'<div class="chip-caption"><h4>{html.escape(one.layer.name)}</h4>{body}</div>'
 
 
-def _quality(one: Depth, target: int) -> str:
+def _quality(one: LayerMap, target: int) -> str:
     """The row's own figures: how many channels it uses, and how well it predicted what it was not fitted on."""
     if one.local:
         used = 0 if one.row is None else int((one.row != 0).sum())
@@ -133,7 +135,7 @@ def _quality(one: Depth, target: int) -> str:
 # --- what can be taken home ---------------------------------------------------------------------------------
 
 
-def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
+def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Export:
     network = selection.network
     stand_ins = {one.layer.name for one in drawn[0].found if one.local}
     lines, table = [], ["method,layer,channels,height,width,minimum,maximum,state"]
@@ -148,18 +150,18 @@ def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Taken:
             arrays[name] = one.raw.numpy()
             made_of = {row.found[0].layer.name, one.layer.name} if row.title == REFINED else {one.layer.name}
             local = () if method == "local_chip" else sorted(made_of & stand_ins)
-            lines.append(commands.explain(
-                network, taking.photograph_file(selection), one.layer.name, selection.target, method, name,
-                colour_map=selection.colour_map, opacity=selection.opacity, local=local,
+            lines.append(reproduce.explain(
+                network, bundle.image_file(selection), one.layer.name, selection.target, method, name,
+                colormap=selection.colormap, opacity=selection.opacity, local=local,
             ))  # fmt: skip
-    settings = taking.about(
+    settings = bundle.about(
         selection, view="explore", one_scale=selection.one_scale, signed=signed,
         W={one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
     )  # fmt: skip
-    return Taken(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), taking.files(selection))
+    return Export(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), bundle.files(selection))
 
 
-def _csv_line(title: str, one: Depth) -> str:
+def _csv_line(title: str, one: LayerMap) -> str:
     size = [one.layer.name, str(one.layer.channels)]
     if one.raw is None:
         return ",".join([title, *size, "", "", "", "", f'"{one.missing or one.blank}"'])
@@ -168,15 +170,17 @@ def _csv_line(title: str, one: Depth) -> str:
 
 
 def _sheet(selection: Selection, drawn: list[Row]) -> Image.Image:
-    """Every row as a printed strip, one below the other; the photograph stands before each."""
-    first = figures.Panel(figures.enlarged(selection.seen.view), "photograph", selection.network.title)
+    """Every row as a printed strip, one below the other; the image stands before each."""
+    first = figures.FigurePanel(figures.enlarged(selection.seen.view), "photograph", selection.network.title)
     strips = []
     for row in drawn:
         lines = [
             _quality(one, selection.target) if one.shown and not one.missing and row.title == "CHIP" else one.missing or one.blank
             for one in row.found
         ]
-        panels = [figures.Panel(picture, one.layer.name, line) for picture, one, line in zip(row.pictures, row.found, lines, strict=True)]
+        panels = [
+            figures.FigurePanel(picture, one.layer.name, line) for picture, one, line in zip(row.pictures, row.found, lines, strict=True)
+        ]
         strips.append(figures.strip([first, *panels], f"{row.title}: {selection.label}"))
     sheet = Image.new("RGB", (strips[0].width, sum(one.height for one in strips)))
     for number, one in enumerate(strips):

@@ -1,34 +1,37 @@
-"""The upper part of Explore: the photograph, what the network says of it, and how a map is made."""
+"""The upper part of Explore: the image, what the network says of it, and how a map is made."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from explorer import depths, figures, sidebar
-from explorer.depths import Depth
-from explorer.sidebar import Selection
+from chipcore.analysis import layer_maps
+from chipcore.analysis.layer_maps import LayerMap
+from explorer import figures
+from explorer.components import sidebar
+from explorer.state import navigation
+from explorer.state.selection import Selection
+from explorer.text import percent, plain, readable
 from explorer.views.explore.pictures import image
-from explorer.words import percent, plain, readable
 
 
-def show(selection: Selection, here: Depth) -> None:
+def show(selection: Selection, here: LayerMap) -> None:
     """Three columns; ``here`` is the depth of the chosen layer, whose sum is filled in."""
-    photograph, predictions, equation = st.columns([0.9, 1.2, 1.6], gap="medium")
-    with photograph:
-        _photograph(selection)
+    image, predictions, equation = st.columns([0.9, 1.2, 1.6], gap="medium")
+    with image:
+        _image(selection)
     with predictions:
         _predictions(selection)
     with equation, st.container(key="equation", gap="xsmall"):
         _equation(selection, here)
 
 
-def _photograph(selection: Selection) -> None:
+def _image(selection: Selection) -> None:
     geometry = selection.network.geometry
     st.subheader("The photograph", anchor=False)
     with st.container(key="view"):
-        image(figures.enlarged(selection.seen.view), f"{selection.photograph.description}, as {selection.network.title} sees it")
+        image(figures.enlarged(selection.seen.view), f"{selection.image.description}, as {selection.network.title} sees it")
     fitted = "squeezed" if geometry.fit == "squash" else "cropped"
-    credit = f" {plain(selection.photograph.credit)}." if selection.photograph.credit else ""
+    credit = f" {plain(selection.image.credit)}." if selection.image.credit else ""
     st.caption(f"As the network sees it: {fitted} to {geometry.size} × {geometry.size} pixels.{credit}")
 
 
@@ -42,7 +45,7 @@ def _predictions(selection: Selection) -> None:
             share = float(selection.seen.probabilities[index])
             st.button(
                 f"{plain(selection.network.classes.labels[index])} **{percent(share)}**", key=f"prediction-{rank}", width="stretch",
-                type="primary" if index == selection.target else "secondary", on_click=sidebar.pick_class, args=(index,),
+                type="primary" if index == selection.target else "secondary", on_click=navigation.pick_class, args=(index,),
             )  # fmt: skip
             rules.append(f".st-key-prediction-{rank} {{ --share: {share:.1%}; }}")
     st.html(f"<style>{' '.join(rules)}</style>")
@@ -53,7 +56,7 @@ def _predictions(selection: Selection) -> None:
         st.caption(f"{plain(selection.label)}, which you asked for, has {percent(share)}. Click a prediction to see what speaks for it.")
 
 
-def _equation(selection: Selection, here: Depth) -> None:
+def _equation(selection: Selection, here: LayerMap) -> None:
     """Eq. 10 next to the pictures it makes, with its values at the brightest place of the chosen layer's map."""
     st.subheader("How a map is made", anchor=False)
     st.latex(r"\tilde A^c(x, y) \;=\; \sum_k \; w_c^{k}\; A_k(x, y)")
@@ -63,10 +66,10 @@ def _equation(selection: Selection, here: Depth) -> None:
         st.caption(f"There is no map at {name}, so there is nothing to add up. Choose another layer on the left.")
         return
     st.caption(f"Here at the ring in the map of **{name}**, the layer that is chosen on the left:")
-    st.html(_filled(depths.strongest_sum(here, selection.seen.features[here.layer.name])))
+    st.html(_filled(layer_maps.strongest_sum(here, selection.seen.features[here.layer.name])))
 
 
-def _filled(at: depths.Sum) -> str:
+def _filled(at: layer_maps.ContributionSum) -> str:
     """The sum as a table: one line a term, so that every number can be followed."""
     place = f"({at.column}, {at.row})"
     lines = [_row(f"channel {term.channel}", readable(term.weight), readable(term.activation), readable(term.value)) for term in at.terms]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from colour_world import xml
+from color_world import xml
 
 from chipcore.datasets.ilsvrc import open_ilsvrc, read_annotation
 from chipcore.errors import DataError
@@ -49,9 +49,9 @@ def test_a_missing_annotation_and_another_layout(tmp_path: Path) -> None:
         open_ilsvrc(tmp_path)
 
 
-def test_the_real_photographs_have_boxes_of_one_class(data: Path) -> None:
+def test_the_real_images_have_boxes_of_one_class(data: Path) -> None:
     found = open_ilsvrc(data / "ilsvrc_val_dev")
-    assert len(found.photographs) == 650
+    assert len(found.images) == 650
     first = found.annotation("ILSVRC2012_val_00000347.JPEG")
     assert first.size == (500, 375) and first.synset == "n02951358" and len(first.boxes) == 8 and first.boxes[0] == (20, 175, 111, 292)
-    assert all(found.annotation(name).boxes for name in found.photographs.names[::50])
+    assert all(found.annotation(name).boxes for name in found.images.names[::50])

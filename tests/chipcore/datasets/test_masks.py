@@ -7,24 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_world import RED, patch, save_png
+from color_world import RED, patch, save_png
 
 from chipcore.datasets.ade20k import OBJECTS, SCENES, open_ade20k, scene_key
+from chipcore.datasets.class_names import imagenet
 from chipcore.datasets.coco import CATEGORIES, open_coco, synsets_of
 from chipcore.errors import DataError
-from chipcore.networks.classes import imagenet
 
 
-def photograph(path: Path) -> None:
+def image(path: Path) -> None:
     save_png(patch(RED, (0, 0, 3, 3)), path.with_suffix(".png.png"))
     path.with_suffix(".png.png").rename(path)
 
 
 def segments(number: int, box: tuple[int, int, int, int]) -> np.ndarray:
     inside = patch(RED, box)[..., 0] > 0
-    colours = np.zeros((16, 16, 3), np.uint8)
-    colours[inside] = (number // 256 * 10 + 3, number % 256, 77)  # R has room for what is not the number, B is the instance
-    return colours
+    colors = np.zeros((16, 16, 3), np.uint8)
+    colors[inside] = (number // 256 * 10 + 3, number % 256, 77)  # R has room for what is not the number, B is the instance
+    return colors
 
 
 def test_scenes_in_one_spelling() -> None:
@@ -49,9 +49,9 @@ def test_the_table_names_objects_that_we_have_numbers_for(data: Path) -> None:
 
 def test_the_2016_layout(tmp_path: Path) -> None:
     folder = tmp_path / "images/training/c/church/outdoor"
-    photograph(folder / "ADE_train_1.jpg")
+    image(folder / "ADE_train_1.jpg")
     save_png(segments(OBJECTS["building"][1], (1, 2, 4, 3)), folder / "ADE_train_1_seg.png")
-    save_png(segments(1, (0, 0, 1, 1)), folder / "ADE_train_2_seg.png")  # its photograph is lost
+    save_png(segments(1, (0, 0, 1, 1)), folder / "ADE_train_2_seg.png")  # its image is lost
     found = open_ade20k(tmp_path)
     (item,) = found.items.values()
     assert item.layout == "2016" and item.scene == "church outdoor" and len(found.broken) == 1 and "ADE_train_2" in found.broken[0]
@@ -60,14 +60,14 @@ def test_the_2016_layout(tmp_path: Path) -> None:
 
 def test_the_2021_layout_finds_objects_by_name_too(tmp_path: Path) -> None:
     folder = tmp_path / "images/ADE/training/nature/valley"
-    photograph(folder / "ADE_train_1.jpg")
+    image(folder / "ADE_train_1.jpg")
     save_png(segments(3000, (1, 2, 4, 3)), folder / "ADE_train_1_seg.png")
     objects = [
         {"name": "valley, vale", "name_ndx": 3000, "parts": {"part_level": 0}},
         {"name": "valley", "name_ndx": 0, "parts": {"part_level": 1}},
     ]
     (folder / "ADE_train_1.json").write_text(json.dumps({"annotation": {"scene": ["outdoor", "valley"], "object": objects}}))
-    photograph(folder / "ADE_train_2.jpg")
+    image(folder / "ADE_train_2.jpg")
     save_png(segments(3000, (1, 2, 4, 3)), folder / "ADE_train_2_seg.png")
     (folder / "ADE_train_2.json").write_text('{"annotation": ')
     found = open_ade20k(tmp_path)
@@ -77,7 +77,7 @@ def test_the_2021_layout_finds_objects_by_name_too(tmp_path: Path) -> None:
 
 
 def test_sceneparse150(tmp_path: Path) -> None:
-    photograph(tmp_path / "images/validation/ADE_val_1.jpg")
+    image(tmp_path / "images/validation/ADE_val_1.jpg")
     save_png((patch(RED, (0, 0, 1, 0))[..., 0] > 0).astype(np.uint8) * 8, tmp_path / "annotations/validation/ADE_val_1.png")
     (item,) = open_ade20k(tmp_path).items.values()
     assert item.layout == "SceneParse150" and item.scene == "" and item.mask(("bed",)).sum() == 2 and not item.mask(("valley",)).any()
@@ -110,12 +110,12 @@ def test_coco_categories_are_classes_of_imagenet() -> None:
 
 
 def coco_folder(root: Path) -> Path:
-    photograph(root / "images/coco_000000000007.jpg")
-    photograph(root / "images/coco_000000000008.jpg")  # without a mask
-    colours = np.zeros((16, 16, 3), np.uint8)
-    colours[0, :4] = (1, 2, 3)
-    colours[1, :2] = (9, 0, 0)
-    save_png(colours, root / "panoptic_train/coco_000000000007.png")
+    image(root / "images/coco_000000000007.jpg")
+    image(root / "images/coco_000000000008.jpg")  # without a mask
+    colors = np.zeros((16, 16, 3), np.uint8)
+    colors[0, :4] = (1, 2, 3)
+    colors[1, :2] = (9, 0, 0)
+    save_png(colors, root / "panoptic_train/coco_000000000007.png")
     segments_info = [{"id": 1 + 2 * 256 + 3 * 65536, "category_id": 24}, {"id": 9, "category_id": 24}]
     annotation = {"image_id": 7, "file_name": "000000000007.png", "segments_info": segments_info}
     (root / "json").mkdir()
@@ -127,8 +127,8 @@ def coco_folder(root: Path) -> Path:
 
 def test_segments_of_one_category_are_one_mask(tmp_path: Path) -> None:
     found = open_coco(coco_folder(tmp_path))
-    assert found.photographs.names == ("images/coco_000000000007.jpg",)
-    assert found.masks_of(found.photographs.names[0])["zebra"].sum() == 6
+    assert found.images.names == ("images/coco_000000000007.jpg",)
+    assert found.masks_of(found.images.names[0])["zebra"].sum() == 6
 
 
 def test_a_broken_panoptic_json(tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_a_broken_panoptic_json(tmp_path: Path) -> None:
         open_coco(tmp_path)
 
 
-def test_the_real_coco_photographs(data: Path) -> None:
+def test_the_real_coco_images(data: Path) -> None:
     found = open_coco(data / "coco128")
-    assert len(found.photographs) == 100
+    assert len(found.images) == 100
     masks = found.masks_of("images/coco_000000000034.jpg")
     assert masks["zebra"].mean() == pytest.approx(0.3415, abs=1e-3)

@@ -1,15 +1,15 @@
-"""Mosaics are drawn by seed, from distinct classes, and look at no more photographs than they need."""
+"""Mosaics are drawn by seed, from distinct classes, and look at no more images than they need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from colour_world import RED, patch, save_png
+from color_world import RED, patch, save_png
 
+from chipcore.datasets.class_names import Classes
 from chipcore.datasets.mosaics import ClassFolders, draw_mosaics, open_class_folders
 from chipcore.errors import DataError
-from chipcore.networks.classes import Classes
 
 CLASSES = Classes(tuple(f"class {i}" for i in range(6)))
 
@@ -29,7 +29,7 @@ def test_folders_are_classes_by_name(folders: ClassFolders, tmp_path: Path) -> N
         open_class_folders(tmp_path / "unheard of", CLASSES)
 
 
-def test_mosaics_have_distinct_classes_and_only_usable_photographs(folders: ClassFolders) -> None:
+def test_mosaics_have_distinct_classes_and_only_usable_images(folders: ClassFolders) -> None:
     looked: list[str] = []
 
     def usable(name: str, index: int) -> bool:
@@ -46,7 +46,7 @@ def test_mosaics_have_distinct_classes_and_only_usable_photographs(folders: Clas
     assert again == mosaics
 
 
-def test_one_mosaic_looks_at_four_photographs(folders: ClassFolders) -> None:
+def test_one_mosaic_looks_at_four_images(folders: ClassFolders) -> None:
     looked: list[str] = []
     next(draw_mosaics(folders, lambda name, _index: looked.append(name) is None, range(6), 2, 500, seed=0))
     assert len(looked) == 4

@@ -19,7 +19,7 @@ def test_a_constant_difference_has_no_spread() -> None:
     assert paired_interval(mean(values + 0.2), mean(values), range(30)) == pytest.approx((0.2, 0.2))
 
 
-def test_the_interval_is_that_of_the_normal_law_for_many_photographs() -> None:
+def test_the_interval_is_that_of_the_normal_law_for_many_images() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(0.5, 1, 400), rng.normal(0, 1, 400)
     low, high = paired_interval(mean(first), mean(second), range(400), seed=3)
@@ -35,10 +35,10 @@ def test_the_seed_decides() -> None:
     assert paired_interval(mean(a), mean(b), range(20), seed=5) != paired_interval(mean(a), mean(b), range(20), seed=6)
 
 
-def test_rows_of_one_photograph_are_drawn_together() -> None:
+def test_rows_of_one_image_are_drawn_together() -> None:
     values = np.random.default_rng(0).random(20)
     alone = paired_interval(mean(values), mean(0 * values), range(20))
-    # Every photograph three times says no more than once.
+    # Every image three times says no more than once.
     tripled = paired_interval(mean(values.repeat(3)), mean(0 * values.repeat(3)), np.arange(20).repeat(3).tolist())
     assert tripled == pytest.approx(alone)
 

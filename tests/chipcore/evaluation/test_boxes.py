@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chipcore.evaluation.boxes import THRESHOLDS, box_to_view, iou, largest_box, levels, mask_of_boxes, mask_to_view, overlap_curves
+from chipcore.datasets.annotations import box_to_view, mask_of_boxes, mask_to_view
+from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, levels, overlap_curves
 from chipcore.images import InputGeometry
 
 SQUASH = InputGeometry(size=224, fit="squash", resize=224)

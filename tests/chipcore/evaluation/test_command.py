@@ -1,4 +1,4 @@
-"""The commands end to end on a handful of real photographs, and one sentence for every mistake."""
+"""The commands end to end on a handful of real images, and one sentence for every mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 
 LITE0 = ["--network", "efficientnet_lite0", "--methods", "chip", "gradcam", "--layer", "head"]
 

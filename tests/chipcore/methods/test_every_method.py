@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from chipcore import graph
 from chipcore.errors import ChipError
+from chipcore.gating import graph
 from chipcore.methods import METHODS
 from chipcore.networks import Network
-from method_nets import QUICK, photograph, request, wrapped
+from method_nets import QUICK, example_image, request, wrapped
 
 KINDS = ("in-place", "relu6", "functional", "untraceable")
 NEEDS_GRAPH = ("cmwp", "cam")
@@ -46,7 +46,7 @@ def can(network: Network, method: str) -> bool:
 @pytest.mark.filterwarnings("ignore:.*cannot be traced")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_leaves_everything_as_it_was_and_repeats_itself(name: str, network: Network) -> None:
-    before, inputs = state(network), photograph()
+    before, inputs = state(network), example_image()
     kept = inputs.clone()
     if not can(network, name):
         with pytest.raises(ChipError, match="use Grad-CAM"):
@@ -101,7 +101,7 @@ def test_two_visitors_may_use_one_network() -> None:
 
 def test_tracing_one_network_leaves_another_threads_passes_alone() -> None:
     """fx replaces nn.Module.__call__ while it traces; a network in use met that and failed."""
-    network, inputs, over = wrapped("plain"), photograph(), threading.Event()
+    network, inputs, over = wrapped("plain"), example_image(), threading.Event()
     expected, errors = network.model(inputs), list[Exception]()
 
     def use() -> None:
@@ -154,7 +154,7 @@ def test_the_registry_is_the_papers_table() -> None:
     assert set(QUICK) <= set(METHODS)
 
 
-# Sixteen pixels of noise are a single super-pixel; LIME's claim is tested on a photograph, in test_real_network.py.
+# Sixteen pixels of noise are a single super-pixel; LIME's claim is tested on a image, in test_real_network.py.
 CLAIMS = [name for name, method in METHODS.items() if method.properties.class_discriminative and name != "lime"]
 
 

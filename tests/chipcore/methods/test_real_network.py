@@ -1,4 +1,4 @@
-"""What the registry claims, on a real network and a real photograph."""
+"""What the registry claims, on a real network and a real image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from chipcore.methods import METHODS, Request
+from chipcore.methods import METHODS, MethodInputs
 from chipcore.networks import Network
 
 FEW = {
@@ -25,7 +25,7 @@ TABBY, GOLDFISH = 281, 1
 def test_the_maps_of_two_classes_differ(name: str, squeezenet: Network) -> None:
     inputs = squeezenet.input(Image.fromarray(skimage.data.chelsea()))
     one, other = (
-        METHODS[name](Request(squeezenet, inputs, target, squeezenet.layers[-1], options=FEW.get(name, {}))).raw.flatten().double()
+        METHODS[name](MethodInputs(squeezenet, inputs, target, squeezenet.layers[-1], options=FEW.get(name, {}))).raw.flatten().double()
         for target in (TABBY, GOLDFISH)
     )
     assert torch.isfinite(one).all() and float(one.abs().max()) > 0

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from chipcore.errors import ChipError
 from chipcore.maps import chip_map
-from chipcore.methods import METHODS, Request
+from chipcore.methods import METHODS, MethodInputs
 from chipcore.methods.backpropagation import input_gradient
-from chipcore.methods.lime import fit_coefficients, mean_colours, superpixels
+from chipcore.methods.lime import fit_coefficients, mean_colors, superpixels
 from chipcore.networks import Network
-from method_nets import SIZE, photograph, request, wrap, wrapped
+from method_nets import SIZE, example_image, request, wrap, wrapped
 
 
 def conv1x1(rows: list[list[float]]) -> nn.Conv2d:
@@ -62,10 +62,10 @@ def captums_network() -> nn.Module:
 def test_back_propagation_agrees_with_captum(rule: str | None, reference: type) -> None:
     model = captums_network()
     network = wrap(model, (("early", "0"), ("late", "3")))
-    x = photograph().requires_grad_()
+    x = example_image().requires_grad_()
     options = {"abs": False} if reference is Saliency else {}
     expected = reference(model).attribute(x, target=2, **options)[0]
-    torch.testing.assert_close(input_gradient(network, photograph(), 2, rule), expected)  # type: ignore[arg-type]
+    torch.testing.assert_close(input_gradient(network, example_image(), 2, rule), expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rule", ["guided", "deconvolution"])
@@ -116,7 +116,7 @@ def test_gradcam_is_its_definition_in_float64(kind: str, layer: int) -> None:
 
     model = copy.deepcopy(network.model).double().requires_grad_(True)
     model.get_submodule(at.path).register_forward_hook(keep)
-    score = model(photograph().double())[0, 2]
+    score = model(example_image().double())[0, 2]
     gradient = torch.autograd.grad(score, kept[0])[0][0]
     features = kept[0][0].detach()
     slow = sum((gradient[k].sum() / gradient[k].numel() * features[k] for k in range(at.channels)), torch.zeros(()))
@@ -136,7 +136,7 @@ def pooled_network() -> Network:
 def test_cam_is_the_classifiers_weights_and_gradcam_is_proportional_to_it() -> None:
     network = pooled_network()
     asked = request(network, "cam")
-    features = network.model[:2](photograph())[0]  # type: ignore[index]
+    features = network.model[:2](example_image())[0]  # type: ignore[index]
     found = METHODS["cam"](asked).raw
     torch.testing.assert_close(found, chip_map(network.model[5].weight[1], features))  # type: ignore[index]
     torch.testing.assert_close(METHODS["gradcam"](asked).raw * SIZE * SIZE, found)
@@ -146,7 +146,7 @@ def test_cam_takes_class_maps_that_are_pooled_and_refuses_other_heads() -> None:
     torch.manual_seed(2)
     fully = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = wrap(fully, (("early", "0"), ("late", "1")))
-    assert torch.equal(METHODS["cam"](request(network, "cam")).raw, network.model[:4](photograph())[0, 1])  # type: ignore[index]
+    assert torch.equal(METHODS["cam"](request(network, "cam")).raw, network.model[:4](example_image())[0, 1])  # type: ignore[index]
     twice = nn.Sequential(*pooled_network().model[:5], nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))  # type: ignore[index]
     quarters = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3))
     for head in (twice, quarters):
@@ -158,14 +158,14 @@ def test_cam_takes_class_maps_that_are_pooled_and_refuses_other_heads() -> None:
 def test_refined_and_guided_chip_are_their_products() -> None:
     network = wrapped("in-place")
     asked = request(network, "refined_chip")
-    features = network.trunk(photograph()).features
+    features = network.forward_prefix(example_image()).features
     early, late = network.layers
     deep = METHODS["chip"](asked).raw
     assert torch.equal(deep, chip_map(asked.importance.W[1], features[late.path][0])) and (deep < 0).any()  # type: ignore[union-attr]
     shallow = chip_map(asked.shallow_importance.W[1], features[early.path][0])  # type: ignore[union-attr]
     where = functional.interpolate(deep[None, None].clamp(min=0), (SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0]
     torch.testing.assert_close(METHODS["refined_chip"](asked).raw, shallow * where)
-    gradient = input_gradient(network, photograph(), 1, "guided")
+    gradient = input_gradient(network, example_image(), 1, "guided")
     torch.testing.assert_close(METHODS["guided_chip"](asked).raw, gradient.abs().amax(0) * where)
 
 
@@ -194,7 +194,7 @@ def test_chip_without_a_row_points_to_local_chip() -> None:
 
 def cmwp_of(model: nn.Module, x: Tensor, layer: str, target: int = 0) -> Tensor:
     network = wrap(model, (("early", "0"), ("late", layer)), size=x.shape[-1])
-    return METHODS["cmwp"](Request(network, x, target, network.layers[1])).raw
+    return METHODS["cmwp"](MethodInputs(network, x, target, network.layers[1])).raw
 
 
 def test_cmwp_by_hand() -> None:
@@ -260,10 +260,10 @@ def test_cmwp_names_what_it_has_no_rule_for() -> None:
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )
     with pytest.raises(ChipError, match="no rule for SiLU.*use Grad-CAM"):
-        cmwp_of(model, photograph(), "1")
+        cmwp_of(model, example_image(), "1")
     fully = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ChipError, match="choose an earlier layer"):
-        cmwp_of(fully, photograph(), "2")
+        cmwp_of(fully, example_image(), "2")
 
 
 # --- LIME, occlusion, DeepDraw ------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_lime_shows_at_most_five_superpixels_and_labels_start_at_0() -> None:
     shown = [label for label in range(labels.max() + 1) if float(raw[torch.from_numpy(labels == label)].abs().max()) > 0]
     assert 1 <= len(shown) <= 5 and float(raw.min()) == 0
     assert all(len(raw[torch.from_numpy(labels == label)].unique()) == 1 for label in shown)
-    hidden = mean_colours(asked.inputs[0], torch.from_numpy(labels), labels.max() + 1)
+    hidden = mean_colors(asked.inputs[0], torch.from_numpy(labels), labels.max() + 1)
     place = torch.from_numpy(labels == 2)
     torch.testing.assert_close(hidden[:, place][:, 0], asked.inputs[0][:, place].mean(1))
     assert not torch.equal(raw, METHODS["lime"](replace(asked, options={"samples": 40, "seed": 1})).raw)
@@ -303,7 +303,7 @@ def test_lime_shows_at_most_five_superpixels_and_labels_start_at_0() -> None:
 def test_occlusion_agrees_with_captum() -> None:
     network = wrapped("plain")
     found = METHODS["occlusion"](replace(request(network, "occlusion"), options={"windows": 4, "overlap": 2}))
-    reference = Occlusion(network.probabilities).attribute(photograph(), (3, 4, 4), strides=(3, 2, 2), target=1, baselines=0)
+    reference = Occlusion(network.probabilities).attribute(example_image(), (3, 4, 4), strides=(3, 2, 2), target=1, baselines=0)
     torch.testing.assert_close(found.raw, reference[0, 0].float(), rtol=1e-4, atol=1e-6)
     assert found.passes == 1 + 7 * 7
 
@@ -316,7 +316,7 @@ def test_deepdraw_climbs_and_reports() -> None:
     drawn = METHODS["deepdraw"](asked)
     assert seen == [(number, 12) for number in range(1, 13)] and drawn.passes == 24
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.geometry.mean, network.geometry.std))
-    grey, image = network.model(torch.zeros(1, 3, SIZE, SIZE)), network.model((drawn.image[None] - mean) / std)  # type: ignore[index]
-    assert float(image[0, 1] - grey[0, 1]) > 0.1
-    other = METHODS["deepdraw"](replace(asked, inputs=photograph() + 1, progress=None))
+    gray, image = network.model(torch.zeros(1, 3, SIZE, SIZE)), network.model((drawn.image[None] - mean) / std)  # type: ignore[index]
+    assert float(image[0, 1] - gray[0, 1]) > 0.1
+    other = METHODS["deepdraw"](replace(asked, inputs=example_image() + 1, progress=None))
     assert torch.equal(other.image, drawn.image), "the photograph plays no part"  # type: ignore[arg-type]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from chipcore.datasets.label_files import read_labels
 from chipcore.errors import DataError
-from chipcore.networks.labels import read_labels
 
 CRANES = '{"0": ["n02012849", "crane"], "1": ["n03126707", "crane"]}'
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chipcore import vision
-from chipcore.cut import Cut
 from chipcore.errors import CheckpointError
-from chipcore.networks import REGISTRY
+from chipcore.gating.split import SplitModel
+from chipcore.networks import REGISTRY, torchvision_import
 from chipcore.networks.weights import Package, Torchvision
 from chipcore.networks.zoo import geometry_of
 
@@ -42,11 +41,11 @@ def test_every_depth_is_there_with_the_channels_and_size_of_the_table(name: str)
 
 @pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if isinstance(entry.weights, Torchvision)])
 def test_the_geometry_is_that_of_the_published_weights(name: str) -> None:
-    published = geometry_of(vision.models.get_model_weights(name).DEFAULT.transforms())
+    published = geometry_of(torchvision_import.models.get_model_weights(name).DEFAULT.transforms())
     if name == "squeezenet1_0":
         published = replace(published, fit="squash", resize=224)  # our choice, see the README
     assert REGISTRY[name].geometry == published
-    assert vision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1].startswith(name), "how its file is looked for"
+    assert torchvision_import.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1].startswith(name), "how its file is looked for"
 
 
 def test_vgg_names_its_pools_and_its_first_and_last_convolution() -> None:
@@ -68,10 +67,10 @@ def test_every_family_is_cut_at_its_depths_behind_an_activation(name: str) -> No
     torch.manual_seed(0)
     model = entry.build(classes=7).eval()
     size = 96 if name != "inception_v3" else 139
-    cut = Cut(model, [at.path for at in entry.depths], torch.zeros(1, 3, size, size))
+    cut = SplitModel(model, [at.path for at in entry.depths], torch.zeros(1, 3, size, size))
     assert cut.traced
     with torch.inference_mode():
-        activations = cut.trunk(torch.randn(1, 3, size, size))
+        activations = cut.forward_prefix(torch.randn(1, 3, size, size))
         for at in entry.depths:
             features = activations.features[at.path]
             assert features.shape[1] == at.channels
@@ -79,7 +78,7 @@ def test_every_family_is_cut_at_its_depths_behind_an_activation(name: str) -> No
                 assert float(features.min()) >= -0.376, f"{at.name} is signed; hard-swish, the lowest, ends at -0.375"
             suffix = cut.suffixes[at.path]
             gates = torch.ones(1, 1, at.channels)
-            scores = suffix.scores(suffix.prepare(features), activations.carried[at.path], gates)
+            scores = suffix.scores(suffix.prepare(features), activations.side_inputs[at.path], gates)
             torch.testing.assert_close(scores[:, 0], activations.scores, rtol=1e-3, atol=1e-4)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
+from chipcore.datasets.class_names import Classes
 from chipcore.errors import ChipError
 from chipcore.images import InputGeometry
 from chipcore.networks import Network, load_network
-from chipcore.networks.classes import Classes
-from chipcore.networks.vgg_slim import LAYERS, VGG, fold_batch_norm
+from chipcore.networks.architectures.vgg_slim import LAYERS, VGG, fold_batch_norm
 from chipcore.training import TrainSettings, load_trained, train
 from chipcore.training.evaluation import evaluate
 from chipcore.training.photographs import find_classes
@@ -61,10 +61,10 @@ def test_gates_close_channels_before_the_flattening(depth: str) -> None:
     x = torch.rand(2, 3, 64, 64)
     gates = (torch.rand(2, 5, layer.channels) < 0.5).float()
     with torch.inference_mode():
-        passed = network.trunk(x)
+        passed = network.forward_prefix(x)
         suffix = network.suffix(layer)
         features = passed.features[layer.path]
-        got = suffix.scores(suffix.prepare(features), passed.carried[layer.path], gates)
+        got = suffix.scores(suffix.prepare(features), passed.side_inputs[layer.path], gates)
         name = layer.path.split(".")[-1]
         names = [key for key, _part in model.features.named_children()]
         rest = model.features[names.index(name) + 1 :]
@@ -93,7 +93,7 @@ def test_classes_are_drawn_by_the_power_of_their_size() -> None:
     labels = torch.tensor([0] * 900 + [1] * 100 + [-1] * 50)
     readable = torch.arange(1050)
     drawn = torch.cat(
-        [labels[_order(labels, readable, TrainSettings(balance=0.5, unlabelled=0.2), np.random.default_rng(i))] for i in range(20)]
+        [labels[_order(labels, readable, TrainSettings(balance=0.5, unlabeled=0.2), np.random.default_rng(i))] for i in range(20)]
     )
     share = [float((drawn == c).float().mean()) for c in (0, 1, -1)]
     # 900 ** 0.5 to 100 ** 0.5 is 3 to 1, of the 0.8 that have a class.
@@ -104,7 +104,7 @@ def test_classes_are_drawn_by_the_power_of_their_size() -> None:
 
 def test_photographs_without_a_class_take_part_and_are_no_class(data: Path, tmp_path: Path) -> None:
     for folder, source in (
-        ("zebra", "fourteen/train/zebra"), ("church", "fourteen/train/church"), ("unlabelled", "ade20k/train_photos"),
+        ("zebra", "fourteen/train/zebra"), ("church", "fourteen/train/church"), ("unlabeled", "ade20k/train_photos"),
     ):  # fmt: skip
         (tmp_path / "train" / folder).mkdir(parents=True)
         for file in sorted((data / source).iterdir())[:16]:
@@ -114,7 +114,7 @@ def test_photographs_without_a_class_take_part_and_are_no_class(data: Path, tmp_
     assert sorted(found.labels.unique().tolist()) == [-1, 0, 1]
     words = [
         "train", "--images", str(tmp_path / "train"), "--epochs", "2", "--size", "64", "--width", "4", "--batch", "12", "--flatten",
-        "--dropout", "0.3", "--balance", "0.5", "--unlabelled", "0.3", "--teacher", "efficientnet_lite0", "--device", "cpu",
+        "--dropout", "0.3", "--balance", "0.5", "--unlabeled", "0.3", "--teacher", "efficientnet_lite0", "--device", "cpu",
         "--name", "flat", "--out", str(tmp_path / "out"), "--json",
     ]  # fmt: skip
     assert main(words) == 0
@@ -125,7 +125,7 @@ def test_photographs_without_a_class_take_part_and_are_no_class(data: Path, tmp_
     assert "--flatten" in result["command"] and "--balance 0.5" in result["command"]
     network = load_trained(tmp_path / "out" / "flat.safetensors")
     assert isinstance(network.model, VGG) and network.geometry.size == 64
-    (tmp_path / "train" / "unlabelled").rename(tmp_path / "apart")
+    (tmp_path / "train" / "unlabeled").rename(tmp_path / "apart")
     assert int(evaluate(network, tmp_path / "train", network.classes.names).confusion.sum()) == 32
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from chipcore.networks import Network
-from chipcore.networks.vgg_slim import VGGSlim, fold_batch_norm
-from chipcore.training.photographs import Augmentation, crops, cut, erase, find_classes, recolour
+from chipcore.networks.architectures.vgg_slim import VGGSlim, fold_batch_norm
+from chipcore.training.photographs import Augmentation, crops, cut, erase, find_classes, recolor
 from chipcore.training.settings import TrainSettings
 from chipcore.training.teacher import Guide, guide
 
@@ -36,9 +36,9 @@ def test_folding_batch_norm_changes_no_score() -> None:
     assert expected.std() > 1e-3
 
 
-def test_a_crop_is_the_same_box_of_the_photograph_and_of_its_maps() -> None:
+def test_a_crop_is_the_same_box_of_the_image_and_of_its_maps() -> None:
     image = torch.arange(2 * 8 * 8, dtype=torch.float32).reshape(1, 2, 8, 8)
-    # Columns 2 to 5 and rows 4 to 7 of 8: half the side, centred at (4 - 4) / 4 = 0 and (6 - 4) / 4 = 0.5.
+    # Columns 2 to 5 and rows 4 to 7 of 8: half the side, centerd at (4 - 4) / 4 = 0 and (6 - 4) / 4 = 0.5.
     theta = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.5]]])
     assert torch.allclose(cut(image, theta, 4), image[:, :, 4:8, 2:6], atol=1e-4)
     mirrored = theta.clone()
@@ -61,14 +61,14 @@ def test_random_crops_keep_to_their_bounds() -> None:
     assert theta[:, 0, 2].std() > 0.05 and theta[:, 1, 2].std() > 0.05
 
 
-def test_colours_change_and_stay_colours() -> None:
+def test_colors_change_and_stay_colors() -> None:
     x = torch.rand(64, 3, 8, 8)
-    y = recolour(x, Augmentation(), np.random.default_rng(0))
+    y = recolor(x, Augmentation(), np.random.default_rng(0))
     assert y.min() >= 0 and y.max() <= 1 and not torch.allclose(x, y, atol=0.1)
-    still = recolour(x, Augmentation(jitter=0, grey=0), np.random.default_rng(0))
+    still = recolor(x, Augmentation(jitter=0, gray=0), np.random.default_rng(0))
     assert torch.allclose(still, x, atol=1e-6)
-    grey = recolour(x, Augmentation(jitter=0, grey=1), np.random.default_rng(0))
-    assert torch.allclose(grey[:, 0], grey[:, 2], atol=1e-6)
+    gray = recolor(x, Augmentation(jitter=0, gray=1), np.random.default_rng(0))
+    assert torch.allclose(gray[:, 0], gray[:, 2], atol=1e-6)
 
 
 def test_erased_rectangles_are_as_many_and_as_large_as_said() -> None:
@@ -101,8 +101,8 @@ def test_a_teachers_guide_knows_what_a_crop_shows(lite0: Network, data: Path, tm
     right = known.scores(known.maps.float()).argmax(1)[:-1] == folders.labels[:-1]
     assert right.float().mean() > 0.9
     # The maps keep what the teacher said: their direction and place by place differences, not only the average.
-    view = lite0.geometry.tensor(_open(folders.photographs.root / folders.photographs.names[40]))[None]
-    features = lite0.trunk(view, (lite0.layer("head"),)).features["head"][0].flatten(1)
+    view = lite0.geometry.tensor(_open(folders.images.root / folders.images.names[40]))[None]
+    features = lite0.forward_prefix(view, (lite0.layer("head"),)).features["head"][0].flatten(1)
     near = torch.nn.functional.cosine_similarity(
         torch.corrcoef(features.T).flatten(), torch.corrcoef(known.maps[40].float().flatten(1).T).flatten(), dim=0
     )

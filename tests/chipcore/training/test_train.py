@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chipcore.__main__ import main
+from chipcore.cli.main import main
 from chipcore.errors import ChipError
 from chipcore.training import TrainSettings, load_trained, train
 from chipcore.training.evaluation import evaluate
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 photographs of each of three classes to train on, and 8 others of each for validation."""
+    """24 images of each of three classes to train on, and 8 others of each for validation."""
     root = tmp_path_factory.mktemp("few")
     for name in CLASSES:
         files = sorted((data / "fourteen" / "train" / name).iterdir())[:32]
@@ -156,7 +156,7 @@ def test_a_teacher_is_asked_once_and_helps(folders: Path, tmp_path: Path) -> Non
     assert not any("norm" in key for key in weights(first.weights))
 
 
-def test_an_unreadable_photograph_is_left_out_and_named(folders: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_left_out_and_named(folders: Path, tmp_path: Path) -> None:
     for name in CLASSES[:2]:
         (tmp_path / "train" / name).mkdir(parents=True)
         for file in sorted((folders / "train" / name).iterdir())[:5]:
@@ -205,7 +205,7 @@ def test_mistakes_cost_one_sentence_and_status_2(
     assert sentence in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
-def test_a_checkpoint_of_other_photographs_or_settings_is_refused(folders: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_images_or_settings_is_refused(folders: Path, tmp_path: Path) -> None:
     interrupted(folders / "train", TINY, tmp_path, 2)
     for images, settings, words in (
         (folders / "val", TINY, "the photographs"),

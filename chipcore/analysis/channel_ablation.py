@@ -1,0 +1,65 @@
+"""The method's own mechanism, used to test it: close channels of a layer and see what the network then says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chipcore.gating.perturbation import batch_size, perturbed_scores
+from chipcore.gating.suffix import Activations
+from chipcore.networks import Layer, Network
+
+DRAWS = 5  # sets of random channels; the mean over them is shown, with the lowest and highest
+
+
+@dataclass(frozen=True)
+class AblatedScores:
+    """Probabilities of all classes, each (C,), with some channels closed.
+
+    ``chosen`` for the channels that were asked for, ``random`` (draws, C) for as many that were drawn blindly.
+    """
+
+    chosen: Tensor
+    random: Tensor
+
+
+def random_channels(channels: int, count: int, draws: int = DRAWS, seed: int = 0) -> list[list[int]]:
+    """``draws`` sets of ``count`` different channels, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return [sorted(torch.randperm(channels, generator=generator)[:count].tolist()) for _ in range(draws)]
+
+
+def gates_for(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
+    """d of Eq. 1, bool (len(sets), K): every set's channels are closed, the others open."""
+    gates = torch.ones(len(sets), channels, dtype=torch.bool)
+    for number, some in enumerate(sets):
+        gates[number, list(some)] = False
+    return gates
+
+
+def ablated_scores(network: Network, layer: Layer, activations: Activations, gates: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
+    """g(X, d) of Eq. 3 for one image, class scores before softmax (G, C), on the CPU.
+
+    Args:
+        network: the network.
+        layer: where; the suffix from there on runs once for every gate.
+        activations: of one image, from a trunk over ``layers``, by default all of the network.
+        gates: (G, K).
+    """
+    with torch.inference_mode():
+        suffix, features = network.suffix(layer, layers or network.layers), activations.features[layer.path]
+        at_once = batch_size(suffix.peak, features.device)  # so that memory does not grow with the number of gates
+        return perturbed_scores(suffix, features, activations.side_inputs[layer.path], gates[None].to(features), at_once)[0].cpu()
+
+
+def ablate(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> AblatedScores:
+    """What the network says with ``channels`` of a layer closed (Eq. 1, 3), and with as many random ones.
+
+    ``activations`` are of one image, from a trunk over all layers of the network.
+    """
+    sets = [list(channels), *random_channels(layer.channels, len(channels))]
+    probabilities = ablated_scores(network, layer, activations, gates_for(sets, layer.channels)).softmax(-1)
+    return AblatedScores(probabilities[0], probabilities[1:])

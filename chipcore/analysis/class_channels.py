@@ -1,0 +1,214 @@
+"""Which channels matter for which classes: what the page Channels shows of W (Fig. 10 and 11 of the paper).
+
+Pure functions of W; a row without evidence is zero and takes no part.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from chipcore import Importance
+from chipcore.analysis.channel_overlap import cosines, top_sets
+from chipcore.datasets.class_names import Classes
+
+THOUSANDTH = 1e-3  # of a row's largest weight: what Fig. 11, right, counts as important
+
+
+def fitted(importance: Importance) -> list[int]:
+    """The classes that have a row of W."""
+    return [int(index) for index in (importance.support > 0).nonzero().flatten()]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """How much a class has in common with the chosen one.
+
+    - ``shared``: channels among the top k of both
+    - ``jaccard``: shared ones as a share of those in either, in [0, 1]
+    - ``cosine``: of the two rows of W, with their signs, in [-1, 1]
+    """
+
+    index: int
+    shared: int
+    jaccard: float
+    cosine: float
+
+
+def neighbors(importance: Importance, target: int, count: int) -> list[Neighbour]:
+    """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
+    if not importance.support[target]:
+        return []
+    sets = top_sets(importance.W.numpy(), count)
+    both = (sets & sets[target]).sum(1)
+    either = (sets | sets[target]).sum(1)
+    cosine = cosines(importance.W.numpy(), importance.W[target].numpy()[None])[:, 0]
+    found = [
+        Neighbour(index, int(both[index]), float(both[index] / either[index]) if either[index] else 0.0, float(cosine[index]))
+        for index in fitted(importance) if index != target
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: (-one.shared, -one.cosine, one.index))
+
+
+def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:
+    """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
+    nearest = [one.index for one in neighbors(importance, target, count)[:near]]
+    wanted = [target, *predictions, *nearest]
+    return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
+
+
+def contrast(importance: Importance, target: int, among: Sequence[int], count: int = 10) -> list[int]:
+    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest, and the one furthest from it."""
+    among = [index for index in among if importance.support[index] > 0]
+    if not among:
+        return []
+    first = target if target in among else among[0]
+    others = [one.index for one in neighbors(importance, first, count) if one.index in among]
+    return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
+
+
+# --- the order of channels and classes ------------------------------------------------------------------------
+
+
+def by_importance(row: np.ndarray) -> np.ndarray:
+    """Channels (K,) from the largest weight to the smallest."""
+    return np.argsort(-row, kind="stable")
+
+
+def by_similarity(W: np.ndarray) -> np.ndarray:
+    """Channels (K,) so that those that matter for the same classes stand together.
+
+    Ward's hierarchical clustering of W's columns; every row is first divided by its largest magnitude, or the classes
+    with large scores would decide alone.
+    """
+    columns = relative(W).T
+    if len(columns) < 3:
+        return np.arange(len(columns))
+    return leaves_list(linkage(squareform(_distances(columns), checks=False), "ward"))
+
+
+def relative(W: np.ndarray) -> np.ndarray:
+    """Rows (n, K) divided by their largest magnitude, so in [-1, 1]."""
+    top = np.abs(W).max(axis=1, keepdims=True)
+    return W / np.where(top > 0, top, 1)
+
+
+def _distances(points: np.ndarray) -> np.ndarray:
+    """Euclidean distances (n, n): by one matrix product, since ``pdist`` takes seconds for a thousand points."""
+    points = points.astype(np.float64)
+    squares = (points**2).sum(1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0))
+    np.fill_diagonal(distances, 0)
+    return distances
+
+
+def tree(W: np.ndarray) -> np.ndarray:
+    """Average linkage of the rows (n, K) by 1 - cosine, as scipy gives it, shape (n - 1, 4); n at least 2."""
+    distances = np.clip(1 - cosines(W, W), 0, 2)
+    np.fill_diagonal(distances, 0)
+    return linkage(squareform((distances + distances.T) / 2, checks=False), "average")
+
+
+# --- counts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How sparse one row of W is, and how far it can be trusted.
+
+    ``above`` counts the weights above one thousandth of the row's largest (as Fig. 11 does); ``r2`` is NaN where no
+    held-out image carried weight; ``loyalty`` says how many whole images the row was learned from.
+    """
+
+    index: int
+    nonzero: int
+    positive: int
+    negative: int
+    above: int
+    r2: float
+    loyalty: float
+    images: int
+    evidence: str
+
+
+def counts(importance: Importance, indices: Sequence[int]) -> list[Counts]:
+    """The counts of some classes' rows."""
+    W = importance.W[list(indices)]
+    top = W.amax(dim=1, keepdim=True)
+    whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), ((top * THOUSANDTH < W) & (W > 0)).sum(1)], dim=1).tolist()
+    return [
+        Counts(
+            index, nonzero, positive, negative, above, float(importance.r2[index]), float(importance.loyalty[index]),
+            int(importance.images[index]), importance.evidence(index),
+        )
+        for index, (nonzero, positive, negative, above) in zip(indices, whole, strict=True)
+    ]  # fmt: skip
+
+
+# --- Fig. 11 ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of a Venn diagram: which of the classes it belongs to, and the channels in it, in their order."""
+
+    members: tuple[bool, ...]
+    channels: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """A digit a class: '10' is in the first class only."""
+        return "".join("1" if member else "0" for member in self.members)
+
+
+def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
+    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
+    everything = dict.fromkeys(channel for one in sets for channel in one)
+    every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
+    every.sort(key=lambda members: (sum(members), [not member for member in members]))
+    return [
+        Region(members, tuple(k for k in everything if tuple(k in one for one in sets) == members)) for members in every
+    ]  # fmt: skip
+
+
+def region_words(region: Region, labels: Sequence[str]) -> str:
+    """Which classes a region belongs to, in words."""
+    inside = [label for label, member in zip(labels, region.members, strict=True) if member]
+    if len(inside) == 1:
+        return f"only {inside[0]}"
+    if len(inside) == len(labels):
+        return "both" if len(labels) == 2 else "all three"
+    return " and ".join(inside)
+
+
+def venn_words(regions: Sequence[Region], labels: Sequence[str]) -> str:
+    """The diagram in words: its alternative text."""
+    parts = [f"{region_words(region, labels)}: {len(region.channels)}" for region in regions]
+    return f"Venn diagram of the important channels of {', '.join(labels[:-1])} and {labels[-1]}. {'; '.join(parts)}."
+
+
+# --- to take home -----------------------------------------------------------------------------------------------
+
+
+def table(importance: Importance, classes: Classes, indices: Sequence[int]) -> str:
+    """Rows of W as CSV: one line a class, with its counts, then one column a channel."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    header = ["class", "synset", "label", "held_out_r2", "photographs_worth", "nonzero", "positive", "negative", "above_a_thousandth"]
+    writer.writerow([*header, *(f"channel_{k}" for k in range(importance.W.shape[1]))])
+    for told in counts(importance, indices):
+        index = told.index
+        synset = classes.synsets[index] if classes.synsets else ""
+        r2 = "" if math.isnan(told.r2) else f"{told.r2:.4f}"
+        about = [index, synset, classes.labels[index], r2, f"{told.loyalty:.2f}", told.nonzero, told.positive, told.negative, told.above]
+        writer.writerow([*about, *(f"{float(weight):.8g}" for weight in importance.W[index])])
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""Speed, as ratios against plain baselines: ``python -m chipcore bench``."""

@@ -1,0 +1,62 @@
+"""``python -m chipcore bench fit | solve | app``: fit and solve against a plain baseline, and what a visitor of the app waits for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from chipcore.storage import write_whole
+
+
+def add_parser(commands: Any, devices: tuple[str, ...]) -> None:
+    """Add ``bench`` to the command line's sub-commands."""
+    bench = commands.add_parser(
+        "bench", help="measure speed on this machine: of a fit and its solver against a plain baseline, or of the app in a browser"
+    )
+    bench.add_argument("what", choices=("fit", "solve", "app"))
+    bench.add_argument(
+        "--data", type=Path, default=None, metavar="DIR", help="real data: the photographs and Grams come from it (default: CHIP_DATA)"
+    )
+    bench.add_argument(
+        "--networks", nargs="+", default=None, metavar="N", help="fit: default vgg16 (random weights) and efficientnet_lite0"
+    )
+    bench.add_argument("--gates", type=int, default=100, metavar="N", help="fit: gate samples a photograph (default: %(default)s)")
+    bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="fit: default %(default)s")
+    bench.add_argument("--device", choices=devices, default="auto", help="fit: default %(default)s")
+    bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="machine-readable result")
+    bench.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run one benchmark and print its table."""
+    from chipcore.benchmarks import app, fit, processes, solve
+    from chipcore.cli.main import device_named, keep_freed_memory
+
+    keep_freed_memory()
+
+    def say(what: str) -> None:
+        print(f"chipcore: measuring {what}", file=sys.stderr, flush=True)
+
+    data = options.data or Path(os.environ.get("CHIP_DATA") or "../shared/data")
+    if options.what == "fit":
+        device = device_named(options.device)
+        result = fit.run(options.networks or fit.NETWORKS, options.gates, options.precision, device, progress=say)
+        print(fit.table(result), flush=True)
+        if not (data / "classes").is_dir():
+            say(f"no scaling and no memory: there are no photographs at {data / 'classes'}; give --data")
+        elif device.type == "cpu":
+            result |= processes.run(data / "classes", progress=say)
+            print(processes.table(result))
+    elif options.what == "app":
+        result = app.run(progress=say)
+        print(app.table(result))
+    else:
+        result = solve.run(data=data, progress=say)
+        print(solve.table(result))
+    if options.json:
+        text = json.dumps(result, indent=2)
+        write_whole(options.json, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,182 @@
+"""``python -m chipcore explain``: a map of a class over a image, and on request a box from it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+import chipcore
+from chipcore import Network
+from chipcore.cli.files import refuse_overwriting, write_array
+from chipcore.errors import SettingsError
+from chipcore.evaluation.boxes import overlap_curves
+from chipcore.evaluation.cutting import relative, threshold_map
+from chipcore.images import open_image
+from chipcore.methods import METHODS, MethodInputs, explain_view
+from chipcore.methods.local_chip import local_row
+from chipcore.storage import write_whole
+from chipcore.visualization import COLORMAPS, overlay
+
+Load = Callable[[argparse.Namespace], Network]
+
+
+def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
+    """Hook ``explain`` into the command line; see ``chipcore.cli.evaluate.add_parser``."""
+    parser = commands.add_parser("explain", help="draw a map on a photograph")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    network_options(parser)
+    add = parser.add_argument
+    add("--layer", metavar="L", help="layer name or module path (default: the deepest)")
+    add("--class", dest="target", required=True, metavar="C", help="index, synset or name")
+    add("--method", choices=tuple(METHODS), default="chip", metavar="M", help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add(
+        "--option", dest="options", action="append", type=_option, default=[], metavar="NAME=NUMBER",
+        help="a method's own setting, as in samples=200; may be repeated: "
+        + "; ".join(f"{name} has {', '.join(f'{key}={value}' for key, value in method.options.items())}" for name, method in METHODS.items() if method.options),
+    )  # fmt: skip
+    add("--channels", nargs="+", type=int, default=None, metavar="K", help="add up these channels only (CHIP and what is made from it)")
+    add(
+        "--local", nargs="+", default=(), metavar="L",
+        help="layers whose row is learned from this photograph alone, as local_chip does, in place of W",
+    )  # fmt: skip
+    add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
+    add("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one")
+    add("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
+    add("--colormap", "--colour-map", choices=COLORMAPS, default=COLORMAPS[0], help="default: %(default)s")
+    add("--opacity", type=float, default=0.6, metavar="0..1", help="default: %(default)s")
+    add(
+        "--threshold",
+        type=float,
+        default=None,
+        metavar="0..1",
+        help="tell the box around the largest piece above this share of the maximum",
+    )
+    add(
+        "--true-box", nargs=4, type=int, default=None, metavar="PX",
+        help="left, top, right and bottom on the network's view, both ends inside: tell the IoU at --threshold, and at 0.00 to 0.99",
+    )  # fmt: skip
+    add("--mask", type=Path, default=None, metavar="NPY", help="what is above --threshold, true or false for every pixel of the view")
+    add("--json", action="store_true", help="machine-readable result")
+    parser.set_defaults(run=lambda options: run(options, load))
+
+
+def _option(text: str) -> tuple[str, int | float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, int(number) if number.lstrip("-").isdigit() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=NUMBER") from None
+
+
+def run(options: argparse.Namespace, load: Load) -> None:
+    """Make the map, write it, and say what it is."""
+    _check(options)
+    network = load(options)
+    at = network.layer(options.layer) if options.layer is not None else network.layers[-1]
+    method = METHODS[options.method]
+    if options.local and not method.needs_importance:
+        raise SettingsError(f"{method.title} reads no row of W, so none can be local; leave --local out.")
+    if options.true_box is not None:
+        (left, top, right, bottom), side = options.true_box, network.geometry.size
+        if not (0 <= left <= right < side and 0 <= top <= bottom < side):
+            raise SettingsError(
+                f"--true-box is {options.true_box}; give left, top, right and bottom within the view of {side} x {side} pixels."
+            )
+    view = network.geometry.view(open_image(options.image))
+    target = network.classes.index(options.target)
+    with tqdm(desc=method.title, disable=None, leave=False) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        rows = _local_rows(network, view, target, options.local, report)
+        shallow = network.layers[0]
+        wanted, below = method.needs_importance and at.path not in rows, method.needs_shallow and shallow.path not in rows
+        importance = chipcore.load_importance(network, at.name, options.importance) if wanted else None
+        saliency = explain_view(
+            network, view, target, options.method, at.name, importance,
+            shallow_importance=chipcore.load_importance(network, shallow.name, options.importance) if below else None,
+            options=dict(options.options), progress=report, rows=rows, channels=options.channels,
+        )  # fmt: skip
+    if method.is_image and saliency.image is not None:
+        drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
+    else:
+        drawn = overlay(saliency.view, saliency.picture, colormap=options.colormap, opacity=options.opacity)
+    write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
+    if options.raw:
+        write_array(options.raw, saliency.raw.numpy())
+    result = {
+        "method": saliency.method, "network": saliency.network, "layer": saliency.layer, "class": saliency.target, "label": saliency.label,
+        "probability": round(saliency.probability, 6), "map": list(saliency.raw.shape), "minimum": float(saliency.raw.min()), "maximum": float(saliency.raw.max()),
+        "state": saliency.state, "evidence": importance.evidence(saliency.target) if importance else None,
+        "seconds": round(saliency.seconds, 4), "passes": saliency.passes, "file": str(options.out),
+    }  # fmt: skip
+    if options.channels is not None:
+        result["channels"] = options.channels
+    if rows:
+        result["local"] = list(options.local)
+    if options.threshold is not None:
+        result |= _box(options, relative(saliency.raw, network.geometry.size))
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(
+        f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s"
+    )
+    if options.threshold is not None:
+        box = result["box"]
+        fits = f", IoU {result['iou']:.3f}" if "iou" in result else ""
+        print(f"above {options.threshold:g} of its maximum: {'no box' if box is None else f'box {box}'}{fits}")
+    if result["evidence"] == "weak":
+        print("note: this row of W was learned from few photographs; take the map with care.")
+    if saliency.state != "ok":
+        print(f"note: the map has nothing to show ({saliency.state}).")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not 0 <= options.opacity <= 1:
+        raise SettingsError(f"opacity is {options.opacity}; give a number from 0 to 1.")
+    if options.out.suffix.lower() != ".png":
+        raise SettingsError(f"--out is {options.out}; give a file that ends in .png.")
+    if options.threshold is None and (options.true_box is not None or options.mask is not None):
+        raise SettingsError("a box and a mask take a threshold; give --threshold, 0.15 say.")
+    if options.threshold is not None and not 0 <= options.threshold < 1:
+        raise SettingsError(f"--threshold is {options.threshold}; give a share of the maximum, 0 or more and below 1.")
+    refuse_overwriting(options.image, {"--out": options.out, "--raw": options.raw, "--mask": options.mask})
+
+
+def _local_rows(
+    network: Network, view: Image.Image, target: int, layers: tuple[str, ...], report: Callable[[int, int], None]
+) -> dict[str, Tensor]:
+    """w_c by layer path, each learned from this image alone."""
+    inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None].to(network.device)
+    found = {}
+    with torch.no_grad():
+        for layer in map(network.layer, layers):
+            found[layer.path] = local_row(
+                MethodInputs(network, inputs, target, layer, options=METHODS["local_chip"].options, progress=report)
+            )
+    return found
+
+
+def _box(options: argparse.Namespace, shares: np.ndarray) -> dict[str, Any]:
+    found = threshold_map(shares, options.threshold)
+    if options.mask:
+        write_array(options.mask, found.mask)
+    told: dict[str, Any] = {"threshold": options.threshold, "box": None if found.box is None else list(found.box)}
+    if options.true_box is None:
+        return told
+    true = np.array([options.true_box])
+    told["iou"] = float(overlap_curves(shares, true, np.array([options.threshold]))[0][0])
+    told["iou_at_every_hundredth"] = [round(float(one), 6) for one in overlap_curves(shares, true)[0]]
+    return told

@@ -1,0 +1,64 @@
+"""``python -m chipcore rows``: rows of W, their important channels, and what classes share (Fig. 10 and 11)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import chipcore
+from chipcore import Network
+from chipcore.analysis.channel_overlap import SHARE, TOP, arrays
+from chipcore.cli.files import write_arrays
+from chipcore.errors import DataError
+
+Load = Callable[[argparse.Namespace], Network]
+
+
+def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
+    """Hook ``rows`` into the command line; see ``chipcore.cli.evaluate.add_parser``."""
+    parser = commands.add_parser("rows", help="rows of W, their important channels, and what classes share")
+    network_options(parser)
+    add = parser.add_argument
+    add("--layer", metavar="L", help="layer name or module path (default: the deepest)")
+    add("--classes", nargs="+", default=(), metavar="C", help="index, synset or name, in this order (default: all that have a row)")
+    add("--top", type=int, default=TOP, metavar="N", help="the most important channels of a class (Fig. 11, left; default: %(default)s)")
+    add(
+        "--above", type=float, default=SHARE, metavar="SHARE", help="or those above this share of its largest weight (default: %(default)s)"
+    )
+    add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
+    add("--out", type=Path, default=None, metavar="NPZ", help="W, the sets of important channels, what is shared, and cosines, by name")
+    add("--json", action="store_true", help="machine-readable result")
+    parser.set_defaults(run=lambda options: run(options, load))
+
+
+def run(options: argparse.Namespace, load: Load) -> None:
+    """Read W, write its rows, and say which channels matter."""
+    network = load(options)
+    layer = network.layer(options.layer) if options.layer is not None else network.layers[-1]
+    importance = chipcore.load_importance(network, layer.name, options.importance)
+    classes = [network.classes.index(one) for one in options.classes] or [int(c) for c in (importance.support > 0).nonzero().flatten()]
+    if not classes:
+        raise DataError(f"no class has a row of W at {layer.name}; fit W first.")
+    found = arrays(importance, classes, options.top, options.above)
+    if options.out:
+        write_arrays(options.out, found)
+    told: list[dict[str, Any]] = [
+        {
+            "class": c, "label": network.classes.labels[c], "evidence": importance.evidence(c), "nonzero": int((found["W"][place] != 0).sum()),
+            "above": int(found["above"][place].sum()), "top": importance.top_channels(c, options.top),
+        }
+        for place, c in enumerate(classes)
+    ]  # fmt: skip
+    if options.json:
+        print(json.dumps({
+            "network": network.name, "layer": layer.name, "W": importance.metadata, "rows": told, "file": str(options.out) if options.out else None,
+        }, indent=2))  # fmt: skip
+        return
+    print(f"W of {network.name} at {layer.name}: {len(classes)} rows of {layer.channels} channels, {np.mean(found['W'] == 0):.0%} zero")
+    for one in told:
+        print(f"{one['label'][:27]:<28}{one['evidence']:<6} {', '.join(map(str, one['top'])) or 'no row'}")

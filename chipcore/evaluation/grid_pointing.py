@@ -1,0 +1,164 @@
+"""Grid pointing game (Boehle et al. 2021; Rao et al. 2022): does a map find the right one of n x n images?
+
+A mosaic joins n x n images of distinct classes, each recognized correctly and confidently on its own. For
+the class of every cell, the score is the map's positive mass inside that cell over all of it; chance is
+1 / n^2. As in both papers the mosaic goes in at n times the input size, which a network that ends in global
+pooling takes as it comes; for one that doesn't (or on request) the mosaic is squashed to the input size, where
+every image is n times smaller and much harder to see. The result says which it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from chipcore.datasets.mosaics import Mosaic, draw_mosaics, open_class_folders
+from chipcore.errors import DataError, ImageError, SettingsError
+from chipcore.evaluation import bootstrap
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, no_progress, to_input
+from chipcore.images import open_image
+from chipcore.maps import positive_map
+from chipcore.networks import Layer
+
+Scale = Literal["auto", "full", "squashed"]
+
+
+def cells_of(size: int, side: int) -> np.ndarray:
+    """Which cell every pixel of a (size, size) picture is in, int (size, size), cells counted in reading order."""
+    place = ((np.arange(size) + 0.5) * side / size).astype(int)
+    return place[:, None] * side + place[None]
+
+
+def shares(heat: np.ndarray, side: int) -> np.ndarray:
+    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any."""
+    mass = np.bincount(cells_of(heat.shape[0], side).ravel(), weights=heat.astype(np.float64).ravel(), minlength=side * side)
+    return mass / mass.sum() if mass.sum() > 0 else mass
+
+
+def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
+    """The same panel for inputs of ``size`` px, or None for a network that takes no other size than its own; tried, not believed.
+
+    Only the geometry and the sizes of the layers change, so that every method sees a network whose input is
+    the whole mosaic.
+    """
+    network = panel.network
+    try:
+        with torch.no_grad():
+            every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
+            activations = network.forward_prefix(torch.zeros(1, 3, size, size), every)
+    except (RuntimeError, ValueError, AssertionError):
+        return None
+    if tuple(activations.scores.shape) != (1, len(network.classes)):
+        return None
+
+    def grown(layer: Layer) -> Layer:
+        height, width = activations.features[layer.path].shape[2:]
+        return replace(layer, height=height, width=width)
+
+    geometry = replace(network.geometry, size=size, resize=max(size, network.geometry.resize))
+    layers = tuple(grown(layer) for layer in network.layers)
+    larger = replace(network, geometry=geometry, layers=layers, _cuts={}, _lock=threading.Lock())
+    return replace(panel, network=larger, layers=tuple(grown(layer) for layer in panel.layers))
+
+
+def join(views: list[np.ndarray], side: int) -> np.ndarray:
+    """Views (size, size, 3) joined in reading order to (side * size, side * size, 3)."""
+    return np.concatenate([np.concatenate(views[row * side : (row + 1) * side], axis=1) for row in range(side)], axis=0)
+
+
+def evaluate(
+    panel: MethodSet, folder: str | Path, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
+    progress: Progress = no_progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Play the game with mosaics from class folders.
+
+    Raises ``SettingsError`` for a setting out of range, ``DataError`` where too few classes have a image
+    that the network recognizes that confidently.
+    """
+    if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
+        raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
+    network, size = panel.network, panel.network.geometry.size
+    larger = enlarged(panel, side * size) if scale != "squashed" else None
+    full = larger is not None
+    if scale == "full" and not full:
+        raise SettingsError(f"{network.name} takes inputs of {size} px only; leave --mosaic-scale out or give squashed.")
+    folders = open_class_folders(folder, network.classes)
+    broken: list[str] = []
+    looked: Counter[str] = Counter()
+
+    def view(name: str) -> np.ndarray:
+        return np.asarray(network.geometry.view(open_image(folders.images.root / name)))
+
+    def usable(name: str, target: int) -> bool:
+        try:
+            f = panel.look(to_input(view(name), network.geometry)).scores.softmax(1)[0]
+        except ImageError as error:
+            broken.append(str(error))
+            return False
+        good = int(f.argmax()) == target and float(f[target]) >= confidence
+        looked["confident" if good else "not confident"] += 1
+        return good
+
+    classes = [index for index in folders.by_class if not any(panel.skip_reason(layer, index) for layer in panel.layers)]
+    drawn = draw_mosaics(folders, usable, classes, side, mosaics, seed)
+    scores: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+    tallies, played = panel.tallies(), 0
+    for _ in progress(range(mosaics)):
+        mosaic = next(drawn, None)
+        if mosaic is None:
+            break
+        played += 1
+        picture = join([view(name) for name in mosaic.names], side)
+        if not full:
+            picture = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+        _play(larger or panel, mosaic, picture, side, tallies, scores)
+    if not played:
+        raise DataError(
+            f"{folder}: fewer than {side * side} classes have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."
+        )
+    layers = {}
+    groups = list(range(played))
+    for layer in panel.layers:
+        found = {method: np.array(scores[layer.name, method]) for method in panel.methods}
+        methods = {m: {"grid_pointing": float(found[m].mean())} | tallies[layer.name].of(m) for m in panel.methods}
+        statistics = {method: {"grid_pointing": bootstrap.mean(found[method].mean(1))} for method in panel.methods}
+        for method, compared in bootstrap.compare(statistics, panel.baseline, groups, seed).items():
+            methods[method]["difference"] = compared
+        left_out = len(folders.by_class) - len(classes)
+        layers[layer.name] = {
+            "images": played, "skipped": left_out, "skipped_because": {"classes without usable W": left_out} if left_out else {},
+            "weak_rows": sum(panel.importances[layer.name].evidence(c) == "weak" for c in classes) if panel.importances else 0,
+            "methods": methods,
+        }  # fmt: skip
+    return {
+        "data_set": "mosaics of class folders", "grid": side, "chance": 1 / side**2, "confidence": confidence,
+        "mosaic_size": side * size if full else size, "mosaic_scale": "full" if full else "squashed", "mosaics": played, "looked_at": dict(looked),
+        "classes": len(classes), "unknown_folders": list(folders.unknown), "photographs": len(folders.images), "broken": broken, "layers": layers,
+    }  # fmt: skip
+
+
+def _play(
+    panel: MethodSet,
+    mosaic: Mosaic,
+    picture: np.ndarray,
+    side: int,
+    tallies: dict[str, Any],
+    scores: dict[tuple[str, str], list[np.ndarray]],
+) -> None:
+    inputs = to_input(picture, panel.network.geometry)
+    activations = panel.look(inputs)
+    for layer in panel.layers:
+        for method in panel.methods:
+            own = []
+            for cell, target in enumerate(mosaic.targets):
+                raw = panel.raw_map(method, inputs, target, layer, activations, tallies[layer.name])
+                own.append(shares(positive_map(raw, inputs.shape[-1]).numpy(), side)[cell])
+            scores[layer.name, method].append(np.array(own))

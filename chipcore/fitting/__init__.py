@@ -1,0 +1,1 @@
+"""The estimator: moments of perturbed predictions, accumulated over images and solved class by class."""

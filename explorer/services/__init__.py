@@ -1,0 +1,1 @@
+"""What the app does besides drawing: no Streamlit, no figures."""

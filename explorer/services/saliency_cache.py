@@ -1,0 +1,135 @@
+"""Maps of any method, asked for once and kept for every visitor; what is slow waits to be asked for.
+
+Nothing in here knows Streamlit: slow maps are made in threads of their own. ``explorer/components/map_cell.py`` shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from chipcore import Importance, Layer, Network, Saliency
+from chipcore.maps import STATES
+from chipcore.methods import METHODS, explain_view
+from chipcore.methods.traced_graph import graph_of
+from explorer.services.cache import Shelf, weight
+
+# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one image takes a
+# tenth of a second there and several at the first depth. All others take less than 0.3 s.
+SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
+SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest color
+KEPT = 128  # MB of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
+
+
+@dataclass(frozen=True)
+class MapKey:
+    """What one map is the answer to, by names short enough for a key.
+
+    ``image`` is the sha256 of its file; ``layer`` is empty for methods that pay no heed to it, so that they are asked once.
+    """
+
+    network: str
+    image: str
+    method: str
+    layer: str
+    target: int
+
+    @classmethod
+    def of(cls, network: Network, sha256: str, method: str, layer: Layer, target: int) -> MapKey:
+        return cls(network.id, sha256, method, layer.name if METHODS[method].uses_layer else "", target)
+
+    @property
+    def key(self) -> str:
+        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}"
+
+    @property
+    def slow(self) -> bool:
+        return self.method in SLOW
+
+
+class MapCache(Shelf[Saliency]):
+    """The maps that were asked for last, by question. Safe to use from any thread."""
+
+    def __init__(self, megabytes: float = KEPT) -> None:
+        super().__init__(megabytes, weigh, "explorer.services.saliency_cache")
+
+
+def weigh(saliency: Saliency) -> int:
+    """Bytes of a map, with the picture that it makes of itself once it is shown."""
+    return weight(saliency) + 4 * saliency.view.width**2
+
+
+def compute_map(
+    network: Network, view: Image.Image, question: MapKey, layer: Layer, load: Callable[[Layer], Importance],
+    progress: Callable[[int, int], None] | None = None,
+) -> Saliency:  # fmt: skip
+    """One map, computed now.
+
+    Args:
+        network: the one that the question names.
+        view: the image as it sees it.
+        question: method and class.
+        layer: where; methods that pay no heed to it get it all the same.
+        load: gives W of a layer, or raises ``ChipError``.
+        progress: called with (done, total) by methods that take long.
+
+    Raises:
+        ChipError: with a sentence for the visitor, where the method cannot explain this network or class.
+    """
+    method = METHODS[question.method]
+    _prepare(network, question.method, layer)
+    importance = load(layer) if method.needs_importance else None
+    shallow = load(network.layers[0]) if method.needs_shallow and layer.path != network.layers[0].path else None
+    return explain_view(
+        network, view, question.target, question.method, layer.name, importance, shallow_importance=shallow, progress=progress
+    )
+
+
+def _prepare(network: Network, name: str, layer: Layer) -> None:
+    """What is done once a network, not once a map, so that the seconds under a map are its own."""
+    method = METHODS[name]
+    network.peak(method.layers(network, layer))  # cuts the network there
+    if name in ("cmwp", "cam"):
+        graph_of(network, method.title)
+    elif name in ("gradcam", "guided_gradcam", "local_chip"):
+        network.suffix(layer, (layer,))
+
+
+def visible_peak(saliency: Saliency) -> float:
+    """The value drawn as the strongest color: the map's maximum, or what ``SATURATED`` of its places exceed.
+
+    Maps of pixels made from gradients have a few places a hundred times stronger than the rest; on a scale up to
+    their maximum there would be nothing to see.
+    """
+    if not is_saturated(saliency):
+        return float(saliency.raw.max())
+    above = torch.quantile(saliency.raw.flatten().float(), 1 - SATURATED)
+    return float(above) if above > 0 else float(saliency.raw.max())
+
+
+def is_saturated(saliency: Saliency) -> bool:
+    """Whether the strongest places of this map are drawn alike."""
+    properties = METHODS[saliency.method].properties
+    return "gradient" in properties.instance and saliency.raw.shape[0] == saliency.view.height
+
+
+def blank_reason(saliency: Saliency) -> str:
+    """Why there is nothing to see in a map; empty where there is something."""
+    state = saliency.state
+    if state == "ok":
+        return ""
+    method = METHODS[saliency.method]
+    if saliency.method in ("deconvolution", "guided_backprop") and not bool(saliency.raw.any()):
+        return (
+            f"zero everywhere: {method.title} lets only the positive part of its signal pass each rectifier on the way down from the "
+            "score, and none of it reaches the pixels"
+        )
+    if saliency.method in ("guided_gradcam", "guided_chip") and not bool(saliency.raw.any()):
+        coarse = "Grad-CAM" if saliency.method == "guided_gradcam" else "CHIP"
+        return f"zero everywhere: it is multiplied with the {coarse} map, which has no positive place here"
+    if state == "no positive part" and not method.uses_layer:
+        return "no place in this photograph speaks for this class"
+    return STATES[state]

@@ -1,0 +1,39 @@
+"""From view to view: choosing a class, layer or image from elsewhere on a page, and opening another view."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from explorer.services import photo_links
+
+GOING = "go"  # the parameter that says: this address is of the view that is being opened
+
+
+def pick_class(index: int) -> None:
+    """Choose a class from elsewhere on the page; for callbacks, which run before the sidebar is drawn."""
+    st.session_state["class"] = index
+
+
+def pick_layer(name: str) -> None:
+    """The same for a layer."""
+    st.session_state["layer"] = name
+
+
+def pick_image(name: str) -> None:
+    """The same for a image, by its name in the gallery."""
+    st.session_state["photo"] = name
+    _start_at_prediction()
+
+
+def open_view(name: str, **query: str) -> None:
+    """Turn to another view with this one's model, image, class and so on, and with parameters of that view's own.
+
+    Not for callbacks: it ends this run of the page.
+    """
+    # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
+    kept = {key: st.query_params[key] for key in ("model", "class", photo_links.PARAMETER) if key in st.query_params}
+    st.switch_page(st.session_state["views"][name], query_params={**kept, **query, GOING: name})
+
+
+def _start_at_prediction() -> None:
+    st.session_state["follow"] = True
