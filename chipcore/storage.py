@@ -22,7 +22,10 @@ from chipcore.errors import ChipError
 if sys.platform != "win32":  # two fits in one folder are not kept apart there
     import fcntl
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_HERE = Path(__file__).resolve().parent
+ASSETS = next(
+    (folder for folder in (_HERE / "assets", _HERE.parent / "assets") if folder.is_dir()), _HERE / "assets"
+)  # installed, or a checkout
 BUNDLED_IMPORTANCE = ASSETS / "importance"
 _ABANDONED = 3600.0  # seconds after which a half-written file is that of a process that was killed
 

@@ -1,10 +1,11 @@
-"""``python -m explorer``: starts the app from any folder, and opens it in a window of its own where a browser offers one."""
+"""``chip-explorer`` or ``python -m explorer``: start the app from any folder, in a window of its own where a browser offers one."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from explorer.services.memory import bound
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST, PORT = "127.0.0.1", 8501
+APP_PACKAGES = ("streamlit", "plotly", "matplotlib_venn", "cachetools")  # what the extra `app` installs
 LATER = 12  # seconds after which the first page is surely drawn, and the charts of the others are loaded
 # Browsers that open an address as a window without tabs and address bar (--app).
 COMMANDS = (
@@ -46,7 +48,7 @@ PLACES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until Ctrl-C; returns the exit status, 2 for a mistake that one sentence explains."""
-    parser = argparse.ArgumentParser(prog="python -m explorer", description="The CHIP explorer, in your browser.")
+    parser = argparse.ArgumentParser(prog="chip-explorer", description="The CHIP explorer, in your browser.")
     parser.add_argument("--port", type=int, default=None, metavar="N", help=f"default: {PORT}, or a free one where that is taken")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     parser.add_argument(
@@ -57,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"how many may be here at once (default: {MOST}); given at all, fits can be stopped by those alone who started them",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    missing = [name for name in APP_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"explorer: the app needs {', '.join(missing)}; install it with: pip install 'chipcore[app]'", file=sys.stderr)
+        return 2
     if options.visitors is not None:
         if options.visitors < 1:
             print(f"explorer: --visitors is {options.visitors}; give 1 or more.", file=sys.stderr)
@@ -73,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, OverflowError):
         print(f"explorer: port {options.port} is taken or not allowed; leave --port out to have a free one chosen.", file=sys.stderr)
         return 2
-    os.chdir(ROOT)  # where Streamlit looks for .streamlit/config.toml
+    if (
+        ROOT / ".streamlit" / "config.toml"
+    ).is_file():  # a checkout; installed, the file lies beside app.py: Streamlit looks at both places
+        os.chdir(ROOT)
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     bound()  # before there are threads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,12 @@ from chipcore.analysis.channel_overlap import SHARE, TOP, above_sets, top_sets
 from chipcore.datasets.image_folder import batches
 from chipcore.datasets.mosaics import ClassFolders, open_class_folders
 from chipcore.errors import ChipError, DataError
-from chipcore.evaluation import localization
-from chipcore.evaluation.benchmark import MethodSet
-from chipcore.evaluation.images import Progress, no_progress
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, Saliency, explain_view
 from chipcore.networks import Network
 
 SIMPLE = ("lime", "gradcam", "chip", "refined_chip")  # the columns of Fig. 3 and 4
 PAIR = ("gradcam", "chip", "guided_backprop", "guided_gradcam", "guided_chip", "refined_chip")  # of Fig. 5
-LOCALIZERS = ("backprop", "cmwp", "gradcam", "chip")  # the rows of Table II
 PAPER_CLASSES = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra
 LOOKED_AT = 40  # images of a class folder among which the one to show is chosen
 TABLE_1 = (
@@ -214,28 +210,6 @@ def table_1() -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def table_2(
-    network: Network,
-    layer: str,
-    boxes: Path,
-    importance: Path | None = None,
-    limit: int = 0,
-    seed: int = 0,
-    progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
-    from chipcore.datasets.ilsvrc import open_ilsvrc
-
-    panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
-    found = localization.evaluate(panel, open_ilsvrc(boxes), limit, seed, progress)
-    one: dict[str, Any] = found["layers"][layer]
-    if not one["images"]:
-        raise DataError(
-            f"{boxes} holds no annotated photograph of a class that W at {layer} knows; give other photographs or fit those classes."
-        )
-    return one
-
-
 def classes_to_show(network: Network, folders: ClassFolders, importance: Importance, wanted: Sequence[int], count: int) -> tuple[int, ...]:
     """The classes of a figure: those named, else the paper's where they are fitted, else the first class folders with a row of W."""
     if wanted:
@@ -245,6 +219,3 @@ def classes_to_show(network: Network, folders: ClassFolders, importance: Importa
     if len(paper) == len(PAPER_CLASSES) and all(importance.evidence(one) != "none" for one in paper):
         fitted = [*paper, *(one for one in fitted if one not in paper)]
     return tuple(fitted[:count])
-
-
-Report = Callable[[int, int, str], None]

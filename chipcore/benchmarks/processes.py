@@ -21,7 +21,7 @@ from chipcore.datasets.class_names import imagenet
 from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError
 from chipcore.fitting.distributed import team
-from chipcore.fitting.memory import GB, estimate, peak_of_process
+from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
 from chipcore.fitting.pipeline import Gathered, fit, gather, plan
 from chipcore.fitting.settings import FitSettings
 from chipcore.images import InputGeometry
@@ -146,8 +146,6 @@ def _some(folder: Path, count: int) -> ImageFolder:
 
 
 if __name__ == "__main__":
-    from chipcore.cli.main import keep_freed_memory
-
     keep_freed_memory()
     measured = _scaling(Path(sys.argv[2]), int(sys.argv[3])) if sys.argv[1] == "scaling" else _memory(Path(sys.argv[2]))
     if measured.pop("rank", 0) == 0:

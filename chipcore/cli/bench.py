@@ -1,4 +1,4 @@
-"""``python -m chipcore bench fit | solve | app``: fit and solve against a plain baseline, and what a visitor of the app waits for."""
+"""Measure speed on this machine: of a fit and its solver against a plain baseline, or of the app in a browser."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chipcore.cli.common import add_device_option, device_named
+from chipcore.cli.console import add_command
+from chipcore.fitting.memory import keep_freed_memory
 from chipcore.storage import write_whole
 
 
-def add_parser(commands: Any, devices: tuple[str, ...]) -> None:
-    """Add ``bench`` to the command line's sub-commands."""
-    bench = commands.add_parser(
-        "bench", help="measure speed on this machine: of a fit and its solver against a plain baseline, or of the app in a browser"
-    )
+def register(commands: Any) -> None:
+    """Add ``bench`` to the command line."""
+    bench = add_command(commands, __name__, __doc__)
     bench.add_argument("what", choices=("fit", "solve", "app"))
     bench.add_argument(
         "--data", type=Path, default=None, metavar="DIR", help="real data: the photographs and Grams come from it (default: CHIP_DATA)"
@@ -26,15 +27,14 @@ def add_parser(commands: Any, devices: tuple[str, ...]) -> None:
     )
     bench.add_argument("--gates", type=int, default=100, metavar="N", help="fit: gate samples a photograph (default: %(default)s)")
     bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="fit: default %(default)s")
-    bench.add_argument("--device", choices=devices, default="auto", help="fit: default %(default)s")
+    add_device_option(bench, "fit: ")
     bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="machine-readable result")
     bench.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run one benchmark and print its table."""
-    from chipcore.benchmarks import app, fit, processes, solve
-    from chipcore.cli.main import device_named, keep_freed_memory
+    from chipcore.benchmarks import app, fit, processes, solve  # their browser and processes only when they are measured
 
     keep_freed_memory()
 

@@ -1,4 +1,7 @@
-"""``python -m chipcore evaluate``: options, what runs for them, the JSON file and the table."""
+"""Measure methods against each other.
+
+The options of every kind of measurement, what runs for them, the JSON file and the table.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from tqdm import tqdm
-
 from chipcore import __version__
-from chipcore.cli.files import write_arrays
+from chipcore.cli.common import ProgressBars, add_network_options, count, load_network_from, write_arrays
+from chipcore.cli.console import add_command, print_error
 from chipcore.datasets.annotations import Source, open_dataset, open_mask_dataset
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.image_folder import find_images
@@ -25,10 +28,7 @@ from chipcore.evaluation import faithfulness, grid_game, grid_pointing, localiza
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.report import table
 from chipcore.methods import METHODS
-from chipcore.networks import Network
 from chipcore.storage import check_writable, write_whole
-
-Load = Callable[[argparse.Namespace], Network]
 
 _HELP = {
     "localization": "boxes from maps on the ILSVRC layout: the paper's Table II, MaxBoxAcc V1 and V2",
@@ -38,21 +38,15 @@ _HELP = {
 }
 
 
-def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
-    """Hook ``evaluate`` and its four kinds into the command line.
-
-    Args:
-        commands: what ``add_subparsers`` gave.
-        network_options: adds the options that name a network, as every command has them.
-        load: the network that those options name.
-    """
-    parser = commands.add_parser("evaluate", help="measure methods against each other")
+def register(commands: Any) -> None:
+    """Add ``evaluate`` and its kinds to the command line."""
+    parser = add_command(commands, __name__, __doc__)
     kinds = parser.add_subparsers(required=True, dest="kind", metavar="KIND", parser_class=type(parser))
     for kind, sentence in _HELP.items():
         one = kinds.add_parser(kind, help=sentence, description=sentence)
-        network_options(one)
+        add_network_options(one)
         _common_options(one, kind)
-        one.set_defaults(run=lambda options: run(options, load))
+        one.set_defaults(run=run)
 
 
 def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -61,16 +55,16 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
     add("--methods", nargs="+", required=True, metavar="M", help=f"of {', '.join(METHODS)}")
     add("--data", type=Path, required=kind != "pointing", metavar="DIR", help="the folder of photographs and annotations")
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
-    add("--limit", type=_count, default=0, metavar="N", help="draw at most N photographs (or mosaics) from the whole set")
-    add("--seed", type=_count, default=0, help="of every draw (default: %(default)s)")
+    add("--limit", type=count, default=0, metavar="N", help="draw at most N photographs (or mosaics) from the whole set")
+    add("--seed", type=count, default=0, help="of every draw (default: %(default)s)")
     add(
         "--evidence", choices=("any", "good"), default="any", help="'good' leaves out classes whose row of W is weak (default: %(default)s)"
     )
-    add("--lime-samples", type=_count, default=0, metavar="N", help="hidden versions of a photograph for LIME (default: its own)")
+    add("--lime-samples", type=count, default=0, metavar="N", help="hidden versions of a photograph for LIME (default: its own)")
     add("--json", type=Path, default=None, metavar="FILE", help="write everything that was measured here")
     if kind == "pointing":
-        add("--tolerance", type=_count, default=pointing.TOLERANCE, metavar="PX", help="of the pointing game (default: %(default)s)")
-        add("--grid", type=_count, default=0, metavar="n", help="play the grid pointing game on n x n mosaics of class folders")
+        add("--tolerance", type=count, default=pointing.TOLERANCE, metavar="PX", help="of the pointing game (default: %(default)s)")
+        add("--grid", type=count, default=0, metavar="n", help="play the grid pointing game on n x n mosaics of class folders")
         add(
             "--mosaic",
             nargs="+",
@@ -87,7 +81,7 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
             help="what each of them plays for (default: what the network takes it for)",
         )
         add("--raw", type=Path, default=None, metavar="NPZ", help="with --mosaic: the mosaic and every map, by name")
-        add("--mosaics", type=_count, default=500, metavar="N", help="how many (default: %(default)s)")
+        add("--mosaics", type=count, default=500, metavar="N", help="how many (default: %(default)s)")
         add("--confidence", type=float, default=0.99, metavar="P", help="of the photographs in a mosaic (default: %(default)s)")
         add(
             "--mosaic-scale",
@@ -97,23 +91,17 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
         )
     if kind == "faithfulness":
         add("--parts", nargs="+", choices=faithfulness.PARTS, default=faithfulness.PARTS, help="default: all three")
-        add("--steps", type=_count, default=faithfulness.STEPS, metavar="N", help="of deletion and insertion (default: %(default)s)")
+        add("--steps", type=count, default=faithfulness.STEPS, metavar="N", help="of deletion and insertion (default: %(default)s)")
         add(
             "--channel-steps",
-            type=_count,
+            type=count,
             default=faithfulness.CHANNEL_STEPS,
             metavar="N",
             help="of closing channels (default: %(default)s)",
         )
 
 
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError("give a whole number, 0 or above")
-    return int(text)
-
-
-def run(options: argparse.Namespace, load: Load) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measure, write the JSON file, and print the table."""
     if options.json:
         _check_writable(options.json)
@@ -126,7 +114,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
         raise SettingsError("--raw and --mosaic-classes go with --mosaic; give four photographs.")
     if options.data is not None and not options.data.is_dir():
         raise SettingsError(f"--data {options.data} is not a folder; give a folder of photographs.")
-    network = load(options)
+    network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layer == ["all"] else options.layer
     extra: dict[str, Any] = {"seed": options.seed} | ({"samples": options.lime_samples} if options.lime_samples else {})
     panel = MethodSet.of(network, layers, options.methods, options.importance, options.evidence, extra)
@@ -140,7 +128,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
         "chipcore": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.perf_counter() - start, **found,
     }  # fmt: skip
     for sentence in found["broken"]:
-        print(f"chipcore: left out: {sentence}", file=sys.stderr)
+        print_error(f"left out: {sentence}")
     if options.json:
         text = json.dumps(_plain(result), indent=2, allow_nan=False)
         write_whole(options.json, lambda path: path.write_text(text + "\n", encoding="utf-8"))
@@ -179,7 +167,7 @@ def _measure(options: argparse.Namespace, panel: MethodSet) -> tuple[dict[str, A
 
 def _bar(unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
     """A progress bar on standard error, where that is a terminal."""
-    return lambda items: tqdm(items, desc=unit, unit=f" {unit[:-1]}", disable=None)
+    return partial(ProgressBars().iterate, unit)
 
 
 def _check_writable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m chipcore explain``: a map of a class over a image, and on request a box from it."""
+"""Draw a map on a image; on request a box from it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-import chipcore
-from chipcore import Network
-from chipcore.cli.files import refuse_overwriting, write_array
+from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, refuse_overwriting, write_array
+from chipcore.cli.console import add_command
 from chipcore.errors import SettingsError
 from chipcore.evaluation.boxes import overlap_curves
 from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import open_image
+from chipcore.importance import load_importance
 from chipcore.methods import METHODS, MethodInputs, explain_view
 from chipcore.methods.local_chip import local_row
+from chipcore.networks import Network
 from chipcore.storage import write_whole
 from chipcore.visualization import COLORMAPS, overlay
 
-Load = Callable[[argparse.Namespace], Network]
 
-
-def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
-    """Hook ``explain`` into the command line; see ``chipcore.cli.evaluate.add_parser``."""
-    parser = commands.add_parser("explain", help="draw a map on a photograph")
+def register(commands: Any) -> None:
+    """Add ``explain`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    network_options(parser)
+    add_network_options(parser)
     add = parser.add_argument
     add("--layer", metavar="L", help="layer name or module path (default: the deepest)")
     add("--class", dest="target", required=True, metavar="C", help="index, synset or name")
@@ -66,7 +64,7 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
     )  # fmt: skip
     add("--mask", type=Path, default=None, metavar="NPY", help="what is above --threshold, true or false for every pixel of the view")
     add("--json", action="store_true", help="machine-readable result")
-    parser.set_defaults(run=lambda options: run(options, load))
+    parser.set_defaults(run=run)
 
 
 def _option(text: str) -> tuple[str, int | float]:
@@ -77,10 +75,10 @@ def _option(text: str) -> tuple[str, int | float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=NUMBER") from None
 
 
-def run(options: argparse.Namespace, load: Load) -> None:
+def run(options: argparse.Namespace) -> None:
     """Make the map, write it, and say what it is."""
     _check(options)
-    network = load(options)
+    network = load_network_from(options)
     at = network.layer(options.layer) if options.layer is not None else network.layers[-1]
     method = METHODS[options.method]
     if options.local and not method.needs_importance:
@@ -93,19 +91,18 @@ def run(options: argparse.Namespace, load: Load) -> None:
             )
     view = network.geometry.view(open_image(options.image))
     target = network.classes.index(options.target)
-    with tqdm(desc=method.title, disable=None, leave=False) as bar:
+    with ProgressBars(leave=False) as bars:
 
         def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            bars.report(method.title, done, total)
 
         rows = _local_rows(network, view, target, options.local, report)
         shallow = network.layers[0]
         wanted, below = method.needs_importance and at.path not in rows, method.needs_shallow and shallow.path not in rows
-        importance = chipcore.load_importance(network, at.name, options.importance) if wanted else None
+        importance = load_importance(network, at.name, options.importance) if wanted else None
         saliency = explain_view(
             network, view, target, options.method, at.name, importance,
-            shallow_importance=chipcore.load_importance(network, shallow.name, options.importance) if below else None,
+            shallow_importance=load_importance(network, shallow.name, options.importance) if below else None,
             options=dict(options.options), progress=report, rows=rows, channels=options.channels,
         )  # fmt: skip
     if method.is_image and saliency.image is not None:

@@ -1,4 +1,4 @@
-"""``python -m chipcore figures``: the paper's figures and tables from folders of one's own photographs."""
+"""Draw the paper's figures and tables from your own photographs, as PNG, PDF and CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,30 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from chipcore import Network
 from chipcore.analysis import paper_figures as paper
 from chipcore.analysis.paper_figures import Pick, Row
+from chipcore.cli.common import add_network_options, load_network_from
+from chipcore.cli.console import add_command, print_error
+from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.mosaics import ClassFolders
 from chipcore.errors import ChipError, DataError, SettingsError
+from chipcore.evaluation import localization
+from chipcore.evaluation.benchmark import MethodSet
+from chipcore.evaluation.images import Progress, no_progress
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS
+from chipcore.networks import Network
 from chipcore.storage import check_writable, write_whole
 
-Load = Callable[[argparse.Namespace], Network]
 NAMES = ("3", "4", "5", "8", "9", "10", "11", "I", "II")
 MOST_ROWS = 6
+LOCALIZERS = ("backprop", "cmwp", "gradcam", "chip")  # the rows of Table II
 
 
-def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
-    """Hook ``figures`` into the command line."""
-    parser = commands.add_parser("figures", help="the paper's figures and tables from your own photographs, as PNG, PDF and CSV")
-    network_options(parser)
+def register(commands: Any) -> None:
+    """Add ``figures`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
+    add_network_options(parser)
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="class folders, named by synset, class name or index: Fig. 3 and 8")
     add("--several", type=Path, metavar="DIR", help="class folders of photographs with several objects: Fig. 4 and 9 (default: mosaics)")
@@ -53,15 +58,15 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, required=True, metavar="DIR", help="where the files go: fig_3.png, fig_3.pdf, fig_3.csv, ... and captions.txt")
     add("--json", action="store_true", help="machine-readable result")
-    parser.set_defaults(run=lambda options: run(options, load))
+    parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace, load: Load) -> None:
+def run(options: argparse.Namespace) -> None:
     """Draw what was asked for; what cannot be drawn is named, with the reason, and does not stop the rest."""
     if not 0 <= options.lime_samples <= 100_000:
         raise SettingsError(f"--lime-samples is {options.lime_samples}; give 1 to 100000, or leave it out.")
     check_writable(options.out)
-    network = load(options)
+    network = load_network_from(options)
     maker = Maker(network, options)
     told: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
@@ -76,7 +81,7 @@ def run(options: argparse.Namespace, load: Load) -> None:
         files = _write(options.out, f"{'table' if name.startswith('I') else 'fig'}_{name}", figure(caption), lines)
         told.append({"figure": title, "caption": caption, "files": files})
     for title, reason in left_out.items():
-        print(f"chipcore: no {title}: {reason}", file=sys.stderr)
+        print_error(f"no {title}: {reason}")
     if not told:
         raise DataError(f"none of the figures could be drawn; the first reason: {next(iter(left_out.values()))}")
     text = "\n\n".join(one["caption"] for one in told) + "\n"
@@ -280,7 +285,7 @@ class Maker:
         if self.options.boxes is None:
             raise DataError("localization errors take annotated photographs; give --boxes, a folder in ILSVRC's layout.")
         bar: Callable[[Sequence[Any]], Iterable[Any]] = lambda items: tqdm(items, desc="boxes", disable=None, leave=False)  # noqa: E731
-        found = paper.table_2(self.network, self.layer, self.options.boxes, self.options.importance, progress=bar)
+        found = localization_errors(self.network, self.layer, self.options.boxes, self.options.importance, progress=bar)
         errors = 1 - found["top1_accuracy"], 1 - found["top5_accuracy"]
         lines: list[dict[str, Any]] = []
         cells: list[list[str]] = []
@@ -334,3 +339,23 @@ def _inside(rows: Sequence[Row], headings: Sequence[str]) -> str:
         f"{title} {100 * share:.0f}%" for title, share in zip(headings, np.nanmean(shares, 0), strict=True) if not np.isnan(share)
     )
     return f" Share of the map inside the class (chance {100 * rows[0].pick.inside.mean():.0f}%): {told}."
+
+
+def localization_errors(
+    network: Network,
+    layer: str,
+    boxes: Path,
+    importance: Path | None = None,
+    limit: int = 0,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
+    panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
+    found = localization.evaluate(panel, open_ilsvrc(boxes), limit, seed, progress)
+    one: dict[str, Any] = found["layers"][layer]
+    if not one["images"]:
+        raise DataError(
+            f"{boxes} holds no annotated photograph of a class that W at {layer} knows; give other photographs or fit those classes."
+        )
+    return one

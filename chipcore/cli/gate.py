@@ -1,34 +1,32 @@
-"""``python -m chipcore gate``: what a image does at a layer, and what the network says with channels of it closed (Eq. 1-3, 8)."""
+"""Close channels of a layer and see what the network then says of a image (Eq. 1-3, 8)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from chipcore import Network
 from chipcore.analysis.channel_ablation import ablated_scores, gates_for, random_channels
-from chipcore.cli.files import refuse_overwriting, write_arrays
+from chipcore.cli.common import add_network_options, load_network_from, refuse_overwriting, write_arrays
+from chipcore.cli.console import add_command
 from chipcore.errors import SettingsError
 from chipcore.gating.gates import proximity
 from chipcore.images import open_image
-from chipcore.networks import Layer
+from chipcore.networks import Layer, Network
 
-Load = Callable[[argparse.Namespace], Network]
 SHOWN = 5  # classes that are printed
 MOST_DRAWS = 1000
 
 
-def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
-    """Hook ``gate`` into the command line; see ``chipcore.cli.evaluate.add_parser``."""
-    parser = commands.add_parser("gate", help="close channels of a layer and see what the network then says of a photograph")
+def register(commands: Any) -> None:
+    """Add ``gate`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    network_options(parser)
+    add_network_options(parser)
     add = parser.add_argument
     add("--layer", metavar="L", help="layer name or module path (default: the deepest)")
     add("--close", nargs="+", type=int, default=[], metavar="K", help="channels that are closed (default: none)")
@@ -38,13 +36,13 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
     add("--features", nargs="*", type=int, default=None, metavar="K", help="channels whose feature maps are written (default: all)")
     add("--out", type=Path, default=None, metavar="NPZ", help="gates, pooled features, scores, probabilities and feature maps, by name")
     add("--json", action="store_true", help="machine-readable result")
-    parser.set_defaults(run=lambda options: run(options, load))
+    parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace, load: Load) -> None:
+def run(options: argparse.Namespace) -> None:
     """Close, ask, write, and say what has changed."""
     refuse_overwriting(options.image, {"--out": options.out})
-    network = load(options)
+    network = load_network_from(options)
     layer = network.layer(options.layer) if options.layer is not None else network.layers[-1]
     found = measure(network, layer, options)
     if options.out:

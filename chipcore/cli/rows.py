@@ -1,28 +1,25 @@
-"""``python -m chipcore rows``: rows of W, their important channels, and what classes share (Fig. 10 and 11)."""
+"""Show rows of W, their important channels, and what classes share (Fig. 10 and 11)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import chipcore
-from chipcore import Network
 from chipcore.analysis.channel_overlap import SHARE, TOP, arrays
-from chipcore.cli.files import write_arrays
+from chipcore.cli.common import add_network_options, load_network_from, write_arrays
+from chipcore.cli.console import add_command
 from chipcore.errors import DataError
+from chipcore.importance import load_importance
 
-Load = Callable[[argparse.Namespace], Network]
 
-
-def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser], None], load: Load) -> None:
-    """Hook ``rows`` into the command line; see ``chipcore.cli.evaluate.add_parser``."""
-    parser = commands.add_parser("rows", help="rows of W, their important channels, and what classes share")
-    network_options(parser)
+def register(commands: Any) -> None:
+    """Add ``rows`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
+    add_network_options(parser)
     add = parser.add_argument
     add("--layer", metavar="L", help="layer name or module path (default: the deepest)")
     add("--classes", nargs="+", default=(), metavar="C", help="index, synset or name, in this order (default: all that have a row)")
@@ -33,14 +30,14 @@ def add_parser(commands: Any, network_options: Callable[[argparse.ArgumentParser
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, default=None, metavar="NPZ", help="W, the sets of important channels, what is shared, and cosines, by name")
     add("--json", action="store_true", help="machine-readable result")
-    parser.set_defaults(run=lambda options: run(options, load))
+    parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace, load: Load) -> None:
+def run(options: argparse.Namespace) -> None:
     """Read W, write its rows, and say which channels matter."""
-    network = load(options)
+    network = load_network_from(options)
     layer = network.layer(options.layer) if options.layer is not None else network.layers[-1]
-    importance = chipcore.load_importance(network, layer.name, options.importance)
+    importance = load_importance(network, layer.name, options.importance)
     classes = [network.classes.index(one) for one in options.classes] or [int(c) for c in (importance.support > 0).nonzero().flatten()]
     if not classes:
         raise DataError(f"no class has a row of W at {layer.name}; fit W first.")

@@ -1,17 +1,18 @@
-"""``python -m chipcore train``: a small VGG16 from anyone's class folders."""
+"""Train a small VGG16 on class folders."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from chipcore.cli.common import ProgressBars, add_device_option, device_named
+from chipcore.cli.console import add_command, print_error
 from chipcore.errors import SettingsError
+from chipcore.fitting.memory import keep_freed_memory
 from chipcore.networks import REGISTRY
 from chipcore.training.evaluation import evaluate
 from chipcore.training.photographs import find_classes
@@ -22,9 +23,9 @@ from chipcore.training.trainer import Progress, train
 _DEFAULT = TrainSettings()
 
 
-def add_parser(commands: Any) -> None:
-    """Add ``train`` to the command line's subparsers."""
-    parser = commands.add_parser("train", help="train a small VGG16 on class folders")
+def register(commands: Any) -> None:
+    """Add ``train`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
     parser.add_argument("--images", type=Path, required=True, metavar="TRAIN", help="a folder with one folder of photographs a class")
     parser.add_argument(
         "--validation", type=Path, default=None, metavar="VAL", help="class folders to measure the result on, never trained on"
@@ -71,15 +72,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights, facts and checkpoints go")
     parser.add_argument("--name", default="vgg16_slim", help="of the files in --out (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable result")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, measure on ``--validation``, and print what came out."""
-    from chipcore.cli.main import device_named, keep_freed_memory  # it imports this module
-
     keep_freed_memory()
     if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
         raise SettingsError(f"--name is {options.name!r}; give a file name without folders.")
@@ -90,7 +89,14 @@ def run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if options.validation is not None:  # a mistake in it should not show after an hour of training
         find_classes(options.validation, find_classes(options.images).classes)
-    with _Bars() as bars:
+    with ProgressBars(leave=False) as bars:
+
+        def report(progress: Progress) -> None:
+            if progress.line:  # of an epoch that has ended; also where there is no terminal
+                bars.print(progress.line)
+            else:
+                bars.report(progress.stage, progress.done, progress.total)
+
         trained = train(
             options.images,
             settings,
@@ -98,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
             name=options.name,
             resume=options.resume,
             device=device_named(options.device),
-            progress=bars,
+            progress=report,
         )
         facts = trained.facts
         result: dict[str, Any] = {
@@ -110,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
             measured = evaluate(trained.network, options.validation, tuple(facts["classes"]), bars.report)
             result["validation"] = measured.as_dict()
     for sentence in [*facts["unreadable"], *(measured.unreadable if options.validation is not None else ())]:
-        print(f"chipcore: left out: {sentence}", file=sys.stderr)
+        print_error(f"left out: {sentence}")
     write_json(options.out / f"{options.name}.result.json", result)
     if options.json:
         print(json.dumps(result, indent=2))
@@ -143,33 +149,3 @@ def _command(options: argparse.Namespace) -> str:
         if getattr(options, word) != getattr(_DEFAULT, word)
     ]
     return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])
-
-
-class _Bars:
-    """One bar a stage on a terminal; one line an epoch on standard error in any case."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def report(self, stage: str, done: int, total: int) -> None:
-        self(Progress(stage, done, total))
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.line:
-            tqdm.write(progress.line, file=sys.stderr)
-            return
-        if progress.stage != self._stage:
-            self.__exit__()
-            self._stage = progress.stage
-            self._bar = tqdm(
-                total=progress.total, desc=progress.stage, disable=None, leave=False
-            )  # None: only where standard error is no terminal
-        self._bar.update(progress.done - self._bar.n)

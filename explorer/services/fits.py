@@ -220,8 +220,10 @@ def runs() -> list[Run]:
     for path in _all().glob("*/run.json"):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            asked = FitRequest.restore(content.pop("request"))
-            run = Run(asked, **{**content, "unreadable": tuple(content["unreadable"])})
+            asked: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()
+            }
+            run = Run(FitRequest(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
         except (OSError, ValueError, TypeError, KeyError):
             continue
         if run.key == path.parent.name:

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
-from chipcore.cli.main import keep_freed_memory
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.image_folder import ImageFolder, batches, find_images
 from chipcore.datasets.mosaics import open_class_folders
+from chipcore.fitting.memory import keep_freed_memory
 from chipcore.fitting.moments import Moments
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.gates import draw_uniform, generator

@@ -70,7 +70,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(len(images))
         return real(self, images, layers)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Network, "forward_prefix", forward_prefix)
+    monkeypatch.setattr(Network, "trunk", forward_prefix)
     return counted
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from chipcore import Network
-from chipcore.cli import options
+from chipcore.cli import common
 from chipcore.cli.main import main
 
 SLIM = ("--network", "vgg16_slim")
 
 
-real_load = options.load_network
+real_load = common.load_network
 shared = cache(real_load)
 
 

@@ -34,7 +34,7 @@ SETTINGS = FitSettings(gates=4)
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.common.load_network", load_once)
 
 
 @pytest.fixture

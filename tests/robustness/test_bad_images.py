@@ -27,7 +27,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.common.load_network", load_once)
 
 
 @cache

@@ -25,7 +25,7 @@ from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.common.load_network", load_once)
 
 
 @pytest.fixture

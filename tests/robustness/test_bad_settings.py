@@ -18,7 +18,7 @@ from chipcore.training.settings import TrainSettings
 
 @pytest.fixture(autouse=True)
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipcore.cli.options.load_network", load_once)
+    monkeypatch.setattr("chipcore.cli.common.load_network", load_once)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,8 @@ def test_mistakes_cost_one_sentence(
     assert main(["figures", "--network", "vgg16_slim", "--out", str(tmp_path / "out"), *named]) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err and "Traceback" not in captured.err
+
+
+def test_a_plain_import_is_enough() -> None:
+    code = "import chipcore; print(chipcore.figures.venn.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "venn"

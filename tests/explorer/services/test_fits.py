@@ -16,7 +16,7 @@ import torch
 import chipcore
 from chipcore import FitSettings, Importance, Network
 from chipcore.analysis import evidence
-from chipcore.cli.main import _parser
+from chipcore.cli.main import build_parser
 from chipcore.errors import ChipError
 from chipcore.fitting import diagnostics
 from chipcore.storage import BUNDLED_IMPORTANCE
@@ -175,7 +175,7 @@ def test_the_command_does_the_same_fit(request_: FitRequest, slim: Network) -> N
     asked = replace(request_, settings=fit_settings.settings(values).as_dict(), classes=(1, 3), images="my photographs")
     told = fits.command(fits.prepare(asked, slim))
     assert told.startswith("python -m chipcore fit ")
-    options = _parser().parse_args(shlex.split(told)[3:])
+    options = build_parser().parse_args(shlex.split(told)[3:])
     assert {name: getattr(options, name) for name in values} == values, "every setting of the form has its flag"
     assert (options.network, options.layers, options.classes) == ("vgg16_slim", ["pool4", "pool5"], ["1", "3"])
     assert ([str(path) for path in options.images], options.photos_per_class, options.memory) == (["my photographs"], 18, 4.0)

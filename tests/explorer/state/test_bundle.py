@@ -22,7 +22,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from chipcore import Importance, Network
-from chipcore.cli import options
+from chipcore.cli import common
 from chipcore.cli.main import main
 from explorer.components import downloads
 from explorer.components.downloads import Export
@@ -49,7 +49,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Export]]:
 def repeat(takes: dict[str, Callable[[], Export]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Unpacks a bundle, runs its commands there, and gives its arrays and a reader of what the commands wrote."""
 
-    real = options.load_network
+    real = common.load_network
     loaded: dict[str, Network] = {}
 
     def load(name: str, **more: Any) -> Network:  # once for all lines of a bundle
@@ -57,7 +57,7 @@ def repeat(takes: dict[str, Callable[[], Export]], tmp_path: Path, monkeypatch: 
         loaded[key] = loaded.get(key) or real(name, **more)
         return loaded[key]
 
-    monkeypatch.setattr(options, "load_network", load)
+    monkeypatch.setattr(common, "load_network", load)
 
     def run(key: str, *, shell: bool = False) -> tuple[dict[str, np.ndarray], Callable[[str], Any], dict[str, Any]]:
         folder = tmp_path / key

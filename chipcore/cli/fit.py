@@ -1,0 +1,167 @@
+"""Learn W from a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, positive_integer
+from chipcore.cli.console import add_command, print_error
+from chipcore.datasets.image_folder import find_images
+from chipcore.errors import ChipError, SettingsError
+from chipcore.fitting.distributed import team
+from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
+from chipcore.fitting.pipeline import Progress, fit
+from chipcore.fitting.settings import FitSettings
+from chipcore.gating.gates import Draw
+from chipcore.importance import Importance, load_importance
+from chipcore.networks import Network
+from chipcore.storage import check_writable, fitted_importance, locked
+
+MAX_MEMORY_GB = 1e6
+
+
+def register(commands: Any) -> None:
+    """Add ``fit`` to the command line."""
+    parser = add_command(commands, __name__, __doc__)
+    add_network_options(parser)
+    add = parser.add_argument
+    add(
+        "--layers",
+        nargs="+",
+        required=True,
+        metavar="L",
+        help="layer names or module paths, all fitted in one pass; 'all' for every named layer",
+    )
+    add("--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders")
+    add("--classes", nargs="+", default=(), metavar="C", help="fit only these rows: index, synset or name (default: all)")
+    add("--photos-per-class", type=positive_integer, default=0, metavar="P", help="use at most P photographs of each class folder")
+    add("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
+    add("--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)")
+    add("--draw", choices=get_args(Draw), default="uniform", help="how gates are drawn (default: %(default)s, the paper's)")
+    add("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
+    add(
+        "--lambda-ratio", type=float, default=1e-3, metavar="R", help="lambda as a share of the one that gives W = 0 (default: %(default)s)"
+    )
+    add(
+        "--background", type=float, default=FitSettings.background, metavar="B",
+        help="share that all photographs alike have in every class's sums; 0 is the paper's Eq. 11 (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--intercept", action=argparse.BooleanOptionalAction, default=FitSettings.intercept,
+        help="a constant beside W z; the paper's Eq. 11 has none (default: %(default)s)",
+    )  # fmt: skip
+    add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the gated predictions (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the gates (default: %(default)s)")
+    add(
+        "--memory",
+        type=float,
+        default=6.0,
+        metavar="GB",
+        help="what this process may take at its peak; more classes or channels go in further passes (default: %(default)s)",
+    )
+    add("--resume", action="store_true", help="go on from the checkpoints of an interrupted fit with the same --out")
+    add("--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)")
+    add("--json", action="store_true", help="machine-readable result")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit W, save it with the rows that were there before, and print a line for each layer."""
+    keep_freed_memory()
+    if not 0 < options.memory < MAX_MEMORY_GB:
+        raise SettingsError(f"--memory is {options.memory}; give the GB that this process may take.")
+    settings = FitSettings(
+        gates=options.gates,
+        target=options.target,
+        draw=options.draw,
+        sigma2=options.sigma2,
+        lambda_ratio=options.lambda_ratio,
+        background=options.background,
+        intercept=options.intercept,
+        seed=options.seed,
+        precision=options.precision,
+    )
+    network = load_network_from(options)
+    layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
+    images = find_images(options.images).per_folder(options.photos_per_class)
+    out = options.out or fitted_importance()
+    unreadable = list(images.closed)
+    chosen = [network.layer(layer) for layer in layers]
+    wanted = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
+    need = estimate(network, chosen, wanted, settings, int(options.memory * GB))
+    checkpoints = out / "checkpoints" / network.name.replace("/", "_")
+    start = time.perf_counter()
+    with team(network.device) as ours:
+        if ours.rank == 0:
+            check_writable(out)
+            each = " a process" if ours.size > 1 else ""
+            print(f"chipcore: {len(images)} photographs; {need.sentence()}{each}", file=sys.stderr, flush=True)
+        with ProgressBars(quiet=ours.rank > 0) as bars:
+
+            def report(progress: Progress) -> None:
+                unreadable.extend(sentence for sentence in progress.unreadable if sentence not in unreadable)  # once, whatever the passes
+                bars.report(progress.stage, progress.done, progress.total)
+
+            fitted = fit(
+                network, layers, images, settings, classes=options.classes, progress=report, memory=need.moments,
+                checkpoints=checkpoints, resume=options.resume, keep_checkpoints=True, team=ours,
+            )  # fmt: skip
+        if ours.rank > 0:
+            return
+    with locked(out, wait=True):  # another fit may add its rows to the same W
+        files = {name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out) for name, one in fitted.items()}
+    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: where W could not be written, --resume still has them
+    with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
+        (out / "checkpoints").rmdir()
+    seconds = time.perf_counter() - start
+    results = []
+    for name, importance in fitted.items():
+        rows = importance.support > 0
+        r2 = importance.r2[rows & ~importance.r2.isnan()]
+        results.append({
+            "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
+            "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
+            "file": str(files[name]),
+        })  # fmt: skip
+    for sentence in unreadable:
+        print_error(f"left out: {sentence}")
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "seconds": round(seconds, 1),
+                    "photographs": len(images),
+                    "unreadable": unreadable,
+                    "memory_stated": need.total,
+                    "memory_peak": peak_of_process(),
+                    "layers": results,
+                },
+                indent=2,
+            )
+        )
+        return
+    print(
+        f"{len(images) - len(unreadable) + len(images.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
+        + (f", {len(unreadable)} unreadable" if unreadable else "")
+    )
+    print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
+    for row in results:
+        r2_text = "-" if row["median_r2"] is None else f"{row['median_r2']:.3f}"
+        print(
+            f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
+        )
+
+
+def _with_other_rows(importance: Importance, network: Network, layer: str, out: Path, some: bool) -> Importance:
+    """After a fit of some classes, W keeps the rows that an earlier fit left in the same place."""
+    if some:
+        with contextlib.suppress(ChipError):  # nothing there yet, or nothing that can be read
+            return importance.completed_by(load_importance(network, layer, out))
+    return importance
