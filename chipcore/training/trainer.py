@@ -126,6 +126,7 @@ def train(
             first, history = state["epoch"], state["history"]
             clock.add(*state["seconds"])
         for epoch in range(first, settings.epochs):
+            before = clock.read()[0]
             facts = _epoch(student, optimizer, decoded.views, folders.labels, readable, teacher, settings, epoch, device, report)
             history.append(facts)
             checkpoint.write(
@@ -139,7 +140,11 @@ def train(
             )
             if progress:
                 line = ", ".join(f"{key} {value}" for key, value in facts.items())
-                progress(Progress("epochs", epoch + 1, settings.epochs, f"{line}, {clock.read()[0]:.0f} s in all"))
+                progress(
+                    Progress(
+                        "epochs", epoch + 1, settings.epochs, f"{line}, {clock.read()[0] - before:.0f} s, {clock.read()[0]:.0f} s in all"
+                    )
+                )
         facts = {
             **run, "settings": settings.as_dict(), "photographs": len(readable), "unreadable": list(decoded.unreadable), "seconds": round(clock.read()[0], 1),
             "cpu_seconds": round(clock.read()[1], 1), "history": history,
