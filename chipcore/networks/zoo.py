@@ -342,4 +342,4 @@ _VGG_MINI = NetworkSpec(
     bundled=True,
 )
 
-ENTRIES: tuple[NetworkSpec, ...] = (_LITES[0], _VGG_SLIM, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])
+ENTRIES: tuple[NetworkSpec, ...] = (_LITES[0], _VGG_SLIM, _VGG_MINI, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])

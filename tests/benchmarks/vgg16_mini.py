@@ -7,6 +7,7 @@ writes its file into ``assets/results``:
   the fourteen is right as bullfrog or as tree frog.
 - ``channels`` (channels_mini.json): what bullfrog, tree frog and zebra share at every depth (Fig. 11), by W and by W times the mean activation.
 - ``lemon`` (lemon_mini.json): Fig. 5 as a number: the share of the lemon's map on the lemon's half of lemon and banana side by side, and the other way round.
+- ``boxes``: the boxed photographs of its classes, for ``chipcore evaluate localization --data DIR/boxes``.
 
 ``--training`` exports: the weights beside RESULT go to ``assets/networks`` in half precision, what RESULT says into vgg16_mini.json.
 Boxes and grids are those of the command line: ``tests/benchmarks/vgg16_mini.sh`` has the calls.
@@ -27,6 +28,8 @@ from safetensors.torch import load_file, save_file
 import chipcore
 from chipcore.analysis import paper_figures as paper
 from chipcore.analysis.channel_overlap import TOP, above_sets, top_sets
+from chipcore.datasets.coco import open_coco, read_rgb
+from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.image_folder import batches, find_images
 from chipcore.maps import upsample
 from chipcore.methods import explain_view
@@ -35,7 +38,8 @@ from chipcore.storage import ASSETS
 from chipcore.training.evaluation import Evaluation
 from chipcore.training.saved import write_json
 from tests.benchmarks.judging import interval
-from tests.benchmarks.vgg16_data import BULLFROG, FOURTEEN, TREE_FROG
+from tests.benchmarks.tables import _xml
+from tests.benchmarks.vgg16_data import BULLFROG, CATS, ELEPHANTS, FOURTEEN, TREE_FROG
 
 NAME = "vgg16_mini"
 WEIGHTS = ASSETS / "networks" / f"{NAME}.safetensors"
@@ -163,7 +167,48 @@ def lemon(network: Network, data: Path, folders: Path, pairs: int = 60) -> None:
     )
 
 
-PARTS = {"channels": channels, "lemon": lemon}
+# COCO's categories that are one class of the network each; its dogs and birds are of many breeds.
+OF_COCO = {
+    "airplane": "n02690373", "banana": "n07753592", "cat": "n02121808", "elephant": "n02503517", "laptop": "n03642806", "orange": "n07747607",
+    "sports ball": "n04254680", "umbrella": "n04507155", "zebra": "n02391049",
+}  # fmt: skip
+
+
+def boxes(network: Network, data: Path, folders: Path) -> None:
+    """Every boxed photograph of its classes, in ILSVRC's layout in ``DIR/boxes``: ILSVRC's own, and COCO's by its masks."""
+    pictures, annotations = folders / "boxes/Data/CLS-LOC/val", folders / "boxes/Annotations/CLS-LOC/val"
+    pictures.mkdir(parents=True, exist_ok=True)
+    annotations.mkdir(parents=True, exist_ok=True)
+    above = dict.fromkeys(CATS, "n02121808") | dict.fromkeys(ELEPHANTS, "n02503517")
+
+    def add(file: Path, name: str, size: tuple[int, int], synset: str, found: Any) -> None:
+        link = pictures / name
+        if not link.is_symlink():
+            link.symlink_to(file.resolve())
+        (annotations / name).with_suffix(".xml").write_text(_xml(size, synset, tuple(found)))
+
+    ours = open_ilsvrc(data / "ilsvrc_val_dev")
+    for name in ours.images.names:
+        one = ours.annotation(name)
+        synset = above.get(one.synset, one.synset)
+        if synset in network.classes.synsets:
+            add(ours.images.root / name, Path(name).name, one.size, synset, one.boxes)
+    coco = open_coco(data / "coco128")
+    for name in coco.images.names:
+        ids = read_rgb(coco.masks[name]) @ np.array([1, 256, 65536])
+        for category in sorted(set(OF_COCO) & set(coco.segments[name])):
+            found = []
+            for segment in coco.segments[name][category]:
+                rows, columns = np.nonzero(ids == segment)
+                if len(rows):
+                    found.append((int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())))
+            if found:
+                size = (ids.shape[1], ids.shape[0])
+                add(coco.images.root / name, f"{category.replace(' ', '_')}-{Path(name).name}", size, OF_COCO[category], found)
+    print(f"{len(list(pictures.iterdir()))} boxed photographs in {folders / 'boxes'}")
+
+
+PARTS = {"channels": channels, "lemon": lemon, "boxes": boxes}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])  # type: ignore[union-attr]
