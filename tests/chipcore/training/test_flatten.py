@@ -89,6 +89,25 @@ def test_a_network_starts_with_another_ones_convolutions_and_computes_the_same()
         start_from("efficientnet_lite0", model, x)
 
 
+def test_a_network_that_flattens_goes_on_from_one_that_does() -> None:
+    source = load_network("vgg16_mini", download=False).model
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 128, 128)
+    model = VGG(64, 16, 128, batch_norm=True)
+    start_from("vgg16_mini", model, x)
+    with torch.no_grad():
+        expected = source(x)
+        assert torch.allclose(model.eval()(x), expected, atol=1e-3)
+    assert expected.std() > 0.1
+    fewer = VGG(5, 16, 128, batch_norm=True)
+    before = fewer.fc8.weight.clone()
+    start_from("vgg16_mini", fewer, x)
+    assert torch.equal(fewer.fc8.weight, before), "other classes keep the weights they were drawn with"
+    smaller = VGG(64, 16, 64, batch_norm=True)
+    start_from("vgg16_mini", smaller, x[:, :, :64, :64])
+    assert torch.allclose(smaller.eval().features(x), source.features(x), atol=1e-1)
+
+
 def test_classes_are_drawn_by_the_power_of_their_size() -> None:
     labels = torch.tensor([0] * 900 + [1] * 100 + [-1] * 50)
     readable = torch.arange(1050)
