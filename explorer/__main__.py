@@ -168,7 +168,7 @@ def _warm() -> None:
     Then, when nobody waits for that page any more, the code of the other pages.
     """
     from chipcore import ChipError
-    from explorer.services import gallery
+    from explorer.services import gallery, memory
     from explorer.state import cached
 
     logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)  # this is no visitor's thread
@@ -181,7 +181,7 @@ def _warm() -> None:
     time.sleep(LATER)
     for name in ("channels", "compare", "localize", "learn", "fit"):
         importlib.import_module(f"explorer.views.{name}")
-    cached.settle()
+    memory.settle()
 
 
 if __name__ == "__main__":

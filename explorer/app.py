@@ -17,7 +17,7 @@ import streamlit as st  # noqa: E402
 from chipcore import ChipError  # noqa: E402
 from explorer.components import history, sidebar  # noqa: E402
 from explorer.services import memory  # noqa: E402
-from explorer.state import cached, download_retention, jump, visitors  # noqa: E402
+from explorer.state import download_retention, navigation, visitors  # noqa: E402
 from explorer.text import plain  # noqa: E402
 
 memory.bound()
@@ -47,7 +47,7 @@ def page_of(name: str) -> Callable[[], None]:
         first = f"explorer.views.{name}" not in sys.modules
         importlib.import_module(f"explorer.views.{name}").show(selection)
         if first:
-            cached.settle()
+            memory.settle()
 
     show.__name__ = name
     return show
@@ -71,7 +71,7 @@ if not admitted:
     st.info(visitors.AT_CAPACITY, icon=":material/group:")
     st.stop()
 history.one_step_a_view()
-jump.apply_pending()
+navigation.apply_pending()
 try:
     with st.sidebar:
         selection = sidebar.choose()

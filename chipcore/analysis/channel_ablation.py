@@ -1,13 +1,16 @@
-"""The method's own mechanism, used to test it: close channels of a layer and see what the network then says."""
+"""Channel ablation: close channels of a layer, and see what the network then predicts (Eq. 1, 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
+from chipcore.analysis.tables import class_columns, to_csv
+from chipcore.datasets.class_names import Classes
 from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.gating.suffix import Activations
 from chipcore.networks import Layer, Network
@@ -35,8 +38,8 @@ def random_channels(channels: int, count: int, draws: int = DRAWS, seed: int = 0
 def gates_for(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
     """d of Eq. 1, bool (len(sets), K): every set's channels are closed, the others open."""
     gates = torch.ones(len(sets), channels, dtype=torch.bool)
-    for number, some in enumerate(sets):
-        gates[number, list(some)] = False
+    for number, closed in enumerate(sets):
+        gates[number, list(closed)] = False
     return gates
 
 
@@ -46,7 +49,7 @@ def ablated_scores(network: Network, layer: Layer, activations: Activations, gat
     Args:
         network: the network.
         layer: where; the suffix from there on runs once for every gate.
-        activations: of one image, from a trunk over ``layers``, by default all of the network.
+        activations: of one image, from a prefix over ``layers``, by default all of the network.
         gates: (G, K).
     """
     with torch.inference_mode():
@@ -56,10 +59,28 @@ def ablated_scores(network: Network, layer: Layer, activations: Activations, gat
 
 
 def ablate(network: Network, layer: Layer, activations: Activations, channels: Sequence[int]) -> AblatedScores:
-    """What the network says with ``channels`` of a layer closed (Eq. 1, 3), and with as many random ones.
+    """Predict with ``channels`` of a layer closed (Eq. 1, 3), and with as many random ones.
 
-    ``activations`` are of one image, from a trunk over all layers of the network.
+    ``activations`` are of one image, from a prefix over all layers of the network.
     """
     sets = [list(channels), *random_channels(layer.channels, len(channels))]
     probabilities = ablated_scores(network, layer, activations, gates_for(sets, layer.channels)).softmax(-1)
     return AblatedScores(probabilities[0], probabilities[1:])
+
+
+def ablation_steps(channels: int) -> list[int]:
+    """Numbers of channels to close that are worth a try: finely at first, then in doublings, at last all ``channels``."""
+    fine = [0, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 4000]
+    return [count for count in fine if count < channels] + [channels]
+
+
+def ablation_csv(before: Tensor, closed: AblatedScores, classes: Classes) -> str:
+    """Probabilities of all classes as CSV, the most probable first: all open, with the chosen channels closed, with random ones."""
+    order = before.argsort(descending=True, stable=True)
+    random = closed.random[:, order]
+    return to_csv(
+        pd.DataFrame({
+            **class_columns(classes, order.tolist()), "all_open": before[order].numpy(), "closed": closed.chosen[order].numpy(),
+            "random_mean": random.mean(0).numpy(), "random_lowest": random.amin(0).numpy(), "random_highest": random.amax(0).numpy(),
+        })
+    )  # fmt: skip

@@ -10,7 +10,8 @@ import torch
 from chipcore.errors import SettingsError
 from chipcore.importance import Importance
 
-TOP, SHARE = 10, 1e-3  # Fig. 11, left and right: ten channels, and those above one thousandth of the largest weight
+TOP = 10  # Fig. 11, left: a class's ten most important channels
+SHARE = 1e-3  # Fig. 11, right: channels above one thousandth of the class's largest weight
 
 
 def top_sets(W: np.ndarray, count: int) -> np.ndarray:
@@ -25,7 +26,7 @@ def top_sets(W: np.ndarray, count: int) -> np.ndarray:
     return sets
 
 
-def above_sets(W: np.ndarray, share: float) -> np.ndarray:
+def above_sets(W: np.ndarray, share: float = SHARE) -> np.ndarray:
     """Per row its channels above ``share`` of the largest (Fig. 11, right), bool (n, K)."""
     return (share * W.max(1, keepdims=True) < W) & (W > 0)
 

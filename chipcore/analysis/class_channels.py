@@ -5,23 +5,20 @@ Pure functions of W; a row without evidence is zero and takes no part.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from chipcore import Importance
-from chipcore.analysis.channel_overlap import cosines, top_sets
+from chipcore.analysis.channel_overlap import above_sets, cosines, top_sets
+from chipcore.analysis.tables import class_columns, to_csv
 from chipcore.datasets.class_names import Classes
-
-THOUSANDTH = 1e-3  # of a row's largest weight: what Fig. 11, right, counts as important
+from chipcore.importance import Importance
 
 
 def fitted(importance: Importance) -> list[int]:
@@ -30,7 +27,7 @@ def fitted(importance: Importance) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """How much a class has in common with the chosen one.
 
     - ``shared``: channels among the top k of both
@@ -44,7 +41,7 @@ class Neighbour:
     cosine: float
 
 
-def neighbors(importance: Importance, target: int, count: int) -> list[Neighbour]:
+def neighbors(importance: Importance, target: int, count: int) -> list[Neighbor]:
     """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
     if not importance.support[target]:
         return []
@@ -52,16 +49,16 @@ def neighbors(importance: Importance, target: int, count: int) -> list[Neighbour
     both = (sets & sets[target]).sum(1)
     either = (sets | sets[target]).sum(1)
     cosine = cosines(importance.W.numpy(), importance.W[target].numpy()[None])[:, 0]
-    found = [
-        Neighbour(index, int(both[index]), float(both[index] / either[index]) if either[index] else 0.0, float(cosine[index]))
+    others = [
+        Neighbor(index, int(both[index]), float(both[index] / either[index]) if either[index] else 0.0, float(cosine[index]))
         for index in fitted(importance) if index != target
     ]  # fmt: skip
-    return sorted(found, key=lambda one: (-one.shared, -one.cosine, one.index))
+    return sorted(others, key=lambda near: (-near.shared, -near.cosine, near.index))
 
 
 def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:
     """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
-    nearest = [one.index for one in neighbors(importance, target, count)[:near]]
+    nearest = [neighbor.index for neighbor in neighbors(importance, target, count)[:near]]
     wanted = [target, *predictions, *nearest]
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
@@ -72,7 +69,7 @@ def contrast(importance: Importance, target: int, among: Sequence[int], count: i
     if not among:
         return []
     first = target if target in among else among[0]
-    others = [one.index for one in neighbors(importance, first, count) if one.index in among]
+    others = [near.index for near in neighbors(importance, first, count) if near.index in among]
     return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
 
 
@@ -143,14 +140,14 @@ class Counts:
 def counts(importance: Importance, indices: Sequence[int]) -> list[Counts]:
     """The counts of some classes' rows."""
     W = importance.W[list(indices)]
-    top = W.amax(dim=1, keepdim=True)
-    whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), ((top * THOUSANDTH < W) & (W > 0)).sum(1)], dim=1).tolist()
+    above = torch.from_numpy(above_sets(W.numpy()))
+    whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), above.sum(1)], dim=1).tolist()
     return [
         Counts(
-            index, nonzero, positive, negative, above, float(importance.r2[index]), float(importance.loyalty[index]),
+            index, nonzero, positive, negative, count, float(importance.r2[index]), float(importance.loyalty[index]),
             int(importance.images[index]), importance.evidence(index),
         )
-        for index, (nonzero, positive, negative, above) in zip(indices, whole, strict=True)
+        for index, (nonzero, positive, negative, count) in zip(indices, whole, strict=True)
     ]  # fmt: skip
 
 
@@ -169,20 +166,24 @@ class Region:
         """A digit a class: '10' is in the first class only."""
         return "".join("1" if member else "0" for member in self.members)
 
+    def labels(self, of_all: Sequence[str]) -> list[str]:
+        """Of the labels of all classes in the diagram those that the region belongs to."""
+        return [label for label, member in zip(of_all, self.members, strict=True) if member]
+
 
 def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
     """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
-    everything = dict.fromkeys(channel for one in sets for channel in one)
+    everything = dict.fromkeys(channel for channels in sets for channel in channels)
     every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
     every.sort(key=lambda members: (sum(members), [not member for member in members]))
     return [
-        Region(members, tuple(k for k in everything if tuple(k in one for one in sets) == members)) for members in every
+        Region(members, tuple(k for k in everything if tuple(k in channels for channels in sets) == members)) for members in every
     ]  # fmt: skip
 
 
 def region_words(region: Region, labels: Sequence[str]) -> str:
     """Which classes a region belongs to, in words."""
-    inside = [label for label, member in zip(labels, region.members, strict=True) if member]
+    inside = region.labels(labels)
     if len(inside) == 1:
         return f"only {inside[0]}"
     if len(inside) == len(labels):
@@ -199,16 +200,32 @@ def venn_words(regions: Sequence[Region], labels: Sequence[str]) -> str:
 # --- to take home -----------------------------------------------------------------------------------------------
 
 
-def table(importance: Importance, classes: Classes, indices: Sequence[int]) -> str:
+def weights_csv(importance: Importance, classes: Classes, indices: Sequence[int]) -> str:
     """Rows of W as CSV: one line a class, with its counts, then one column a channel."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    header = ["class", "synset", "label", "held_out_r2", "photographs_worth", "nonzero", "positive", "negative", "above_a_thousandth"]
-    writer.writerow([*header, *(f"channel_{k}" for k in range(importance.W.shape[1]))])
-    for told in counts(importance, indices):
-        index = told.index
-        synset = classes.synsets[index] if classes.synsets else ""
-        r2 = "" if math.isnan(told.r2) else f"{told.r2:.4f}"
-        about = [index, synset, classes.labels[index], r2, f"{told.loyalty:.2f}", told.nonzero, told.positive, told.negative, told.above]
-        writer.writerow([*about, *(f"{float(weight):.8g}" for weight in importance.W[index])])
-    return stream.getvalue()
+    rows = counts(importance, indices)
+    about = pd.DataFrame({
+        **class_columns(classes, indices), "held_out_r2": [row.r2 for row in rows], "photographs_worth": [row.loyalty for row in rows],
+        "nonzero": [row.nonzero for row in rows], "positive": [row.positive for row in rows], "negative": [row.negative for row in rows],
+        "above_a_thousandth": [row.above for row in rows],
+    })  # fmt: skip
+    weights = pd.DataFrame(importance.W[list(indices)].numpy(), columns=[f"channel_{k}" for k in range(importance.W.shape[1])])
+    return to_csv(pd.concat([about, weights], axis=1), digits=8)
+
+
+def neighbors_csv(neighbors: Sequence[Neighbor], classes: Classes) -> str:
+    """Neighbors of a class as CSV, a line a class."""
+    return to_csv(
+        pd.DataFrame({
+            **class_columns(classes, [near.index for near in neighbors]), "shared": [near.shared for near in neighbors],
+            "jaccard": [near.jaccard for near in neighbors], "cosine": [near.cosine for near in neighbors],
+        })
+    )  # fmt: skip
+
+
+def regions_csv(diagrams: Mapping[str, Sequence[Region]], labels: Sequence[str]) -> str:
+    """The channels of every region of Venn diagrams as CSV, a line a region."""
+    lines = [
+        (diagram, f"only {' and '.join(region.labels(labels))}", len(region.channels), " ".join(map(str, region.channels)))
+        for diagram, regions in diagrams.items() for region in regions
+    ]  # fmt: skip
+    return to_csv(pd.DataFrame(lines, columns=["diagram", "region", "count", "channels"]))

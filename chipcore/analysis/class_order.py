@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore import Importance
+from chipcore.importance import Importance
 
 
 @lru_cache(maxsize=8)

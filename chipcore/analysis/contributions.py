@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from chipcore import Importance, maps
+from chipcore import maps
+from chipcore.analysis.tables import class_columns, to_csv
 from chipcore.datasets.class_names import Classes
+from chipcore.importance import Importance
 
 
 def contributions(row: Tensor, features: Tensor) -> Tensor:
@@ -27,30 +28,26 @@ def contributions(row: Tensor, features: Tensor) -> Tensor:
 def largest_first(shares: Tensor) -> list[int]:
     """The channels that contribute at all, the largest in magnitude first; equal ones by number."""
     order = torch.argsort(shares.abs(), descending=True, stable=True)
-    found: list[int] = order[shares[order] != 0].tolist()
-    return found
+    ranked: list[int] = order[shares[order] != 0].tolist()
+    return ranked
 
 
 def partial_map(row: Tensor, features: Tensor, channels: Sequence[int]) -> Tensor:
     """Eq. 10 over some channels only, shape (u, v)."""
-    some = torch.tensor(list(channels), dtype=torch.long)
-    return maps.chip_map(row[some], features[some])
+    chosen = torch.tensor(list(channels), dtype=torch.long)
+    return maps.chip_map(row[chosen], features[chosen])
 
 
-def table(row: Tensor, features: Tensor, order: Sequence[int]) -> str:
+def contributions_csv(row: Tensor, features: Tensor, order: Sequence[int]) -> str:
     """The terms of Eq. 10 as CSV, a line a channel in ``order``."""
-    means = features.mean((1, 2))
-    lines = [
-        f"{place},{k},{float(row[k]):.8g},{float(means[k]):.8g},{float(row[k] * means[k]):.8g}" for place, k in enumerate(order, start=1)
-    ]
-    return "\n".join(["place,channel,weight,mean_activation,contribution", *lines]) + "\n"
-
-
-def likeness(one: Tensor, other: Tensor) -> float:
-    """Correlation of two maps (Pearson), NaN where one of them is constant."""
-    a, b = one.flatten() - one.mean(), other.flatten() - other.mean()
-    length = float(a.norm() * b.norm())
-    return float(a @ b) / length if length > 0 else float("nan")
+    channels = list(order)
+    weights, means = row[channels], features.mean((1, 2))[channels]
+    return to_csv(
+        pd.DataFrame({
+            "place": range(1, len(channels) + 1), "channel": channels, "weight": weights.numpy(), "mean_activation": means.numpy(),
+            "contribution": (weights * means).numpy(),
+        }), digits=8,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,16 +59,11 @@ class ClassWeight:
     place: int  # among all classes with a row of W, 1 for the largest
 
 
-def class_table(weights: Sequence[ClassWeight], classes: Classes) -> str:
+def class_weights_csv(weights: Sequence[ClassWeight], classes: Classes) -> str:
     """One channel's weights as CSV, a line a class."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("place", "class", "synset", "label", "weight"))
-    for one in weights:
-        writer.writerow(
-            (one.place, one.index, classes.synsets[one.index] if classes.synsets else "", classes.labels[one.index], f"{one.weight:.8g}")
-        )
-    return stream.getvalue()
+    columns = class_columns(classes, [weight.index for weight in weights])
+    places, values = [weight.place for weight in weights], [weight.weight for weight in weights]
+    return to_csv(pd.DataFrame({"place": places, **columns, "weight": values}), digits=8)
 
 
 def weights_of(importance: Importance, channel: int, target: int, count: int = 6) -> list[ClassWeight]:
@@ -88,7 +80,7 @@ def weights_of(importance: Importance, channel: int, target: int, count: int = 6
     order = torch.argsort(column, descending=True, stable=True)
     ranked = [ClassWeight(int(known[i]), float(column[i]), place) for place, i in enumerate(order.tolist(), start=1)]
     first = ranked[:count]
-    if all(one.index != target for one in first):
-        own = [one for one in ranked if one.index == target]
-        first = [*first[: count - len(own)], *own]
+    if all(weight.index != target for weight in first):
+        of_target = [weight for weight in ranked if weight.index == target]
+        first = [*first[: count - len(of_target)], *of_target]
     return first

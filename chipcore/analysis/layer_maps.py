@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chipcore import ChipError, Importance, Layer, maps
-from chipcore.importance import GOOD_EVIDENCE
+from chipcore import maps
+from chipcore.errors import ChipError
+from chipcore.importance import GOOD_EVIDENCE, Importance
 from chipcore.maps import STATES
+from chipcore.networks import Layer
 
 
 @dataclass(frozen=True)

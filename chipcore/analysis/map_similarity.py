@@ -6,23 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import Tensor
 
 from chipcore import maps
-
-
-def as_drawn(raw: Tensor, size: int) -> np.ndarray:
-    """What the eye is shown of a map: its positive part at the network's input resolution, float64 (size, size)."""
-    large: np.ndarray = maps.positive_map(raw, size).numpy().astype(np.float64)
-    return large
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on, equal values sharing their mean rank; the shape of ``values``."""
-    _distinct, place, count = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    found: np.ndarray = ((last - (count - 1) / 2)[place]).reshape(values.shape)
-    return found
 
 
 @dataclass(frozen=True)
@@ -34,25 +21,42 @@ class MapSimilarity:
 
 
 def map_similarity(raws: Sequence[Tensor], size: int) -> MapSimilarity:
-    """How alike the drawn pictures of maps are, pixel by pixel.
+    """Correlate the drawn pictures of maps, pixel by pixel.
 
     Args:
-        raws: maps (u, v) of any resolution; each is brought to (size, size).
+        raws: maps (u, v) of any resolution; of each the positive part is brought to (size, size), as it is drawn.
         size: pixels of the network's input.
 
     Returns:
-        Pearson's correlation, and Spearman's, which is Pearson's of the ranks and pays no heed to how values are scaled.
+        Pearson's correlation, and Spearman's, which is Pearson's of the ranks and ignores how values are scaled.
     """
-    drawn = [as_drawn(raw, size) for raw in raws]
-    return MapSimilarity(_correlations(drawn), _correlations([ranks(one) for one in drawn]))
+    drawn = np.stack([maps.positive_map(raw, size).numpy().astype(np.float64).ravel() for raw in raws])
+    by_value, by_rank = directions(drawn), directions(rankdata(drawn, axis=1))
+    return MapSimilarity(_cosines(by_value), _cosines(by_rank))
 
 
-def _correlations(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    rows = np.stack([one.ravel() - one.mean() for one in pictures])
-    length = np.sqrt((rows**2).sum(1))
-    # A map that is even up to rounding has no direction.
-    flat = length <= 1e-12 * np.sqrt(rows.shape[1]) * np.array([max(1e-300, float(np.abs(one).max())) for one in pictures])
-    unit = rows / np.where(flat, 1, length)[:, None]
-    found: np.ndarray = np.clip(unit @ unit.T, -1, 1)
-    found[flat] = found[:, flat] = np.nan
-    return found
+def pearson(first: Tensor, second: Tensor) -> float:
+    """Pearson's correlation of two maps of one shape; NaN where one of them is the same everywhere.
+
+    Example:
+        >>> import torch
+        >>> round(pearson(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[5.0, 3.0, -1.0]])), 6)
+        -1.0
+    """
+    unit = directions(np.stack([first.double().flatten().numpy(), second.double().flatten().numpy()]))
+    return float(np.clip(unit[0] @ unit[1], -1, 1))
+
+
+def directions(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, m) less their mean and of length 1, so that products of them are Pearson's correlations; NaN for even rows."""
+    centered = rows - rows.mean(1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    # A row that is even up to rounding has no direction.
+    even = length <= 1e-12 * np.sqrt(rows.shape[1]) * np.abs(rows).max(1, keepdims=True).clip(min=1e-300)
+    unit: np.ndarray = centered / np.where(even, np.nan, length)
+    return unit
+
+
+def _cosines(unit: np.ndarray) -> np.ndarray:
+    products: np.ndarray = np.clip(unit @ unit.T, -1, 1)
+    return products

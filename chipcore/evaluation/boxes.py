@@ -7,10 +7,14 @@ here components are labeled with the same 8-connectivity, and the largest is the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
-from chipcore.datasets.annotations import Box, extent
+from chipcore.datasets.annotations import Box, extent, mask_of_boxes
+from chipcore.evaluation.images import energy_inside
 
 THRESHOLDS = np.arange(100) / 100  # of the maximum; Choe et al.'s grid
 _EIGHT = np.ones((3, 3), dtype=bool)
@@ -81,3 +85,25 @@ def largest_box(heat: np.ndarray, threshold: float) -> Box | None:
     """The box of the largest component of ``heat > threshold``, or None; for drawing what a threshold does."""
     mask = largest_component(heat, threshold)
     return None if mask is None else extent(mask)
+
+
+def best_overlap(box: Box | None, truth: np.ndarray) -> float:
+    """IoU of a box with the best of the true boxes (m, 4); 0 where there is none."""
+    return 0.0 if box is None else float(iou(np.array([box]), truth).max())
+
+
+def best_threshold(curve: np.ndarray) -> tuple[float, float]:
+    """The threshold of ``THRESHOLDS`` at which an IoU curve (100,) is highest (the lowest of several), and its height there."""
+    place = int(curve.argmax())
+    return float(THRESHOLDS[place]), float(curve[place])
+
+
+def energy_in_boxes(heat: np.ndarray, truth: np.ndarray) -> float:
+    """Share of a map's positive mass (h, w) inside the true boxes (m, 4): energy pointing."""
+    return energy_inside(heat, mask_of_boxes(truth, heat.shape[0]))
+
+
+def curves_csv(curves: Mapping[str, np.ndarray]) -> str:
+    """IoU at every threshold as CSV, a column a method."""
+    text: str = pd.DataFrame({"threshold": THRESHOLDS, **curves}).to_csv(index=False, lineterminator="\n", float_format="%.4g")
+    return text

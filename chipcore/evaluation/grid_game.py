@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
@@ -119,6 +120,19 @@ def mean(scores: Sequence[Score]) -> float:
     """Mean over the classes that there is a map of; NaN where there is none."""
     known = [score.right for score in scores if score.shares]
     return sum(known) / len(known) if known else math.nan
+
+
+def scores_csv(network: Network, tiles: Sequence[Tile], scores: Mapping[str, Sequence[Score]]) -> str:
+    """A line a method and class as CSV: the share of the map in every cell, and in the right one; empty where there is no map."""
+    lines = [
+        {
+            "method": method, "photograph": tile.name, "class": network.classes.labels[tile.target], "index": tile.target, "right_cell": score.cell + 1,
+            **{f"cell_{number + 1}": score.shares[number] if score.shares else math.nan for number in range(SIDE**2)}, "score": score.right,
+        }
+        for method, cells in scores.items() for tile, score in zip(tiles, cells, strict=True)
+    ]  # fmt: skip
+    text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n", float_format="%.4g")
+    return text
 
 
 def tile(network: Network, path: Path, target: int | None = None) -> Tile:

@@ -16,7 +16,7 @@ from explorer.components import job_progress
 from explorer.services import saliency_cache
 from explorer.services.jobs import Job
 from explorer.services.saliency_cache import MapKey
-from explorer.state import cached
+from explorer.state import cached, queues
 from explorer.state.selection import Selection
 from explorer.state.visitors import at_work
 
@@ -64,7 +64,7 @@ def pending_map(selection: Selection, cell: MapCell, place: str) -> None:
     Args:
         place: of the page, for the keys of its buttons.
     """
-    desk = cached.slow_maps()
+    desk = queues.slow_maps()
     job = desk.get(cell.question.key)
     if job is not None and not (job.state == "done" and cell.waits):
         job_progress.progress_until_done(desk, job)
@@ -80,7 +80,7 @@ def pending_map(selection: Selection, cell: MapCell, place: str) -> None:
 
 def start(selection: Selection, cells: Sequence[MapCell]) -> None:
     """Put slow maps on the desk, as many as this visitor may have there."""
-    kept, desk = cached.answers(), cached.slow_maps()
+    kept, desk = cached.answers(), queues.slow_maps()
     network, view = selection.network, selection.seen.view
     for cell in cells:
         label = network.classes.labels[cell.question.target]

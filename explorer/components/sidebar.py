@@ -16,7 +16,7 @@ from explorer.services import gallery, photo_links, reproduce
 from explorer.services.gallery import ENTRIES, GalleryImage
 from explorer.state import cached, url
 from explorer.state.cached import Prediction
-from explorer.state.navigation import _start_at_prediction, pick_image
+from explorer.state.navigation import pick_image, start_at_prediction
 from explorer.state.selection import Selection
 from explorer.text import plain
 
@@ -49,11 +49,11 @@ def _model() -> str:
     added = st.session_state.pop(network_form.ADDED, None)
     if added in names:
         st.session_state["model"] = added
-        _start_at_prediction()
+        start_at_prediction()
     if url.changed_value("model") in names or st.session_state.get("model") not in names:
         st.session_state["model"] = wanted if wanted in names else names[0]
     # A model's classes have numbers of their own, so another one starts at its own prediction.
-    model = st.selectbox("Model", names, format_func=cached.title, key="model", on_change=_start_at_prediction, filter_mode=None)
+    model = st.selectbox("Model", names, format_func=cached.title, key="model", on_change=start_at_prediction, filter_mode=None)
     url.write("model", model)
     network_form.offer()
     return model
@@ -137,7 +137,7 @@ def _thumbnails(images: list[GalleryImage]) -> None:
 
 def _chosen() -> None:
     st.session_state.pop("lost", None)
-    _start_at_prediction()
+    start_at_prediction()
 
 
 def _uploaded(box: str) -> None:

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from chipcore import visualization
-from chipcore.evaluation import threshold_boxes
-from chipcore.evaluation.boxes import THRESHOLDS
-from chipcore.evaluation.threshold_boxes import ThresholdedMap
+from chipcore.evaluation.boxes import THRESHOLDS, best_threshold
+from chipcore.evaluation.cutting import ThresholdedMap
 from chipcore.methods import METHODS
 from explorer.figures.pictures import chip_picture
 
@@ -89,7 +88,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
             x=THRESHOLDS, y=values, name=title, mode="lines", line={"color": color[name], "width": 3},
             hovertemplate=f"{title}<br>threshold %{{x:.0%}}<br>IoU %{{y:.2f}}<extra></extra>",
         )  # fmt: skip
-        threshold, height = threshold_boxes.best(values)
+        threshold, height = best_threshold(values)
         if height > 0:
             figure.add_scatter(
                 x=[threshold], y=[height], mode="markers", showlegend=False, cliponaxis=False, marker={"color": color[name], "size": 13, "line": {"width": 2, "color": "white"}},

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["DARK", "LIGHT", "PIXEL_RATIO", "Theme", "axes", "figure", "render", "theme_for"]
 PIXEL_RATIO = 1.6  # pixels of the picture for one on the screen
 
 

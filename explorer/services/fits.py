@@ -1,4 +1,4 @@
-"""A fit that a visitor asks for: what it is made from, what it costs, how it runs, and where its result is kept.
+"""A fit that a visitor asks for: what it is made from, how it runs, and where its result is kept.
 
 Nothing in here knows Streamlit. A run has a folder of its own in the user's cache, named by a hash of everything
 it depends on, so that it is found again by anybody, after a reload or after the server was started anew::
@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +24,11 @@ from typing import Any
 import torch
 
 import chipcore
-from chipcore import ChipError, FitSettings, Importance, Layer, Network
-from chipcore.datasets.image_folder import Batch, ImageFolder, batches
-from chipcore.errors import DataError
-from chipcore.fitting.diagnostics import Curve, DiagnosticsRecorder
-from chipcore.fitting.memory import GB, Estimate, estimate
-from chipcore.fitting.pipeline import Gathered, Progress, Share, add_batch, plan
+from chipcore import ChipError, FitSettings, Importance, Network
+from chipcore.datasets.image_folder import ImageFolder
+from chipcore.fitting.diagnostics import DiagnosticsRecorder
+from chipcore.fitting.memory import GB, estimate
+from chipcore.fitting.pipeline import Progress
 from chipcore.importance import file_of, read_importance
 from chipcore.storage import cache_dir, fitted_importance, write_whole
 from explorer.services import allowed_paths, uploads
@@ -38,8 +36,6 @@ from explorer.services import allowed_paths, uploads
 UPLOADED = "upload:"
 MAX_FINISHED_FITS = 20  # finished runs; the oldest go first
 CHECKPOINT_SECONDS = 10.0  # what a stop or a crash may cost at most, beside a batch
-FIT_TRIAL_IMAGES = 8  # images of a trial
-FIT_TRIAL_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -89,65 +85,6 @@ def find(where: str, per_folder: int = 0) -> ImageFolder:
     if where.startswith(UPLOADED):
         return uploads.images(where.removeprefix(UPLOADED)).per_folder(per_folder)
     return allowed_paths.images(where).per_folder(per_folder)
-
-
-# --- what it costs ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FitCost:
-    """What a fit takes: memory as ``chipcore.fitting.memory`` states it, and seconds from a trial of one small batch."""
-
-    memory: Estimate
-    seconds: float
-
-
-def estimate_cost(network: Network, request: FitRequest, images: ImageFolder, tell: Callable[[int, int], None]) -> FitCost:
-    """Try a few images with few gates at the layers asked for, and reckon from them.
-
-    Raises ``ChipError`` where the settings or the memory do not allow the fit.
-    """
-    tell(0, 0)
-    network, settings = network.private(), request.fit_settings
-    layers = [network.layer(name) for name in request.layers]
-    rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
-    passes = plan(layers, rows, need.moments)
-    step = max(1, len(images) // FIT_TRIAL_IMAGES)
-    started = time.perf_counter()
-    batch = next(batches(images, images.names[::step][:FIT_TRIAL_IMAGES], network.geometry, FIT_TRIAL_IMAGES))
-    decoding = (time.perf_counter() - started) / max(1, len(batch.names))
-    if not batch.names:
-        raise DataError("none of the first photographs can be read; give others.")
-    # Passes over the same layers differ by their classes alone: one of them is tried.
-    kinds: dict[tuple[Layer, ...], list[list[Share]]] = {}
-    for shares in passes:
-        kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
-    seconds = decoding * len(passes)
-    for number, alike in enumerate(kinds.values(), start=1):
-        tries = []
-        for one in _try(network, alike[0], batch, settings, FIT_TRIAL_SECONDS / len(kinds)):
-            tries.append(one)
-            tell(3 * (number - 1) + len(tries), 3 * len(kinds))  # also where it can be stopped
-        seconds += len(alike) * tries[-1] / len(batch.names)
-    return FitCost(need, seconds * len(images))
-
-
-def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
-    """Seconds that one batch takes in one pass, better and better known; the last from as many gates as ``budget`` seconds allow."""
-    gathered = [Gathered.empty(share) for share in shares]
-
-    def timed(gates: int) -> float:
-        started = time.perf_counter()
-        with torch.inference_mode():
-            add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
-        return time.perf_counter() - started
-
-    yield timed(1)  # cuts the network and touches the memory, which is done once only
-    few = timed(1)
-    yield few
-    gates = max(2, min(settings.gates, int(budget / max(few, 1e-3))))
-    yield few + max(0.0, timed(gates) - few) / (gates - 1) * (settings.gates - 1)
 
 
 # --- runs -------------------------------------------------------------------------------------------------
@@ -331,36 +268,3 @@ def _all() -> Path:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-# --- what came out ----------------------------------------------------------------------------------------
-
-
-def command(run: Run) -> str:
-    """The command line that does the same fit."""
-    request = run.request
-    folder = "YOUR_PHOTOGRAPHS" if request.images.startswith(UPLOADED) else shlex.quote(request.images)
-    parts = ["python -m chipcore fit", run.flags, "--layers", shlex.join(request.layers), "--images", folder]
-    if request.per_folder:
-        parts.append(f"--photos-per-class {request.per_folder}")
-    if request.classes:
-        parts.append(f"--classes {' '.join(map(str, request.classes))}")
-    default = FitSettings().as_dict()
-    for name, value in request.fit_settings.as_dict().items():
-        if value != default[name] and isinstance(value, bool):
-            parts.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
-        elif value != default[name]:
-            parts.append(f"--{name.replace('_', '-')} {value}")
-    parts.append(f"--memory {request.memory:g}")
-    return " ".join(parts)
-
-
-def curve_tables(curve: Curve) -> dict[str, str]:
-    """One class's charts as CSV, by file name: the path of lambda, and ADMM's residuals."""
-    path = ["lambda_ratio,channels,r2,held_out_r2"]
-    path += [
-        f"{a:.6g},{int(b)},{c:.6g},{d:.6g}" for a, b, c, d in zip(curve.ratios, curve.support, curve.r2, curve.r2_held_out, strict=True)
-    ]
-    residuals = ["iteration,primal,dual"]
-    residuals += [f"{int(a)},{b:.6g},{c:.6g}" for a, b, c in zip(curve.iterations, curve.primal, curve.dual, strict=True)]
-    return {"path_of_lambda.csv": "\n".join(path) + "\n", "residuals.csv": "\n".join(residuals) + "\n"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from chipcore import Network
+from chipcore import FitSettings, Network
+from explorer.services import fits
 
 
 def class_name(network: Network, target: int) -> str:
@@ -41,7 +42,7 @@ def gate(
     network: Network, image: str, layer: str, stem: str, *, close: Sequence[int] = (), random: int = 0,
     features: Sequence[int] | None = None, sigma2: float | None = None,
 ) -> str:  # fmt: skip
-    """``stem.npz`` with what the network says of a image with channels closed, and with feature maps."""
+    """``stem.npz`` with what the network says of an image with channels closed, and with feature maps."""
     words = ["--layer", layer]
     if close:
         words += ["--close", *map(str, close)]
@@ -73,6 +74,25 @@ def mosaic(network: Network, layer: str, methods: Sequence[str], images: Sequenc
     words = ["--layer", layer, "--methods", *methods, "--mosaic", *images, "--mosaic-classes"]
     words += [class_name(network, target) for target in targets]
     return _line(["evaluate", "pointing"], network, [*words, "--raw", f"{stem}.npz", "--json", f"{stem}.json"])
+
+
+def fit(run: fits.Run) -> str:
+    """The command line that does the same fit."""
+    request = run.request
+    folder = "YOUR_PHOTOGRAPHS" if request.images.startswith(fits.UPLOADED) else shlex.quote(request.images)
+    parts = ["python -m chipcore fit", run.flags, "--layers", shlex.join(request.layers), "--images", folder]
+    if request.per_folder:
+        parts.append(f"--photos-per-class {request.per_folder}")
+    if request.classes:
+        parts.append(f"--classes {' '.join(map(str, request.classes))}")
+    default = FitSettings().as_dict()
+    for name, value in request.fit_settings.as_dict().items():
+        if value != default[name] and isinstance(value, bool):
+            parts.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
+        elif value != default[name]:
+            parts.append(f"--{name.replace('_', '-')} {value}")
+    parts.append(f"--memory {request.memory:g}")
+    return " ".join(parts)
 
 
 def _line(first: Sequence[str], network: Network, rest: Sequence[str]) -> str:

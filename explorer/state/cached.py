@@ -19,26 +19,21 @@ from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Layer, Network
-from chipcore.analysis import ablation_table
-from chipcore.analysis.ablation_table import AblatedScores
-from chipcore.evaluation import grid_table
+from chipcore.analysis import channel_ablation
+from chipcore.analysis.channel_ablation import AblatedScores
+from chipcore.evaluation import grid_game
 from chipcore.fitting.memory import COPIES
 from chipcore.gating.suffix import Activations
 from chipcore.importance import file_of
-from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
-from chipcore.methods.base import MethodInputs
-from chipcore.methods.local_chip import local_row as fit_local_row
 from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures
-from explorer.services import custom_networks, gallery, photo_links
+from explorer.services import custom_networks, gallery, memory, photo_links
 from explorer.services.cache import kept, weight
 from explorer.services.gallery import GalleryImage
-from explorer.services.jobs import Job, JobQueue
-from explorer.services.memory import settle as settle  # also as resources.settle
 from explorer.services.saliency_cache import MapCache
-from explorer.state.visitors import at_work, is_local_user
+from explorer.state.visitors import at_work
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def network(name: str) -> Network:
     """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
     # A visitor must not make the server fetch things.
     loaded = chipcore.load_network(name, download=False) if name in REGISTRY else custom_networks.network(name)
-    settle()
+    memory.settle()
     return loaded
 
 
@@ -157,53 +152,13 @@ def activations(network_id: str, sha256: str, _network: Network, _seen: Predicti
 def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> AblatedScores:
     """What the network says of a image with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
-    return ablation_table.ablate(_network, _network.layer(layer), known, channels)
+    return channel_ablation.ablate(_network, _network.layer(layer), known, channels)
 
 
 @kept(32, meanwhile=at_work)
 def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Prediction) -> Tensor:
     """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
     return input_gradient(_network, inputs_of(_network, _seen), target, "guided").cpu()
-
-
-def local_row(network: Network, sha256: str, layer: Layer, target: int, seen: Prediction) -> Job:
-    """The job that fits a row of W on one image alone; its result is w_c, shape (K,). ``TooMany`` where too much waits."""
-
-    def work(job: Job) -> Tensor:
-        method = METHODS["local_chip"]
-        with torch.no_grad():
-            request = MethodInputs(network, inputs_of(network, seen), target, layer, options=method.options, progress=job.report)
-            return fit_local_row(request).cpu()
-
-    label = network.classes.labels[target]
-    key = f"local-{network.id}-{sha256}-{layer.name}-{target}"
-    return slow_maps().start(key, f"Local CHIP of {label} at {layer.name}", work, owner=is_local_user())
-
-
-def only_the_last(job: Job) -> None:
-    """Stop what this visitor's page has started by itself before, where that has not begun: whoever leafs through must not fill the line."""
-    earlier = st.session_state.get("started-by-itself")
-    if earlier is not None and earlier is not job and earlier.state == "waiting" and earlier.owner == is_local_user():
-        earlier.stop()
-    st.session_state["started-by-itself"] = job
-
-
-@st.cache_resource
-def fits() -> JobQueue:
-    """Where fits run, one after another: each wants the whole machine. One visitor may have one that runs and one that waits."""
-    return JobQueue(each=2, most=40, what="fits")
-
-
-@st.cache_resource
-def trials() -> JobQueue:
-    """Where the time of a fit is tried before it is started."""
-    return JobQueue(each=2, what="trials")
-
-
-@st.cache_resource
-def slow_maps() -> JobQueue:
-    """Where the methods run that take longer than a visitor should wait for a page: for each visitor one and three that wait."""
-    return JobQueue(each=4, what="slow maps")
 
 
 @st.cache_resource
@@ -215,7 +170,7 @@ def answers() -> MapCache:
 @kept(800, meanwhile=lambda: at_work("Making room for four photographs …"))
 def board(network_id: str, layer_name: str, _network: Network, _layer: Layer) -> tuple[Network, Layer, bool]:
     """The network as it sees a mosaic of four, the layer there, and whether it takes four times the pixels."""
-    return grid_table.board(_network, _layer)
+    return grid_game.board(_network, _layer)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -227,6 +182,6 @@ def thumbnail(sha256: str, _image: GalleryImage) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, slow_maps, trials, thumbnail, answers, board, photo_links,
+        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, thumbnail, answers, board, photo_links,
     ):  # fmt: skip
         cached.clear()

@@ -19,7 +19,7 @@ from chipcore.methods.base import MethodInputs
 from explorer.services.cache import kept
 from explorer.services.gallery import GalleryImage
 from explorer.services.jobs import Job
-from explorer.state import cached
+from explorer.state import queues
 from explorer.state.visitors import at_work, is_local_user
 
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
@@ -38,7 +38,7 @@ def answer(
     _activations: Activations, _gate: Tensor,
 ) -> np.ndarray:  # fmt: skip
     """g(X, d), scores (C,). The strings and numbers determine the gate."""
-    return gate_experiments.answer(_network, _layer, _activations, _gate).numpy()
+    return gate_experiments.gated_scores(_network, _layer, _activations, _gate).numpy()
 
 
 @kept(8, meanwhile=at_work)
@@ -81,7 +81,7 @@ def local_fit(network: Network, image: GalleryImage, layer: Layer, target: int, 
                     kept.popitem(last=False)
         return gate_experiments.lasso_path(measured, target, layer.channels), measured
 
-    desk, key = cached.slow_maps(), f"lesson/{place}/{target}"
+    desk, key = queues.slow_maps(), f"lesson/{place}/{target}"
     found = desk.get(key)
     return (
         found

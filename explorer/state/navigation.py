@@ -7,6 +7,7 @@ import streamlit as st
 from explorer.services import photo_links
 
 GOING = "go"  # the parameter that says: this address is of the view that is being opened
+_PENDING_CHANNEL = "goto-channel"
 
 
 def pick_class(index: int) -> None:
@@ -20,9 +21,9 @@ def pick_layer(name: str) -> None:
 
 
 def pick_image(name: str) -> None:
-    """The same for a image, by its name in the gallery."""
+    """The same for an image, by its name in the gallery."""
     st.session_state["photo"] = name
-    _start_at_prediction()
+    start_at_prediction()
 
 
 def open_view(name: str, **query: str) -> None:
@@ -35,5 +36,23 @@ def open_view(name: str, **query: str) -> None:
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query, GOING: name})
 
 
-def _start_at_prediction() -> None:
+def go_to_channel(layer: str, target: int, channel: int) -> None:
+    """Ask for Explore with this layer, class and channel; for callbacks."""
+    st.session_state[_PENDING_CHANNEL] = layer, target, channel
+
+
+def apply_pending() -> None:
+    """Go where :func:`go_to_channel` asked for.
+
+    Before the sidebar is drawn with what was picked: the address of this view must stay as it was, for the way back.
+    """
+    pending = st.session_state.pop(_PENDING_CHANNEL, None)
+    if pending is not None:
+        layer, target, channel = pending
+        pick_layer(layer)
+        open_view("explore", **{"class": str(target), "channel": str(channel)})
+
+
+def start_at_prediction() -> None:
+    """Let the class follow the network's best prediction on the next run."""
     st.session_state["follow"] = True

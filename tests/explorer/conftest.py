@@ -13,7 +13,8 @@ from streamlit.util import calc_hash
 
 import chipcore
 from chipcore import Importance, Network
-from explorer.state import cached
+from explorer.services import memory
+from explorer.state import cached, queues
 
 APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 
@@ -22,8 +23,10 @@ APP = Path(__file__).resolve().parent.parent.parent / "explorer" / "app.py"
 def empty_caches() -> Iterator[None]:
     """Streamlit's caches outlive a session, so one test's network would serve the next one."""
     cached.clear()
+    queues.clear()
     yield
     cached.clear()
+    queues.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +45,7 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch, lite0: Network, slim: Network) 
         return known[name] if name in known and "checkpoint" not in options else real(name, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chipcore, "load_network", load)
-    monkeypatch.setattr(cached, "settle", lambda: None)
+    monkeypatch.setattr(memory, "settle", lambda: None)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from explorer.components.table import Column, table
 from explorer.figures import heatmap as heatmap_figures
 from explorer.figures import theme
 from explorer.services import reproduce
-from explorer.state import jump
+from explorer.state import navigation
 from explorer.state.selection import Selection
 from explorer.text import plain
 from explorer.views.channels import export
@@ -45,7 +45,7 @@ def show(selection: Selection) -> None:
 
 @st.fragment  # so that what is changed on this page does not draw the sidebar anew
 def _page(selection: Selection) -> None:
-    jump.apply_pending()
+    navigation.apply_pending()
     layer = selection.layer
     try:
         importance = selection.importance(layer)
@@ -168,7 +168,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
         return Export(
             picture,
             {"W": W[rows], "classes": np.asarray(rows), "channels_in_order": columns},
-            class_channels.table(importance, network.classes, rows),
+            class_channels.weights_csv(importance, network.classes, rows),
             export.settings(network, layer, importance, rows, W_sha256=digest, order=order, signs=signs, scale=scale),
             reproduce.rows(network, layer.name, "rows", rows),
         )  # fmt: skip
@@ -192,7 +192,7 @@ def _painted() -> None:
 
 def _clicked(layer: Layer, importance: Importance, index: int, channel: int) -> None:
     if 0 <= index < importance.W.shape[0] and 0 <= channel < importance.W.shape[1]:
-        jump.go_to_channel(layer.name, index, channel)
+        navigation.go_to_channel(layer.name, index, channel)
 
 
 # --- Fig. 11 ----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def _venn(regions: Sequence[tuple[tuple[bool, ...], tuple[int, ...]]], labels: t
 
 @st.fragment
 def _overlaps(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
-    jump.apply_pending()
+    navigation.apply_pending()
     st.subheader("How many do they share?", anchor=False)
     labels = network.classes.labels
     offered = rows[:BRANCHES]

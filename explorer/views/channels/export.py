@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +10,6 @@ from PIL import Image
 from chipcore import Importance, Layer, Network
 from chipcore.analysis import class_channels
 from chipcore.analysis.channel_overlap import cosines
-from chipcore.analysis.class_channels import Region
 from explorer.components import downloads
 from explorer.components.downloads import Export
 from explorer.figures import lessons as beside
@@ -50,24 +47,12 @@ def overlaps(network: Network, layer: Layer, importance: Importance, compared: S
             )
         }  # fmt: skip
         return Export(
-            beside.beside(drawn, theme.LIGHT), {"classes": np.array(compared), **sets}, regions_table(found, labels),
+            beside.beside(drawn, theme.LIGHT), {"classes": np.array(compared), **sets}, class_channels.regions_csv(found, labels),
             settings(network, layer, importance, compared, top=count, share=share),
             reproduce.rows(network, layer.name, "venn", compared, top=count, above=share),
         )  # fmt: skip
 
     downloads.offer("take-venn", f"venn-{network.name}-{layer.name}", take, table=True, folded="Download these regions")
-
-
-def regions_table(found: dict[str, list[Region]], labels: Sequence[str]) -> str:
-    """The channels of every region as CSV, a line a region."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("diagram", "region", "count", "channels"))
-    for diagram, regions in found.items():
-        for region in regions:
-            inside = " and ".join(label for label, member in zip(labels, region.members, strict=True) if member)
-            writer.writerow((diagram, f"only {inside}", len(region.channels), " ".join(map(str, region.channels))))
-    return stream.getvalue()
 
 
 def neighbors(network: Network, layer: Layer, importance: Importance, target: int, rows: Sequence[int]) -> None:
@@ -82,12 +67,6 @@ def neighbors(network: Network, layer: Layer, importance: Importance, target: in
         linked = class_channels.tree(W[list(rows)]) if len(rows) > 1 else np.empty((0, 4))
         chosen = tuple(labels[index] for index in rows)
         picture = venn.tree_picture(linked, chosen, labels[target], theme.LIGHT) if len(rows) > 1 else _nothing()
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("class", "synset", "label", "shared", "jaccard", "cosine"))
-        for one in near:
-            synset = network.classes.synsets[one.index] if network.classes.synsets else ""
-            writer.writerow((one.index, synset, labels[one.index], one.shared, f"{one.jaccard:.6f}", f"{one.cosine:.6f}"))
         arrays = {
             "classes": np.array([one.index for one in near]), "shared": np.array([one.shared for one in near]),
             "jaccard": np.array([one.jaccard for one in near]), "cosine": np.array([one.cosine for one in near]),
@@ -95,7 +74,11 @@ def neighbors(network: Network, layer: Layer, importance: Importance, target: in
         }  # fmt: skip
         lines = [reproduce.rows(network, layer.name, "all", top=TOP), reproduce.rows(network, layer.name, "tree", rows, top=TOP)]
         return Export(
-            picture, arrays, stream.getvalue(), settings(network, layer, importance, rows, nearest_to=labels[target]), "\n".join(lines)
+            picture,
+            arrays,
+            class_channels.neighbors_csv(near, network.classes),
+            settings(network, layer, importance, rows, nearest_to=labels[target]),
+            "\n".join(lines),
         )
 
     downloads.offer(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
+import pandas as pd
+
 from chipcore import Network, Saliency
+from chipcore.analysis.tables import to_csv
 from chipcore.methods import METHODS
 from chipcore.methods.base import Properties
 from explorer.services import reproduce
@@ -38,18 +39,19 @@ def is_in_table1() -> tuple[list[str], list[str]]:
 
 def table_of(network: Network, saliencies: Sequence[Saliency]) -> str:
     """A line a map as CSV."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ("method", "layer", "class", "index", "probability", "seconds", "passes", "maximum", "minimum", "height", "width", "state")
-    )
-    for one in saliencies:
-        layer = one.layer if METHODS[one.method].uses_layer else ""
-        writer.writerow((
-            one.method, layer, one.label, one.target, f"{one.probability:.6g}", f"{one.seconds:.4f}", one.passes,
-            f"{float(one.raw.max()):.6g}", f"{float(one.raw.min()):.6g}", *one.raw.shape, one.state,
-        ))  # fmt: skip
-    return stream.getvalue()
+    return to_csv(
+        pd.DataFrame(
+            [
+                (
+                    saliency.method, saliency.layer if METHODS[saliency.method].uses_layer else "", saliency.label, saliency.target,
+                    saliency.probability, saliency.seconds, saliency.passes, float(saliency.raw.max()), float(saliency.raw.min()),
+                    *saliency.raw.shape, saliency.state,
+                )
+                for saliency in saliencies
+            ],
+            columns=["method", "layer", "class", "index", "probability", "seconds", "passes", "maximum", "minimum", "height", "width", "state"],
+        )
+    )  # fmt: skip
 
 
 def command_lines(network: Network, saliencies: Sequence[Saliency], image: str, colormap: str, opacity: float) -> str:

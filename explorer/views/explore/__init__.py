@@ -8,7 +8,7 @@ from chipcore.analysis import layer_maps
 from chipcore.analysis.layer_maps import LayerMap
 from explorer.components import job_progress
 from explorer.services.jobs import TooMany
-from explorer.state import cached, navigation
+from explorer.state import navigation, queues
 from explorer.state.selection import Selection
 from explorer.text import plain
 from explorer.views.explore import closer, notes, strip, top
@@ -47,17 +47,17 @@ def show(selection: Selection) -> None:
 def _local(selection: Selection, missing: LayerMap) -> LayerMap:
     """Local CHIP in the place of a map that W cannot give, or the same depth while it is being made."""
     layer, label = missing.layer, plain(selection.label)
-    desk, sha256 = cached.slow_maps(), selection.image.sha256
+    desk, sha256 = queues.slow_maps(), selection.image.sha256
     known = {job.key for job in desk.jobs()}
     try:
-        job = cached.local_row(selection.network, sha256, layer, selection.target, selection.seen)
+        job = queues.local_row(selection.network, sha256, layer, selection.target, selection.seen)
     except TooMany as error:
         st.info(
             f"W holds nothing for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
             icon=":material/hourglass_top:",
         )
         return missing
-    cached.only_the_last(job)
+    queues.only_the_last(job)
     if job.key not in known:
         job.finished.wait(INLINE_WAIT_S)
     with st.container(key="local", border=True):

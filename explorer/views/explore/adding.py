@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from chipcore.analysis import contributions
+from chipcore.analysis import contributions, map_similarity
 from chipcore.analysis.layer_maps import LayerMap
 from explorer import figures
 from explorer.components import downloads
@@ -44,7 +44,7 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
     with columns[0]:
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
         image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
-        alike = contributions.likeness(so_far, whole)
+        alike = map_similarity.pearson(so_far, whole)
         told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
         st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
@@ -80,7 +80,7 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
             "contributions": shares.numpy(),
         }  # fmt: skip
         return Export(
-            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, contributions.table(row, features, order),
+            figures.strip(panels, f"Eq. 10 as it forms: {selection.label}"), arrays, contributions.contributions_csv(row, features, order),
             bundle.about(selection, view="explore, channels added one by one", added=count, local=here.local), "\n".join(lines), bundle.files(selection),
         )  # fmt: skip
 

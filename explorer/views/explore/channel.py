@@ -136,7 +136,7 @@ def _taken(selection: Selection, here: LayerMap, k: int, found: list[Driven]) ->
     if here.importance is not None:
         known = contributions.weights_of(here.importance, k, selection.target, len(network.classes))
         arrays |= {"classes": np.array([one.index for one in known]), "weights": np.array([one.weight for one in known])}
-        table = contributions.class_table(known, network.classes)
+        table = contributions.class_weights_csv(known, network.classes)
         lines.append(reproduce.rows(network, layer.name, "rows", [one.index for one in known] if len(known) <= FEW else ()))
     return Export(
         figures.strip(panels, f"Channel {k} of {layer.name}, {network.title}"), arrays, table,

@@ -6,8 +6,8 @@ import numpy as np
 import streamlit as st
 import torch
 
-from chipcore.analysis import ablation_table, contributions
-from chipcore.analysis.ablation_table import AblatedScores
+from chipcore.analysis import channel_ablation, contributions
+from chipcore.analysis.channel_ablation import AblatedScores
 from chipcore.analysis.layer_maps import LayerMap
 from explorer.components import downloads
 from explorer.components.downloads import Export
@@ -55,7 +55,7 @@ def _channels(selection: Selection, here: LayerMap) -> list[int]:
     if here.row is None:
         st.caption(f"Without a row of W for {label} nobody knows which matter; make your own choice.")
         return []
-    steps = ablation_table.steps(layer.channels)
+    steps = channel_ablation.ablation_steps(layer.channels)
     if st.session_state.get("many") not in (None, *steps):
         st.session_state["many"] = steps[-1]
     count = st.select_slider("How many of them", steps, value=10 if 10 in steps else steps[1], key="many", bind="query-params")
@@ -103,7 +103,7 @@ def _taken(selection: Selection, here: LayerMap, closed: AblatedScores, channels
     return Export(
         picture,
         {"closed": np.array(sorted(channels), dtype=np.int64), "probabilities_all_open": before.numpy(), "probabilities": torch.cat([closed.chosen[None], closed.random]).numpy()},
-        ablation_table.table(before, closed, network.classes), bundle.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
+        channel_ablation.ablation_csv(before, closed, network.classes), bundle.about(selection, view="explore, channels closed", closed=sorted(channels), draws=len(closed.random)),
         reproduce.gate(network, bundle.image_file(selection), here.layer.name, "closed", close=sorted(channels), random=len(closed.random)),
         bundle.files(selection),
     )  # fmt: skip

@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from PIL import Image
 
 from chipcore.analysis import refined_maps
 from chipcore.analysis.layer_maps import LayerMap
+from chipcore.analysis.tables import to_csv
 from explorer import figures
 from explorer.components import downloads, pixel_values
 from explorer.components.downloads import Export
@@ -138,11 +140,11 @@ def _quality(one: LayerMap, target: int) -> str:
 def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Export:
     network = selection.network
     stand_ins = {one.layer.name for one in drawn[0].found if one.local}
-    lines, table = [], ["method,layer,channels,height,width,minimum,maximum,state"]
+    lines, table = [], []
     arrays: dict[str, np.ndarray] = {}
     for row in drawn:
         for one in row.found:
-            table.append(_csv_line(row.title, one))
+            table.append(_about_map(row.title, one))
             if one.raw is None:
                 continue
             method = "local_chip" if one.local and row.title == "CHIP" else METHOD[row.title]
@@ -158,15 +160,25 @@ def _taken(selection: Selection, drawn: list[Row], signed: bool) -> Export:
         selection, view="explore", one_scale=selection.one_scale, signed=signed,
         W={one.layer.name: one.importance.metadata for one in drawn[0].found if one.importance is not None},
     )  # fmt: skip
-    return Export(_sheet(selection, drawn), arrays, "\n".join(table) + "\n", settings, "\n".join(lines), bundle.files(selection))
+    return Export(
+        _sheet(selection, drawn),
+        arrays,
+        to_csv(pd.DataFrame(table).astype({"height": "Int64", "width": "Int64"})),
+        settings,
+        "\n".join(lines),
+        bundle.files(selection),
+    )
 
 
-def _csv_line(title: str, one: LayerMap) -> str:
-    size = [one.layer.name, str(one.layer.channels)]
-    if one.raw is None:
-        return ",".join([title, *size, "", "", "", "", f'"{one.missing or one.blank}"'])
-    numbers = [str(one.raw.shape[0]), str(one.raw.shape[1]), f"{float(one.raw.min()):.6g}", f"{float(one.raw.max()):.6g}"]
-    return ",".join([title, *size, *numbers, f'"{one.blank or ("local" if one.local else "ok")}"'])
+def _about_map(title: str, depth: LayerMap) -> dict[str, object]:
+    """A line of the table of maps."""
+    raw = depth.raw
+    return {
+        "method": title, "layer": depth.layer.name, "channels": depth.layer.channels,
+        "height": None if raw is None else raw.shape[0], "width": None if raw is None else raw.shape[1],
+        "minimum": math.nan if raw is None else float(raw.min()), "maximum": math.nan if raw is None else float(raw.max()),
+        "state": depth.missing or depth.blank if raw is None else depth.blank or ("local" if depth.local else "ok"),
+    }  # fmt: skip
 
 
 def _sheet(selection: Selection, drawn: list[Row]) -> Image.Image:

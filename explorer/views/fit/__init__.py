@@ -11,11 +11,11 @@ from chipcore.datasets.image_folder import ImageFolder
 from chipcore.fitting.memory import GB
 from chipcore.importance import GOOD_EVIDENCE
 from explorer.components.job_progress import progress_until_done
-from explorer.services import allowed_paths, fit_settings, fits, uploads
+from explorer.services import allowed_paths, fit_settings, fit_trial, fits, uploads
 from explorer.services.fit_settings import Field
 from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
-from explorer.state import cached
+from explorer.state import cached, queues
 from explorer.state.selection import Selection
 from explorer.state.visitors import can_shut_down, can_stop_job, is_local_user
 from explorer.text import duration, plain
@@ -183,7 +183,7 @@ def _ask(field: Field) -> Any:
 
 def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None:
     """What the fit takes, before it is started; the time is tried in the background."""
-    network, desk, fitting = selection.network, cached.trials(), cached.fits()
+    network, desk, fitting = selection.network, queues.trials(), queues.fits()
     key = f"trial-{request.key}"
     earlier = st.session_state.get("fit-trial")
     if earlier is not None and earlier.key != key and earlier.owner == is_local_user():
@@ -192,7 +192,7 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
         job = st.session_state["fit-trial"] = desk.start(
             key,
             "Trying a few photographs to see how long it takes",
-            lambda job: fits.estimate_cost(network, request, found, job.report),
+            lambda job: fit_trial.estimate_cost(network, request, found, job.report),
             owner=is_local_user(),
         )
     except TooMany as error:
@@ -233,14 +233,14 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
             progress_until_done(desk, job)
 
 
-def _memory_in_words(cost: fits.FitCost) -> str:
+def _memory_in_words(cost: fit_trial.FitCost) -> str:
     return f"sums for W {cost.memory.moments / GB:.1f} GB, the rest {cost.memory.rest / GB:.1f} GB"
 
 
 def _start(selection: Selection, request: FitRequest) -> None:
     try:
-        if cached.fits().get(f"fit-{request.key}") is None:
-            cached.fits().check(is_local_user())  # before there is a folder
+        if queues.fits().get(f"fit-{request.key}") is None:
+            queues.fits().check(is_local_user())  # before there is a folder
         run = fits.prepare(request, selection.network, is_local_user())
         if run.finished:
             fits.activate(run, selection.network)
@@ -255,7 +255,7 @@ def _start(selection: Selection, request: FitRequest) -> None:
 
 def _go_on(selection: Selection, run: Run) -> None:
     network = selection.network
-    cached.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=is_local_user())
+    queues.fits().start(_key(run), f"Fitting {run.title}", lambda job: fits.perform(run, network, job.report), owner=is_local_user())
 
 
 # --- what is under way ------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _under_way(selection: Selection) -> None:
 
     Not those of a network that somebody else has uploaded: what it is called is nobody's business.
     """
-    desk, known = cached.fits(), cached.available_networks()
+    desk, known = queues.fits(), cached.available_networks()
     for run in fits.runs():
         if run.request.network not in known:
             continue
@@ -291,7 +291,7 @@ def _under_way(selection: Selection) -> None:
 def _interrupted(selection: Selection, run: Run, job: Job | None) -> None:
     with st.container(border=True, key=f"interrupted-{run.key}"):
         if job is not None and job.state == "failed":
-            progress_until_done(cached.fits(), job)
+            progress_until_done(queues.fits(), job)
         else:
             kept = "What was done is kept." if run.can_resume else "It had just begun."
             st.markdown(f"**{plain(run.title)}** was stopped before it was done. {kept}")

@@ -14,7 +14,7 @@ from chipcore.importance import GOOD_EVIDENCE
 from explorer.components import downloads
 from explorer.components.downloads import Export
 from explorer.figures import fit as figures
-from explorer.services import fits
+from explorer.services import fits, reproduce
 from explorer.services.fits import Run
 from explorer.state import url
 from explorer.state.selection import Selection
@@ -81,7 +81,7 @@ def _result(selection: Selection, run: Run) -> None:
         icon=":material/deployed_code:", help="As chipcore reads it: put it where --importance looks, or in the cache.",
     )  # fmt: skip
     st.markdown("The same on the command line:")
-    st.code(fits.command(run), language="bash", wrap_lines=True)
+    st.code(reproduce.fit(run), language="bash", wrap_lines=True)
 
 
 def _verdict(run: Run, rows: list[EvidenceRow]) -> None:
@@ -190,8 +190,8 @@ class _Taker:
         arrays = {name: getattr(self.importance, name).numpy() for name in ("W", "r2", "support", "images", "loyalty")}
         if self.curve is not None:
             arrays |= {f"curve_{name}": getattr(self.curve, name) for name in diagnostics.FIELDS}
-        more = {} if self.curve is None else {name: text.encode() for name, text in fits.curve_tables(self.curve).items()}
-        return Export(picture, arrays, evidence.evidence_csv(self.rows), self.importance.metadata, fits.command(self.run), more)
+        more = {} if self.curve is None else {name: text.encode() for name, text in evidence.curve_csvs(self.curve).items()}
+        return Export(picture, arrays, evidence.evidence_csv(self.rows), self.importance.metadata, reproduce.fit(self.run), more)
 
     def tensors(self) -> bytes:
         return self.run.file(self.selection.network, self.layer).read_bytes()

@@ -122,7 +122,7 @@ def _gate(selection: Selection) -> _Gate:
         st.button("Draw again", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
     draw = int(st.session_state["redraw"])
     order = gate_experiments.ablation_order(channels, draw, first, row)
-    return _Gate(gate_experiments.gates_for(order, gate_experiments.open_count(channels, percentage)), first, draw)
+    return _Gate(gate_experiments.partly_open_gate(order, gate_experiments.open_count(channels, percentage)), first, draw)
 
 
 def _draw_again() -> None:
@@ -208,7 +208,7 @@ def _what_gates_do(selection: Selection) -> str:
     told = []
     trials: list[tuple[gate_experiments.First, int]] = [("important first", 90), ("unimportant first", 50), ("at random", 50)]
     for first, open_ in trials:
-        gate = gate_experiments.gates_for(
+        gate = gate_experiments.partly_open_gate(
             gate_experiments.ablation_order(channels, 0, first, row), gate_experiments.open_count(channels, open_)
         )
         told.append(percent(float(_scores(selection, _Gate(gate, first, 0)).softmax(0)[selection.target])))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from chipcore import Layer, Network, maps
-from chipcore.analysis import contributions, gate_experiments
+from chipcore.analysis import contributions, gate_experiments, map_similarity
 from chipcore.analysis.gate_experiments import RATIOS, USUAL, Experiment, Fitted
 from chipcore.gating.suffix import Activations
 from chipcore.maps import STATES
@@ -26,7 +26,7 @@ from explorer.figures import theme
 from explorer.services import reproduce
 from explorer.services.gallery import GalleryImage
 from explorer.services.jobs import TooMany
-from explorer.state import bundle, cached, lesson_cache, navigation
+from explorer.state import bundle, lesson_cache, navigation, queues
 from explorer.state.selection import Selection
 from explorer.text import plain, readable
 from explorer.views.learn.gates_to_scores import COLUMNS, Take, activations, keep, kept, learned_row, look_for, style, symbols, try_this
@@ -45,9 +45,9 @@ def _local(selection: Selection) -> tuple[tuple[Fitted, ...], Experiment] | None
     except TooMany as error:
         st.info(f"The small fit has to wait: {plain(str(error))}", icon=":material/hourglass_top:")
         return None
-    cached.only_the_last(job)
+    queues.only_the_last(job)
     job.finished.wait(_QUICK)
-    if progress_until_done(cached.slow_maps(), job):
+    if progress_until_done(queues.slow_maps(), job):
         return job.result
     if job.over:
         st.button("Run it again", key="run-again", icon=":material/replay:", on_click=_again, args=asked)
@@ -153,7 +153,7 @@ def fit(selection: Selection) -> Take | None:
     table = "lambda_ratio,lambda,channels,r2,held_out_r2\n" + "".join(
         f"{step.ratio},{step.lam:.6g},{step.support},{step.r2:.4f},{step.held_out:.4f}\n" for step in path
     )
-    arrays["map"] = gate_experiments.partial_map(one.row.float(), selection.seen.features[layer.name], range(layer.channels)).numpy()
+    arrays["map"] = contributions.partial_map(one.row.float(), selection.seen.features[layer.name], range(layer.channels)).numpy()
 
     def take() -> Export:
         charts = [
@@ -229,9 +229,9 @@ def add_up(selection: Selection) -> Take | None:
             "Channels added, those that move the map most first", 1, max(2, most), key="sum-of", bind="query-params",
         ))  # fmt: skip
         added = min(added, most)
-    whole, part = gate_experiments.partial_map(row, features, order), gate_experiments.partial_map(row, features, order[:added])
+    whole, part = contributions.partial_map(row, features, order), contributions.partial_map(row, features, order[:added])
     last = order[added - 1]
-    alike = gate_experiments.correlation(part, whole)
+    alike = map_similarity.pearson(part, whole)
     y, x = divmod(int(whole.argmax()), whole.shape[1])
     term = float(row[last] * features[last, y, x])
     with words:
@@ -271,7 +271,7 @@ def add_up(selection: Selection) -> Take | None:
     method = "chip" if learned_row(selection) is not None else "local_chip"
     lines = [_explained(selection, method, "part", channels=order[:added]), _explained(selection, method, "whole")]
     return lambda: Export(
-        pictures.beside([picture for _heading, picture in panels], style()), arrays, contributions.table(row, features, order),
+        pictures.beside([picture for _heading, picture in panels], style()), arrays, contributions.contributions_csv(row, features, order),
         settings={"added": added, "weights": source}, command="\n".join(lines),
     )  # fmt: skip
 
@@ -292,7 +292,7 @@ def compare(selection: Selection) -> Take:
                     one.name, key=f"at-{one.name}", type="primary" if one == layer else "secondary", on_click=navigation.pick_layer, args=(one.name,)
                 )  # fmt: skip
     row = learned_row(selection)
-    chip = None if row is None else gate_experiments.partial_map(row, features, range(layer.channels))
+    chip = None if row is None else contributions.partial_map(row, features, range(layer.channels))
     grad = torch.from_numpy(
         lesson_cache.gradcam(network.id, selection.image.sha256, layer.path, target, network, layer, selection.image, known)
     )
@@ -304,9 +304,7 @@ def compare(selection: Selection) -> Take:
         with places[2]:
             found = _local(selection)
         own = (
-            None
-            if found is None
-            else gate_experiments.partial_map(found[0][RATIOS.index(USUAL)].row.float(), features, range(layer.channels))
+            None if found is None else contributions.partial_map(found[0][RATIOS.index(USUAL)].row.float(), features, range(layer.channels))
         )
         if own is not None:
             _map(places[2], selection, "local CHIP", f"{gate_experiments.FITTED} gates of this photograph", own)
@@ -324,7 +322,7 @@ def compare(selection: Selection) -> Take:
             ("Grad-CAM and local CHIP", grad, own),
         ):
             if first is not None and second is not None:
-                rows.append(("<i>r</i>", name, readable(gate_experiments.correlation(first, second))))
+                rows.append(("<i>r</i>", name, readable(map_similarity.pearson(first, second))))
         symbols([("", "layer", f"{layer.name}, {layer.height} × {layer.width}"), *rows])
         st.caption(
             f"Correlation of the maps of {label}: 1 is the same picture, 0 nothing in common. _y_ is the class’s score. Fig. 9 of the paper shows this for VGG16. Of every map the positive part is drawn (Grad-CAM’s ReLU)."
@@ -338,7 +336,7 @@ def compare(selection: Selection) -> Take:
         alike = (
             ""
             if chip is None
-            else f"At {plain(layer.name)} CHIP and Grad-CAM correlate by **{readable(gate_experiments.correlation(chip, grad))}**. "
+            else f"At {plain(layer.name)} CHIP and Grad-CAM correlate by **{readable(map_similarity.pearson(chip, grad))}**. "
         )
         look_for(
             f"{alike}At the last layer that is usually near 1: there a gradient and a weight learned by closing channels say the same. "

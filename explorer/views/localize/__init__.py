@@ -11,8 +11,8 @@ import streamlit as st
 from chipcore import Saliency
 from chipcore.datasets.annotations import NO_BOXES, Box
 from chipcore.errors import DataError
-from chipcore.evaluation import threshold_boxes
-from chipcore.evaluation.boxes import THRESHOLDS
+from chipcore.evaluation.boxes import THRESHOLDS, best_threshold, curves_csv, energy_in_boxes, overlap_curves
+from chipcore.evaluation.cutting import ThresholdedMap, relative, threshold_map
 from chipcore.methods import METHODS
 from explorer.components import downloads, map_cell, overlays
 from explorer.components.map_cell import MapCell
@@ -97,7 +97,7 @@ def _live(selection: Selection, found: Mapping[str, MapCell]) -> None:
             help="Keeps what is above this share of the map’s maximum. 15% is what Grad-CAM’s authors use.",
         )  # fmt: skip
         threshold = float(THRESHOLDS[min(max(percents, 0), 99)])
-        cut = threshold_boxes.threshold_map(shares[drawn], threshold)
+        cut = threshold_map(shares[drawn], threshold)
         picture = drawing.cut_picture(
             selection.seen.view, shares[drawn], cut, colormap=selection.colormap, opacity=selection.opacity
         )  # fmt: skip
@@ -121,7 +121,7 @@ def _live(selection: Selection, found: Mapping[str, MapCell]) -> None:
         known = {name: cell.saliency for name, cell in found.items() if cell.saliency is not None}
         arrays |= {f"{name}_raw": one.raw.numpy() for name, one in known.items()}
         return downloads.Export(
-            drawing.with_boxes(picture, size, boxes, cut.box), arrays, threshold_boxes.table(curves),
+            drawing.with_boxes(picture, size, boxes, cut.box), arrays, curves_csv(curves),
             bundle.about(
                 selection, view="localize", method=drawn, threshold=threshold, box=cut.box, true_boxes=boxes.tolist(),
                 true_boxes_of=true.what if true is not None else None,
@@ -146,15 +146,15 @@ def _command(selection: Selection, saliency: Saliency, name: str, threshold: flo
 @kept(64)
 def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
     assert _cell.saliency is not None
-    return threshold_boxes.relative(_cell.saliency.raw, size)
+    return relative(_cell.saliency.raw, size)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _curve(key: str, boxes: str, _shares: np.ndarray, _boxes: np.ndarray) -> np.ndarray:
-    return threshold_boxes.curve(_shares, _boxes)
+    return overlap_curves(_shares, _boxes)[0]
 
 
-def _in_words(selection: Selection, method: str, cut: threshold_boxes.ThresholdedMap, threshold: float) -> str:
+def _in_words(selection: Selection, method: str, cut: ThresholdedMap, threshold: float) -> str:
     box = f"a box from {cut.box[:2]} to {cut.box[2:]}" if cut.box is not None else "no box"
     return f"{selection.image.description}: the {METHODS[method].title} map above {threshold:.0%} of its maximum gives {box}"
 
@@ -185,18 +185,18 @@ def _numbers(
         st.html(f'<div class="chip-now" style="--share: {threshold}" aria-hidden="true"><i></i></div>')
     rows = []
     for name, one in curves.items():
-        at, height = threshold_boxes.best(one)
+        at, height = best_threshold(one)
         rows.append(
             (
                 METHODS[name].title,
                 f"{one[now]:.2f}",
                 f"{height:.2f}",
                 f"{at:.0%}" if height > 0 else "none",
-                percent(threshold_boxes.inside(shares[name], boxes)),
+                percent(energy_in_boxes(shares[name], boxes)),
             )
         )
     st.html(drawing.scores(rows, _HEADS, list(drawing.colors(list(curves)).values()), list(curves).index(drawn)))
-    at, height = threshold_boxes.best(curves[drawn])
+    at, height = best_threshold(curves[drawn])
     st.button(
         f"Go to the best threshold of {found[drawn].title}", key="to-best", on_click=_go_to, args=(round(at * 100),), icon=":material/my_location:",
         disabled=height == 0,

@@ -10,8 +10,8 @@ import numpy as np
 import streamlit as st
 
 from chipcore import ChipError, load_importance
-from chipcore.evaluation import grid_table
-from chipcore.evaluation.grid_table import Score, Tile
+from chipcore.evaluation import grid_game
+from chipcore.evaluation.grid_game import Score, Tile
 from chipcore.methods import METHODS
 from explorer import figures
 from explorer.components import downloads, job_progress
@@ -19,7 +19,7 @@ from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.services import gallery, reproduce
 from explorer.services.jobs import Job
-from explorer.state import cached
+from explorer.state import cached, queues
 from explorer.state.selection import Selection
 from explorer.text import percent, plain
 
@@ -32,7 +32,7 @@ def show(selection: Selection, methods: Sequence[str]) -> None:
     st.subheader("The grid game", anchor=False)
     st.markdown(
         "Four photographs in one picture. Asked for the class of one of them, how much of a map lies **on the right one**? "
-        f"A map that knows nothing scores {percent(grid_table.CHANCE)}."
+        f"A map that knows nothing scores {percent(grid_game.CHANCE)}."
     )
     names = st.pills(
         "Four photographs", list(selection.gallery), selection_mode="multi", default=list(FIRST), key="tiles", bind="query-params",
@@ -75,7 +75,7 @@ def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
             "Two of them play for the same class, so a map of it is right on either and wrong on one: choose photographs of four classes for a fair game.",
             icon=":material/balance:",
         )  # fmt: skip
-    desk = cached.slow_maps()
+    desk = queues.slow_maps()
     jobs = {method: desk.get(_key(selection, tiles, method)) for method in methods}
     missing = [method for method, job in jobs.items() if job is None or (job.over and job.state != "done")]
     if missing:
@@ -107,18 +107,18 @@ def _play(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
     for method in methods:
 
         def work(job: Job, method: str = method) -> tuple[Score, ...]:
-            return grid_table.play(network, layer, method, tiles, lambda at: load_importance(fitted, at.name), job.report)
+            return grid_game.play(network, layer, method, tiles, lambda at: load_importance(fitted, at.name), job.report)
 
-        if not job_progress.start(cached.slow_maps(), _key(selection, tiles, method), f"Grid game, {METHODS[method].title}", work):
+        if not job_progress.start(queues.slow_maps(), _key(selection, tiles, method), f"Grid game, {METHODS[method].title}", work):
             return
 
 
 def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple[Score, ...]]) -> None:
     network, _layer, full = cached.board(selection.network.id, selection.layer.name, selection.network, selection.layer)
-    mosaic = grid_table.mosaic(tiles, network.geometry.size)
+    mosaic = grid_game.mosaic(tiles, network.geometry.size)
     labels = selection.network.classes.labels
     rows = [
-        (METHODS[method].title, _percents(grid_table.mean(several)), *(_percents(score.right) for score in several))
+        (METHODS[method].title, _percents(grid_game.mean(several)), *(_percents(score.right) for score in several))
         for method, several in scores.items()
     ]
     heads = [
@@ -161,7 +161,7 @@ def _result(selection: Selection, tiles: Sequence[Tile], scores: dict[str, tuple
         }
         return downloads.Export(
             pictures.sheet(lines, f"Grid game, {network.title}, {selection.layer.name}"), {"mosaic": np.asarray(mosaic), **arrays},
-            grid_table.table(network, tiles, scores),
+            grid_game.scores_csv(network, tiles, scores),
             {
                 "network": network.name, "weights_sha256": network.weights_sha256, "layer": selection.layer.name, "mosaic_pixels": network.geometry.size,
                 "photographs": [{"name": tile.name, "sha256": tile.sha256, "class": labels[tile.target], "index": tile.target} for tile in tiles],

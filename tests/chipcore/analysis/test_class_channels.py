@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from chipcore import Importance
-from chipcore.analysis import class_channels
+from chipcore.analysis import channel_overlap, class_channels
 from chipcore.analysis.channel_overlap import top_sets
 from chipcore.analysis.class_channels import Region
 from chipcore.datasets.class_names import Classes
@@ -61,7 +61,7 @@ def test_counts(importance: Importance) -> None:
     assert (told[0].nonzero, told[0].positive, told[0].negative, told[0].above) == (4, 3, 1, 2)
     assert [one.evidence for one in told] == ["good", "good", "none"]
     for one in told:
-        assert one.above == len(importance.channels_above(one.index, class_channels.THOUSANDTH))
+        assert one.above == len(importance.channels_above(one.index, channel_overlap.SHARE))
     assert class_channels.counts(importance, [1])[0].evidence == "weak"
 
 
@@ -99,9 +99,9 @@ def test_what_is_suggested(importance: Importance) -> None:
 
 def test_table_is_csv_with_every_weight(importance: Importance) -> None:
     classes = Classes(("tench, Tinca", 'a "b"', "c", "d"), ("n1", "n2", "n3", "n4"))
-    lines = list(csv.DictReader(io.StringIO(class_channels.table(importance, classes, [0, 1]))))
+    lines = list(csv.DictReader(io.StringIO(class_channels.weights_csv(importance, classes, [0, 1]))))
     assert [float(lines[0][f"channel_{k}"]) for k in range(5)] == pytest.approx(W[0].tolist())
-    assert (lines[0]["held_out_r2"], lines[1]["held_out_r2"]) == ("0.5000", "")
+    assert (lines[0]["held_out_r2"], lines[1]["held_out_r2"]) == ("0.5", "")
     assert (lines[1]["synset"], lines[1]["label"], lines[1]["negative"]) == ("n2", 'a "b"', "1")
 
 

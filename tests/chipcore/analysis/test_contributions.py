@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from chipcore import Importance, Layer, Network
-from chipcore.analysis import ablation_table, class_order, contributions, layer_maps, refined_maps
+from chipcore.analysis import channel_ablation, class_order, contributions, layer_maps, map_similarity, refined_maps
 from chipcore.analysis.channel_ablation import DRAWS
 from chipcore.methods import METHODS
 from chipcore.methods.backpropagation import input_gradient
@@ -38,9 +38,9 @@ def test_contributions_are_weight_times_mean() -> None:
 
 def test_likeness_is_pearsons() -> None:
     one = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
-    assert contributions.likeness(one, 5 - 2 * one) == pytest.approx(-1)
-    assert contributions.likeness(one, torch.tensor([[0.0, 2.0], [1.0, 3.0]])) == pytest.approx(0.8)
-    assert math.isnan(contributions.likeness(one, torch.ones(2, 2)))
+    assert map_similarity.pearson(one, 5 - 2 * one) == pytest.approx(-1)
+    assert map_similarity.pearson(one, torch.tensor([[0.0, 2.0], [1.0, 3.0]])) == pytest.approx(0.8)
+    assert math.isnan(map_similarity.pearson(one, torch.ones(2, 2)))
 
 
 def test_weights_of_a_channel_hold_the_class_that_was_asked_for() -> None:
@@ -58,23 +58,23 @@ def test_similar_classes_share_a_direction() -> None:
 
 
 def test_random_channels_are_different_ones_and_the_same_for_a_seed() -> None:
-    sets = ablation_table.random_channels(20, 7)
+    sets = channel_ablation.random_channels(20, 7)
     assert len(sets) == DRAWS
     assert all(len(set(some)) == 7 and max(some) < 20 for some in sets)
-    assert sets == ablation_table.random_channels(20, 7) != ablation_table.random_channels(20, 7, seed=1)
-    assert ablation_table.steps(24) == [0, 1, 2, 3, 5, 10, 20, 24]
-    assert ablation_table.steps(20)[-2:] == [10, 20]
+    assert sets == channel_ablation.random_channels(20, 7) != channel_ablation.random_channels(20, 7, seed=1)
+    assert channel_ablation.ablation_steps(24) == [0, 1, 2, 3, 5, 10, 20, 24]
+    assert channel_ablation.ablation_steps(20)[-2:] == [10, 20]
 
 
 def test_closing_nothing_changes_nothing_and_closing_all_forgets_the_image(lite0: Network) -> None:
     layer = lite0.layer("stage5")
     cat, cup = (lite0.input(gallery.image(name).open()) for name in ("cat", "coffee"))
     known = lite0.forward_prefix(cat)
-    nothing = ablation_table.ablate(lite0, layer, known, [])
+    nothing = channel_ablation.ablate(lite0, layer, known, [])
     assert torch.allclose(nothing.chosen, known.scores[0].softmax(0), atol=1e-5)
     assert torch.allclose(nothing.random, nothing.chosen.expand(DRAWS, -1), atol=1e-6)
     every = range(layer.channels)
-    one, other = (ablation_table.ablate(lite0, layer, lite0.forward_prefix(image), every).chosen for image in (cat, cup))
+    one, other = (channel_ablation.ablate(lite0, layer, lite0.forward_prefix(image), every).chosen for image in (cat, cup))
     assert torch.allclose(one, other, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import chipcore
 from chipcore import ChipError, Network
-from chipcore.analysis import gate_experiments
+from chipcore.analysis import contributions, gate_experiments, map_similarity
 from chipcore.analysis.gate_experiments import Experiment
 from chipcore.gating.gates import gate as gated
 from explorer.figures import lessons as pictures
@@ -24,12 +24,16 @@ def test_gates_open_as_many_as_asked_and_nested() -> None:
     assert sorted(order.tolist()) == list(range(10))
     assert gate_experiments.ablation_order(10, 3).tolist() == order.tolist() != gate_experiments.ablation_order(10, 4).tolist()
     for number_open in (0, 1, 9, 10):
-        gate = gate_experiments.gates_for(order, number_open)
+        gate = gate_experiments.partly_open_gate(order, number_open)
         assert int(gate.sum()) == number_open
-        assert bool((gate <= gate_experiments.gates_for(order, 10)).all())
+        assert bool((gate <= gate_experiments.partly_open_gate(order, 10)).all())
     row = torch.tensor([0.5, -1.0, 2.0])
     assert gate_experiments.ablation_order(3, 0, "important first", row).tolist() == [2, 0, 1]
-    assert gate_experiments.gates_for(gate_experiments.ablation_order(3, 0, "unimportant first", row), 1).tolist() == [False, False, True]
+    assert gate_experiments.partly_open_gate(gate_experiments.ablation_order(3, 0, "unimportant first", row), 1).tolist() == [
+        False,
+        False,
+        True,
+    ]
     assert [gate_experiments.open_count(128, percent) for percent in (0, 50, 100, 5)] == [0, 64, 128, 6]
 
 
@@ -38,7 +42,7 @@ def test_answer_is_the_whole_network_with_the_channels_zeroed(slim: Network) -> 
     for layer in (slim.layers[0], slim.layers[-1]):
         with torch.inference_mode():
             known = slim.forward_prefix(inputs, (layer,))
-        gate = gate_experiments.gates_for(gate_experiments.ablation_order(layer.channels, 0), layer.channels // 2)
+        gate = gate_experiments.partly_open_gate(gate_experiments.ablation_order(layer.channels, 0), layer.channels // 2)
 
         def close(_module: object, _inputs: object, output: torch.Tensor, gate: torch.Tensor = gate) -> torch.Tensor:
             return gated(output, gate[None, None].to(output))
@@ -49,7 +53,7 @@ def test_answer_is_the_whole_network_with_the_channels_zeroed(slim: Network) -> 
                 expected = slim.model(inputs)[0]
         finally:
             handle.remove()
-        assert torch.allclose(gate_experiments.answer(slim, layer, known, gate), expected, atol=1e-4)
+        assert torch.allclose(gate_experiments.gated_scores(slim, layer, known, gate), expected, atol=1e-4)
 
 
 def test_local_row_is_that_of_local_chip(slim: Network) -> None:
@@ -65,7 +69,7 @@ def test_local_row_is_that_of_local_chip(slim: Network) -> None:
     path = gate_experiments.lasso_path(measured, target, layer.channels)
     one = path[gate_experiments.RATIOS.index(gate_experiments.USUAL)]
     expected = chipcore.explain(slim, image, target, method="local_chip", layer=layer.name).raw
-    found = gate_experiments.partial_map(one.row.float(), known.features[layer.path][0], range(layer.channels))
+    found = contributions.partial_map(one.row.float(), known.features[layer.path][0], range(layer.channels))
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
     # A lower price never fits worse, and gates that were never seen are told from new draws.
     assert all(later.r2 >= earlier.r2 - 1e-9 for earlier, later in pairwise(path))
@@ -98,10 +102,10 @@ def test_sum_by_hand() -> None:
     features = torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]], [[5.0, 5.0]]])
     row = torch.tensor([2.0, -1.0, 0.0])
     assert gate_experiments.by_contribution(row, features) == [1, 0]  # 3 against 2; the third has no weight
-    assert gate_experiments.partial_map(row, features, [1]).tolist() == [[0.0, -3.0]]
-    assert gate_experiments.partial_map(row, features, [1, 0]).tolist() == [[2.0, -3.0]]
-    assert gate_experiments.correlation(torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, 3.0]])) == pytest.approx(-1)
-    assert math.isnan(gate_experiments.correlation(torch.ones(2, 2), torch.ones(2, 2)))
+    assert contributions.partial_map(row, features, [1]).tolist() == [[0.0, -3.0]]
+    assert contributions.partial_map(row, features, [1, 0]).tolist() == [[2.0, -3.0]]
+    assert map_similarity.pearson(torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, 3.0]])) == pytest.approx(-1)
+    assert math.isnan(map_similarity.pearson(torch.ones(2, 2), torch.ones(2, 2)))
 
 
 def test_pictures_show_what_is_open() -> None:

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from explorer.services import fits, limits, saliency_cache
 from explorer.services.jobs import Job, JobQueue, TooMany
 from explorer.services.limits import VisitorSlots, WorkSlots
-from explorer.state import cached, visitors
+from explorer.state import queues, visitors
 from tests.helpers.visitor import Visitor, serving
 
 A_TOKEN = "2|aabbccdd|" + bytes(one ^ (0xAA, 0xBB, 0xCC, 0xDD)[i % 4] for i, one in enumerate(range(16))).hex() + "|1700000000"
@@ -80,7 +80,7 @@ def test_one_click_for_many_maps(
 ) -> None:
     """Among strangers it starts as many as one may have; who is alone with the app has no limit."""
     monkeypatch.setenv(limits.VISITORS, visitors_told)
-    desk = cached.slow_maps()
+    desk = queues.slow_maps()
     go = held(desk)
     app = open_app("compare", model="vgg16_slim")
     app.multiselect(key="methods").set_value(list(saliency_cache.SLOW)).run()

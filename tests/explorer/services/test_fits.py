@@ -20,7 +20,7 @@ from chipcore.cli.main import build_parser
 from chipcore.errors import ChipError
 from chipcore.fitting import diagnostics
 from chipcore.storage import BUNDLED_IMPORTANCE
-from explorer.services import allowed_paths, fit_settings, fits, jobs
+from explorer.services import allowed_paths, fit_settings, fit_trial, fits, jobs, reproduce
 from explorer.services.fits import FitRequest
 
 ZEBRA = 0
@@ -153,11 +153,11 @@ def test_what_can_not_be_read_is_no_run(request_: FitRequest, slim: Network) -> 
 def test_the_cost_is_told_before(request_: FitRequest, slim: Network) -> None:
     steps: list[tuple[int, int]] = []
     before = len(slim._cuts)
-    cost = fits.estimate_cost(slim, request_, fits.find("photographs", 18), lambda done, total: steps.append((done, total)))
+    cost = fit_trial.estimate_cost(slim, request_, fits.find("photographs", 18), lambda done, total: steps.append((done, total)))
     assert 0 < cost.seconds < 600 and cost.memory.passes == 1 and steps[-1] == (3, 3)
     assert len(slim._cuts) == before, "the served network keeps nothing of a trial"
     with pytest.raises(ChipError, match="too little"):
-        fits.estimate_cost(slim, replace(request_, memory=0.1), fits.find("photographs", 18), lambda _done, _total: None)
+        fit_trial.estimate_cost(slim, replace(request_, memory=0.1), fits.find("photographs", 18), lambda _done, _total: None)
 
 
 def test_the_command_does_the_same_fit(request_: FitRequest, slim: Network) -> None:
@@ -173,7 +173,7 @@ def test_the_command_does_the_same_fit(request_: FitRequest, slim: Network) -> N
         "seed": 5,
     }
     asked = replace(request_, settings=fit_settings.settings(values).as_dict(), classes=(1, 3), images="my photographs")
-    told = fits.command(fits.prepare(asked, slim))
+    told = reproduce.fit(fits.prepare(asked, slim))
     assert told.startswith("python -m chipcore fit ")
     options = build_parser().parse_args(shlex.split(told)[3:])
     assert {name: getattr(options, name) for name in values} == values, "every setting of the form has its flag"

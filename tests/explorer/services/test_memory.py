@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from explorer.state import cached
+from explorer.services import memory
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ class Knot:
 
 
 def test_what_is_loaded_is_frozen_and_new_garbage_is_collected() -> None:
-    cached.settle()
+    memory.settle()
     assert gc.get_freeze_count() > 10_000
     assert len(gc.get_objects()) < 10_000, "what a collection has to look through"
     gone = weakref.ref(Knot())
@@ -36,9 +36,9 @@ def test_what_is_loaded_is_frozen_and_new_garbage_is_collected() -> None:
 def test_what_was_frozen_and_let_go_is_collected_at_the_next_settling() -> None:
     knot = Knot()
     gone = weakref.ref(knot)
-    cached.settle()
+    memory.settle()
     del knot
     gc.collect()
     assert gone() is not None, "frozen"
-    cached.settle()
+    memory.settle()
     assert gone() is None

@@ -26,7 +26,7 @@ from chipcore.cli import common
 from chipcore.cli.main import main
 from explorer.components import downloads
 from explorer.components.downloads import Export
-from explorer.state import cached
+from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -93,7 +93,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def finished(app: AppTest) -> AppTest:
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         assert job.finished.wait(120) and job.state == "done", job.error
     return app.run()
 

@@ -19,7 +19,7 @@ from chipcore.analysis import map_similarity
 from chipcore.methods import METHODS
 from explorer.figures import compare as drawing
 from explorer.services import gallery, saliency_cache
-from explorer.state import cached
+from explorer.state import cached, queues
 from explorer.views.compare import methods_table
 
 OpenApp = Callable[..., AppTest]
@@ -34,10 +34,10 @@ def open_page(open_app: OpenApp) -> OpenApp:
 def quiet_desk() -> Iterator[None]:
     """No slow map of one test runs into the next."""
     yield
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         job.stop()
         job.finished.wait(240)
-    cached.slow_maps.clear()
+    queues.slow_maps.clear()
 
 
 def captions(app: AppTest) -> list[str]:
@@ -74,7 +74,9 @@ def test_ranks_pay_no_heed_to_how_values_are_scaled() -> None:
 
 
 def test_equal_values_share_a_rank() -> None:
-    assert map_similarity.ranks(np.array([5.0, 1.0, 5.0, 0.0])).tolist() == [3.5, 2.0, 3.5, 1.0]
+    # Ranks 3.5 2 3.5 1 and 4 2 3 1: centered 1 -.5 1 -1.5 and 1.5 -.5 .5 -1.5, products 4.5, lengths of squares 4.5 and 5.
+    one, other = torch.tensor([[5.0, 1.0], [5.0, 0.0]]), torch.tensor([[9.0, 1.0], [5.0, 0.0]])
+    assert map_similarity.map_similarity([one, other], 2).rank[0, 1] == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 
 def test_maps_of_any_resolution_are_compared_at_the_input_s() -> None:
@@ -157,7 +159,7 @@ def test_a_slow_map_is_made_on_request_and_kept(open_page: OpenApp, lite0: Netwo
     assert "Slow, so it is computed on request" in captions(app)[0]
     start = next(button for button in app.button if button.label == "Compute CHIP fitted on this photograph")
     start.click().run()
-    (job,) = cached.slow_maps().jobs()
+    (job,) = queues.slow_maps().jobs()
     assert job.finished.wait(240) and job.state == "done"
     app.run()
     assert "301 passes" in captions(app)[0]
@@ -175,7 +177,7 @@ def test_a_slow_map_can_be_stopped_and_tried_again(open_page: OpenApp, monkeypat
     app = open_page(model="vgg16_slim", methods="LIME")
     monkeypatch.setattr(saliency_cache, "compute_map", endless)  # or it might be over before it is stopped
     next(button for button in app.button if button.label == "Compute LIME").click().run()
-    (job,) = cached.slow_maps().jobs()
+    (job,) = queues.slow_maps().jobs()
     app.run()
     stop = next(button for button in app.button if button.label == "Stop")
     stop.click().run()

@@ -19,7 +19,7 @@ from chipcore import ChipError, Importance, ImportanceNotFitted, Network
 from chipcore.errors import CheckpointError
 from explorer import figures
 from explorer.services import gallery
-from explorer.state import cached
+from explorer.state import cached, queues
 from explorer.text import percent, readable
 
 OpenApp = Callable[..., AppTest]
@@ -65,7 +65,7 @@ def top(network: Network, image: str) -> list[int]:
 
 def finished(app: AppTest) -> AppTest:
     """The page once its background jobs are over."""
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         assert job.finished.wait(240)
         assert job.state == "done", job.error
     return app.run()

@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore.errors import DataError
-from explorer.services import allowed_paths, custom_networks, fits
+from explorer.services import allowed_paths, custom_networks, fit_trial, fits
 from explorer.services.custom_networks import Upload, UploadedNetwork
-from explorer.state import cached
+from explorer.state import cached, queues
 
 ALONE = """
 import streamlit as st
@@ -66,7 +66,7 @@ def said(app: AppTest) -> str:
 
 def wait(app: AppTest) -> AppTest:
     """Until nothing runs in the background."""
-    for desk in (cached.trials(), cached.fits()):
+    for desk in (queues.trials(), queues.fits()):
         for job in desk.jobs():
             assert job.finished.wait(240)
     return app.run()
@@ -108,7 +108,7 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
 
 def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest]) -> None:
     app = wait(open_fit(folder="photographs", gates="4", layers="pool5"))
-    desk = cached.fits()
+    desk = queues.fits()
     blocker = desk.start("blocker", "something else", lambda job: job.stopping.wait(60))
     app = press(app, "Start the fit")
     assert "waits for 1 before it" in "\n".join(str(element.proto.text) for element in app.get("progress"))
@@ -117,7 +117,7 @@ def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest])
     blocker.stop()
     app = wait(app)
     assert "was stopped before it was done" in said(app)
-    cached.fits.clear()  # the server is started anew: only the run's folder knows of it
+    queues.fits.clear()  # the server is started anew: only the run's folder knows of it
     app = open_fit()
     assert "was stopped before it was done" in said(app)
     app = wait(press(app, "Go on"))
@@ -265,7 +265,7 @@ def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None
 def test_what_a_browser_sends_beyond_the_limits_is_not_believed(open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Or all the machine's memory and more could be asked for. Older versions of Streamlit checked in the browser alone."""
     asked: list[fits.FitRequest] = []
-    monkeypatch.setattr(fits, "estimate_cost", lambda _network, request, *_others: asked.append(request))
+    monkeypatch.setattr(fit_trial, "estimate_cost", lambda _network, request, *_others: asked.append(request))
     app = open_fit(folder="photographs", gates="4", layers="pool5")
     app.number_input(key="memory").set_value(1e9)
     app.number_input(key="per-folder").set_value(-3)

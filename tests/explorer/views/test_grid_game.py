@@ -16,11 +16,11 @@ from streamlit.testing.v1 import AppTest
 import chipcore
 from chipcore import Layer, Network
 from chipcore.datasets.mosaics import Mosaic
-from chipcore.evaluation import grid_pointing, grid_table
+from chipcore.evaluation import grid_game, grid_pointing
 from chipcore.evaluation.benchmark import MethodSet
-from chipcore.evaluation.grid_table import Score, Tile
+from chipcore.evaluation.grid_game import Score, Tile
 from explorer.services import gallery
-from explorer.state import cached
+from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
 FOUR = ("cat", "coffee", "camera", "motorcycle")
@@ -29,10 +29,10 @@ FOUR = ("cat", "coffee", "camera", "motorcycle")
 @pytest.fixture(autouse=True)
 def quiet_desk() -> Iterator[None]:
     yield
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         job.stop()
         job.finished.wait(240)
-    cached.slow_maps.clear()
+    queues.slow_maps.clear()
 
 
 def tiles_of(network: Network) -> list[Tile]:
@@ -47,7 +47,7 @@ def tiles_of(network: Network) -> list[Tile]:
 
 def test_scores_are_those_of_the_evaluation(lite0: Network) -> None:
     tiles, methods = tiles_of(lite0), ("chip", "gradcam")
-    larger, layer, full = grid_table.board(lite0, lite0.layers[-1])
+    larger, layer, full = grid_game.board(lite0, lite0.layers[-1])
     assert full and larger.geometry.size == 448 and (layer.height, layer.width) == (14, 14)
     panel = MethodSet.of(lite0, ["head"], methods)
     theirs = grid_pointing.enlarged(panel, 448)
@@ -56,18 +56,18 @@ def test_scores_are_those_of_the_evaluation(lite0: Network) -> None:
     picture = grid_pointing.join([np.asarray(tile.view) for tile in tiles], 2)
     grid_pointing._play(theirs, Mosaic(FOUR, tuple(tile.target for tile in tiles)), picture, 2, theirs.tallies(), expected)
     for method in methods:
-        mine = grid_table.play(larger, layer, method, tiles, lambda at: chipcore.load_importance(lite0, at.name))
+        mine = grid_game.play(larger, layer, method, tiles, lambda at: chipcore.load_importance(lite0, at.name))
         assert [score.right for score in mine] == pytest.approx(expected["head", method][0].tolist())
-        assert grid_table.mean(mine) == pytest.approx(float(expected["head", method][0].mean()))
-        assert grid_table.mean(mine) > 0.5, "twice as good as chance"
+        assert grid_game.mean(mine) == pytest.approx(float(expected["head", method][0].mean()))
+        assert grid_game.mean(mine) > 0.5, "twice as good as chance"
         assert all(sum(score.shares) == pytest.approx(1) for score in mine)
 
 
 def test_a_network_of_one_size_gets_the_mosaic_squashed(tiny: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid_pointing, "enlarged", lambda panel, size: None)
-    assert grid_table.board(tiny, tiny.layers[-1]) == (tiny, tiny.layers[-1], False)
+    assert grid_game.board(tiny, tiny.layers[-1]) == (tiny, tiny.layers[-1], False)
     views = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue", "white")]
-    picture = grid_table.mosaic([Tile("", "", view, 0, 1.0) for view in views], 8)
+    picture = grid_game.mosaic([Tile("", "", view, 0, 1.0) for view in views], 8)
     assert picture.size == (8, 8)
     corners = [picture.getpixel(place) for place in ((0, 0), (7, 0), (0, 7), (7, 7))]
     assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
@@ -77,12 +77,12 @@ def test_a_class_without_w_is_left_out_of_the_mean(lite0: Network) -> None:
     rowless = next(i for i in range(1000) if chipcore.load_importance(lite0, "head").evidence(i) == "none")
     tiles = tiles_of(lite0)
     tiles[2] = Tile("camera", "", tiles[2].view, rowless, 0.5)
-    larger, layer, _full = grid_table.board(lite0, lite0.layers[-1])
-    scores = grid_table.play(larger, layer, "chip", tiles, lambda at: chipcore.load_importance(lite0, at.name))
+    larger, layer, _full = grid_game.board(lite0, lite0.layers[-1])
+    scores = grid_game.play(larger, layer, "chip", tiles, lambda at: chipcore.load_importance(lite0, at.name))
     assert "no fitted row of W" in scores[2].problem and math.isnan(scores[2].right)
-    assert grid_table.mean(scores) == pytest.approx(np.mean([scores[i].right for i in (0, 1, 3)]))
-    assert math.isnan(grid_table.mean([scores[2]]))
-    rows = list(csv.DictReader(io.StringIO(grid_table.table(lite0, tiles, {"chip": scores}))))
+    assert grid_game.mean(scores) == pytest.approx(np.mean([scores[i].right for i in (0, 1, 3)]))
+    assert math.isnan(grid_game.mean([scores[2]]))
+    rows = list(csv.DictReader(io.StringIO(grid_game.scores_csv(lite0, tiles, {"chip": scores}))))
     assert rows[2]["score"] == "" and float(rows[0]["score"]) == pytest.approx(scores[0].right, abs=1e-4)
 
 
@@ -99,14 +99,14 @@ def test_a_blank_map_scores_nothing_and_a_stop_ends_the_game(tiny: Network) -> N
     view = gallery.image("cat").open().resize((8, 8))
     layer: Layer = tiny.layers[-1]
     with pytest.raises(Enough):
-        grid_table.play(tiny, layer, "gradcam", [Tile("cat", "", view, 0, 1.0)] * 4, lambda at: pytest.fail("needs no W"), report)
+        grid_game.play(tiny, layer, "gradcam", [Tile("cat", "", view, 0, 1.0)] * 4, lambda at: pytest.fail("needs no W"), report)
 
 
 def test_the_page_plays(open_app: OpenApp) -> None:
     app = open_app("localize")
     assert "coffee for **espresso**" in "".join(one.value for one in app.markdown)
     next(button for button in app.button if button.key == "play").click().run()
-    jobs = cached.slow_maps().jobs()
+    jobs = queues.slow_maps().jobs()
     assert len(jobs) == 3
     assert all(job.finished.wait(240) and job.state == "done" for job in jobs)
     app.run()

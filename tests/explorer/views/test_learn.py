@@ -69,17 +69,17 @@ def test_gate_and_prediction_are_those_of_the_library(open_page: OpenApp) -> Non
     with torch.inference_mode():
         known = network.forward_prefix(network.input(gallery.image("cat").open()), (layer,))
     app = open_page(step="2", open="25", **SLIM)
-    gate = gate_experiments.gates_for(gate_experiments.ablation_order(128, 0), 32)
+    gate = gate_experiments.partly_open_gate(gate_experiments.ablation_order(128, 0), 32)
     target = int(known.scores.argmax())
-    after = gate_experiments.answer(network, layer, known, gate)
+    after = gate_experiments.gated_scores(network, layer, known, gate)
     assert "32 of 128" in body(app)
     assert re.search(rf"its score with this gate\s+{re.escape(readable(float(after[target])))}\s", body(app))
     app.button(key="again").click().run()
     assert not app.exception
     app.segmented_control(key="first").set_value("important first").run()
     row = chipcore.load_importance(network, "pool5").W[target]
-    gate = gate_experiments.gates_for(gate_experiments.ablation_order(128, 0, "important first", row), 32)
-    share = float(gate_experiments.answer(network, layer, known, gate).softmax(0)[target])
+    gate = gate_experiments.partly_open_gate(gate_experiments.ablation_order(128, 0, "important first", row), 32)
+    share = float(gate_experiments.gated_scores(network, layer, known, gate).softmax(0)[target])
     assert ("under 1%" if share < 0.01 else f"{share:.0%}") in body(app)
 
 

@@ -19,13 +19,14 @@ import chipcore
 from chipcore import Network, maps
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.errors import DataError
-from chipcore.evaluation import localization, threshold_boxes
+from chipcore.evaluation import localization
 from chipcore.evaluation.benchmark import MethodSet
-from chipcore.evaluation.boxes import THRESHOLDS
+from chipcore.evaluation.boxes import THRESHOLDS, best_overlap, best_threshold, curves_csv, energy_in_boxes, overlap_curves
+from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import InputGeometry
 from explorer.figures import localize as drawing
 from explorer.services import gallery, ground_truth
-from explorer.state import cached
+from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
 XML = b"<annotation><size><width>451</width><height>300</height></size><object><name>cat</name><bndbox><xmin>45</xmin><ymin>30</ymin><xmax>404</xmax><ymax>269</ymax></bndbox></object></annotation>"
@@ -39,10 +40,10 @@ def open_page(open_app: OpenApp) -> OpenApp:
 @pytest.fixture(autouse=True)
 def quiet_desk() -> Iterator[None]:
     yield
-    for job in cached.slow_maps().jobs():
+    for job in queues.slow_maps().jobs():
         job.stop()
         job.finished.wait(240)
-    cached.slow_maps.clear()
+    queues.slow_maps.clear()
 
 
 def numbers(app: AppTest) -> list[list[str]]:
@@ -57,25 +58,25 @@ def numbers(app: AppTest) -> list[list[str]]:
 
 def test_a_cut_by_hand() -> None:
     shares = np.array([[0.9, 0.0, 0.4, 0.4], [0.0, 0.0, 0.4, 1.0], [0.0, 0.0, 0.0, 0.2]])
-    low = threshold_boxes.threshold_map(shares, 0.3)
+    low = threshold_map(shares, 0.3)
     assert low.mask.sum() == 5 and low.largest.sum() == 4
     assert low.box == (2, 0, 3, 1)
-    assert threshold_boxes.threshold_map(shares, 0.1).box == (2, 0, 3, 2)
-    assert threshold_boxes.threshold_map(shares, 0.99).box == (3, 1, 3, 1)
-    assert threshold_boxes.threshold_map(np.zeros((3, 3)), 0.0).box is None
+    assert threshold_map(shares, 0.1).box == (2, 0, 3, 2)
+    assert threshold_map(shares, 0.99).box == (3, 1, 3, 1)
+    assert threshold_map(np.zeros((3, 3)), 0.0).box is None
     # The box (2, 0, 3, 1) has 4 pixels, the true one 6, and they share 4.
-    assert threshold_boxes.overlap(low.box, np.array([[2, 0, 3, 2]])) == pytest.approx(4 / 6)
-    assert threshold_boxes.overlap(None, np.array([[2, 0, 3, 2]])) == 0
+    assert best_overlap(low.box, np.array([[2, 0, 3, 2]])) == pytest.approx(4 / 6)
+    assert best_overlap(None, np.array([[2, 0, 3, 2]])) == 0
     square = np.vstack([shares, np.zeros(4)])
-    assert threshold_boxes.inside(square, np.array([[2, 0, 3, 1]])) == pytest.approx(2.2 / 3.3)
+    assert energy_in_boxes(square, np.array([[2, 0, 3, 1]])) == pytest.approx(2.2 / 3.3)
 
 
 def test_a_blank_map_has_no_box() -> None:
     for raw in (torch.full((2, 2), -1.0), torch.full((2, 2), float("nan"))):
-        shares = threshold_boxes.relative(raw, 8)
+        shares = relative(raw, 8)
         assert not shares.any()
-        assert threshold_boxes.threshold_map(shares, 0.0).box is None
-        assert not threshold_boxes.curve(shares, np.array([[0, 0, 3, 3]])).any()
+        assert threshold_map(shares, 0.0).box is None
+        assert not overlap_curves(shares, np.array([[0, 0, 3, 3]]))[0].any()
 
 
 @pytest.mark.parametrize("method", ["chip", "gradcam", "backprop"])
@@ -85,13 +86,11 @@ def test_the_box_that_is_drawn_has_the_iou_of_the_curve_at_every_threshold(lite0
         target = int(lite0.probabilities(lite0.input(image))[0].argmax())
         true = ground_truth.from_gallery(name, lite0.geometry)
         assert true is not None
-        shares = threshold_boxes.relative(chipcore.explain(lite0, image, target, method).raw, 224)
-        curve = threshold_boxes.curve(shares, true.boxes)
-        drawn = [
-            threshold_boxes.overlap(threshold_boxes.threshold_map(shares, float(threshold)).box, true.boxes) for threshold in THRESHOLDS
-        ]
+        shares = relative(chipcore.explain(lite0, image, target, method).raw, 224)
+        curve = overlap_curves(shares, true.boxes)[0]
+        drawn = [best_overlap(threshold_map(shares, float(threshold)).box, true.boxes) for threshold in THRESHOLDS]
         assert drawn == pytest.approx(curve, abs=1e-12)
-        assert threshold_boxes.best(curve)[1] == max(drawn)
+        assert best_threshold(curve)[1] == max(drawn)
 
 
 def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -> None:
@@ -109,7 +108,7 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         true = ground_truth.from_voc_xml(content, "it.xml", image.size, lite0.geometry)
         assert true.boxes.tolist() == localization.true_boxes(annotation, image.size, panel).tolist()
         raw = chipcore.explain(lite0, image, target, "gradcam", "head").raw
-        curve = threshold_boxes.curve(threshold_boxes.relative(raw, 224), true.boxes)
+        curve = overlap_curves(relative(raw, 224), true.boxes)[0]
         outcomes = localization.Outcomes()
         outcomes.add(maps.positive_map(raw, 224).numpy(), true.boxes)
         assert (curve >= 0.5).tolist() == outcomes.table2[0].tolist()
@@ -117,7 +116,7 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         hits.append((curve >= 0.5) & top)
     found = report["layers"]["head"]["methods"]["gradcam"]
     assert 1 - np.mean(hits, axis=0).max() == pytest.approx(found["top1_loc_error"])
-    assert threshold_boxes.inside(threshold_boxes.relative(raw, 224), true.boxes) == pytest.approx(outcomes.energy[0])
+    assert energy_in_boxes(relative(raw, 224), true.boxes) == pytest.approx(outcomes.energy[0])
 
 
 @pytest.mark.parametrize("name", list(gallery.ENTRIES))
@@ -165,9 +164,7 @@ def test_the_picture_of_a_cut(lite0: Network) -> None:
     view = Image.new("RGB", (4, 4), (200, 100, 50))
     shares = np.zeros((4, 4))
     shares[1:3, 1:3] = 1.0
-    picture = np.asarray(
-        drawing.cut_picture(view, shares, threshold_boxes.threshold_map(shares, 0.5), colormap="inferno", opacity=0.0, scale=8)
-    )
+    picture = np.asarray(drawing.cut_picture(view, shares, threshold_map(shares, 0.5), colormap="inferno", opacity=0.0, scale=8))
     assert picture.shape == (32, 32, 3)
     assert (picture[12, 12] == (200, 100, 50)).all(), "kept in colour"
     assert (picture[8, 8] == 255).all(), "outlined"
@@ -184,8 +181,8 @@ def test_the_page_measures_the_gallery_s_box(open_page: OpenApp, lite0: Network)
     true = ground_truth.from_gallery("cat", lite0.geometry)
     assert true is not None
     for row, method in zip(rows, ("chip", "gradcam", "cmwp"), strict=True):
-        shares = threshold_boxes.relative(chipcore.explain(lite0, gallery.image("cat").open(), "n02124075", method).raw, 224)
-        curve = threshold_boxes.curve(shares, true.boxes)
+        shares = relative(chipcore.explain(lite0, gallery.image("cat").open(), "n02124075", method).raw, 224)
+        curve = overlap_curves(shares, true.boxes)[0]
         assert row[0] == f"{curve[30]:.2f}"
         assert row[1] == f"{curve.max():.2f}"
     assert app.subheader[0].value == f"The box fits by {rows[0][0]}"
@@ -264,5 +261,5 @@ def test_no_w_and_no_method_are_sentences(open_page: OpenApp, lite0: Network) ->
 
 
 def test_the_table_to_take_home() -> None:
-    rows = list(csv.reader(io.StringIO(threshold_boxes.table({"chip": np.linspace(0, 1, 100)}))))
+    rows = list(csv.reader(io.StringIO(curves_csv({"chip": np.linspace(0, 1, 100)}))))
     assert rows[0] == ["threshold", "chip"] and rows[1] == ["0.00", "0.0000"] and rows[100] == ["0.99", "1.0000"]
