@@ -69,6 +69,13 @@ def register(commands: Any) -> None:
         help="share of the draws from the folder 'unlabeled', of which only a teacher knows something (default: %(default)s)",
     )
     parser.add_argument("--start", default="", metavar="N", help="begin with the convolutions of this network, such as vgg16_slim")
+    parser.add_argument(
+        "--frozen",
+        type=int,
+        default=_DEFAULT.frozen,
+        metavar="B",
+        help="blocks of --start that keep its weights, 0 to 4 (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights, facts and checkpoints go")
     parser.add_argument("--name", default="vgg16_slim", help="of the files in --out (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -85,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     settings = TrainSettings(
         epochs=options.epochs, size=options.size, width=options.width, seed=options.seed, batch=options.batch,
         learning_rate=options.learning_rate, teacher=options.teacher, flatten=options.flatten, dropout=options.dropout,
-        balance=options.balance, unlabeled=options.unlabeled, start=options.start, cooldown=options.cooldown,
+        balance=options.balance, unlabeled=options.unlabeled, start=options.start, frozen=options.frozen, cooldown=options.cooldown,
     )  # fmt: skip
     if options.validation is not None:  # a mistake in it should not show after an hour of training
         find_classes(options.validation, find_classes(options.images).classes)
@@ -145,7 +152,7 @@ def _command(options: argparse.Namespace) -> str:
         words.append(f"--start {options.start}")
     words += [
         f"--{word} {getattr(options, word)}"
-        for word in ("cooldown", "dropout", "balance", "unlabeled")
+        for word in ("frozen", "cooldown", "dropout", "balance", "unlabeled")
         if getattr(options, word) != getattr(_DEFAULT, word)
     ]
     return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])

@@ -27,7 +27,8 @@ class TrainSettings:
 
     ``flatten`` builds :class:`~chipcore.networks.architectures.vgg_slim.VGG` in place of ``VGGSlim``. ``balance`` is the power of a
     class's images by which it is drawn: 1 draws every image alike, 0 every class; ``unlabeled`` is the share of
-    the draws that goes to images without a class. ``start`` is a network whose convolutions are the first weights.
+    the draws that goes to images without a class. ``start`` is a network whose convolutions are the first weights,
+    and the first ``frozen`` of its five blocks keep them: a step costs less, and few images cannot spoil what many have taught.
     """
 
     epochs: int = 30
@@ -49,6 +50,7 @@ class TrainSettings:
     balance: float = 1.0
     unlabeled: float = 0.1
     start: str = ""
+    frozen: int = 0  # blocks
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -69,6 +71,10 @@ class TrainSettings:
             raise SettingsError(f"balance is {self.balance}; give 0 (every class alike) to 1 (every photograph alike).")
         if not 0 <= self.dropout < 1 or not 0 <= self.unlabeled < 1:
             raise SettingsError(f"dropout is {self.dropout} and unlabeled {self.unlabeled}; give shares from 0 to below 1.")
+        if not 0 <= self.frozen <= 4:
+            raise SettingsError(f"frozen is {self.frozen} blocks; give 0 to 4, the fifth has to learn.")
+        if self.frozen and not self.start:
+            raise SettingsError("frozen blocks need a network whose weights they keep; give --start.")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"the learning rate is {self.learning_rate}; give a number above 0.")
 

@@ -37,7 +37,7 @@ def start_from(name: str, network: nn.Module, inputs: Tensor) -> None:
         theirs = cast(nn.Conv2d, source.features.get_submodule(f"{key}.conv"))
         if theirs.weight.shape != cast(nn.Conv2d, part.conv).weight.shape or theirs.bias is None:
             raise SettingsError(f"{name} has other widths than the network to train; give its width.")
-        x = _take(part.conv, part.norm, theirs, x)
+        x = _take(part.get_submodule("conv"), part.get_submodule("norm"), theirs, x)
     if not isinstance(source, VGG) or not isinstance(network, VGG):
         return
     theirs_6, ours_6 = cast(nn.Linear, source.fc6.linear), cast(nn.Linear, network.fc6.linear)
@@ -47,7 +47,7 @@ def start_from(name: str, network: nn.Module, inputs: Tensor) -> None:
     if x.shape[1] != ours_6.in_features:
         raise SettingsError(f"{name} reads larger inputs than the images given; give its size.")
     for ours, other in ((network.fc6, source.fc6), (network.fc7, source.fc7)):
-        x = _take(ours.linear, ours.norm, cast(nn.Linear, other.linear), x)
+        x = _take(ours.get_submodule("linear"), ours.get_submodule("norm"), cast(nn.Linear, other.linear), x)
     if network.fc8.weight.shape == source.fc8.weight.shape:
         network.fc8.load_state_dict(source.fc8.state_dict())
 

@@ -24,6 +24,17 @@ from chipcore.storage import write_whole
 from chipcore.training.photographs import ClassFolders
 
 DIRECTIONS = 128
+MULTIPLIES_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # names of instructions, as PyTorch tells them
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device multiplies it, else nothing.
+
+    A processor without the instructions emulates them: on an AVX2 processor a training step took 17.8 s in bfloat16 and 1.6 s in
+    float32, the teacher's pass over 13,564 images 148 and 12 minutes.
+    """
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or any(known.get(one) for one in MULTIPLIES_BFLOAT16))
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
     position = {name: index for index, name in enumerate(names)}
     order = _spread(folders.labels)
     first = order[: min(len(order), max(4 * DIRECTIONS, 64 * len(folders.classes)))].tolist()
-    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
+    with torch.inference_mode(), mixed_precision(network.device):
         sample = torch.cat(
             [_maps(network, batch.views) for batch in batches(folders.images, [names[i] for i in first], network.geometry, 32)]
         )
@@ -82,7 +93,7 @@ def guide(network: Network, folders: ClassFolders, report: Callable[[str, int, i
     scale = ((vectors - mean) @ basis).std()
     done = 0
     for batch in batches(folders.images, names, network.geometry, 32):
-        with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16):
+        with torch.inference_mode(), mixed_precision(network.device):
             features = _maps(network, batch.views) if batch.names else sample[:0]
         features = torch.einsum("bkuv,kd->bduv", features.float() - mean[:, None, None], basis) / scale
         for name, one in zip(batch.names, features, strict=True):

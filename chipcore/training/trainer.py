@@ -25,7 +25,7 @@ from chipcore.training import saved
 from chipcore.training.photographs import Augmentation, ClassFolders, crops, cut, decode, erase, find_classes, recolor
 from chipcore.training.settings import STRIDE, TrainSettings
 from chipcore.training.start import start_from
-from chipcore.training.teacher import Guide, guide
+from chipcore.training.teacher import Guide, guide, mixed_precision
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,26 @@ class Student(nn.Module):
             if settings.flatten
             else VGGSlim(classes, width, batch_norm=True, dropout=dropout)
         )
+        names = [name for name, _part in self.network.features.named_children()]
+        self.kept = sum(int(name.removeprefix("conv").removeprefix("pool")[0]) <= settings.frozen for name in names)
+        self.network.features[: self.kept].requires_grad_(False)
         self.side = settings.size // STRIDE if settings.flatten else 0
         self.imitate = nn.Conv2d(8 * width, directions, 1) if directions else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = self.network.features(x)
+        with torch.no_grad():
+            x = self.network.features[: self.kept](x)
+        features = self.network.features[self.kept :](x)
         read = features
         if self.side and features.shape[-1] != self.side:  # smaller crops, whose pool5 a flattening head could not read
             read = functional.interpolate(features, (self.side, self.side), mode="bilinear", align_corners=False)
         return self.network.head(read), None if self.imitate is None else self.imitate(features)
+
+    def train(self, mode: bool = True) -> Student:
+        """As PyTorch's, but the statistics of frozen blocks stay."""
+        super().train(mode)
+        self.network.features[: self.kept].eval()
+        return self
 
 
 def train(
@@ -163,7 +174,7 @@ def _settle(network: nn.Module, views: Tensor, order: Tensor, settings: TrainSet
 
     Crops and dropout shift them (Touvron et al. 2019; Li et al. 2019), most of all behind fc6.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d) and one.weight.requires_grad]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -207,8 +218,9 @@ def _teacher(
 
 def _groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weights decay; biases and batch norm's scales do not, for shrinking them limits nothing."""
-    matrices = [p for p in student.parameters() if p.ndim > 1]
-    vectors = [p for p in student.parameters() if p.ndim <= 1]
+    learning = [p for p in student.parameters() if p.requires_grad]
+    matrices = [p for p in learning if p.ndim > 1]
+    vectors = [p for p in learning if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
@@ -247,7 +259,7 @@ def _epoch(
         truth = labels[which].to(device)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch + step / steps)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             scores, imitated = student(x)
         # The share of labeled images stands before their mean, so that a image without a class takes nothing from it.
         known = truth >= 0

@@ -102,7 +102,7 @@ def judging(data: Path) -> list[str]:
     return [str(file.relative_to(data)) for file in [*files, *ade]]
 
 
-def main(data: Path, out: Path) -> None:
+def main(data: Path, out: Path, at_most: int = 0) -> None:
     data = data.resolve()
     classes = candidates(data)
     names = sorted(classes)
@@ -112,32 +112,40 @@ def main(data: Path, out: Path) -> None:
     if not HELD_OUT.is_file():
         chosen: list[str] = []
         for name in sorted({name for name in classes.values() if name}):
-            folder = [file for file in names if classes[file] == name and file.startswith("classes/")]
-            free = [file for file in folder if alone[names.index(file)]]
+            every = [file for file in names if classes[file] == name and file.startswith("classes/")]
+            free = [file for file in every if alone[names.index(file)]]
             ranked = sorted(free, key=lambda file: hashlib.sha256(file.encode()).digest())
-            chosen += sorted(ranked[: min(MOST, round(SHARE * len(folder)))])
+            chosen += sorted(ranked[: min(MOST, round(SHARE * len(every)))])
         HELD_OUT.write_text("".join(f"{name}\n" for name in chosen), encoding="utf-8")
     held_out = set(HELD_OUT.read_text(encoding="utf-8").splitlines())
     kept = 0
-    for name, leak in zip(names, leaks.tolist(), strict=True):
-        if leak and name not in held_out:
-            continue
+    ranks: Counter[str] = Counter()
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    for name, leak in ((names[i], bool(leaks[i])) for i in order):
+        if name not in held_out:
+            if leak or (at_most and ranks[classes[name]] >= (at_most if classes[name] else 4 * at_most)):
+                continue
+            ranks[classes[name]] += 1
         folder = out / "held_out" / classes[name] if name in held_out else out / "train" / (classes[name] or "unlabeled")
         folder.mkdir(parents=True, exist_ok=True)
         link = folder / name.replace("/", "__")
         if not link.is_symlink():
             os.symlink(data / name, link)
         kept += 1
-    counts = Counter(
-        classes[name] or "unlabeled" for name, leak in zip(names, leaks.tolist(), strict=True) if not leak and name not in held_out
-    )
     print(f"{kept} of {len(names)} photographs, {len(held_out)} of them held out; {int(leaks.sum())} are like one that judges")
-    print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    print(", ".join(f"{name or 'unlabeled'} {count}" for name, count in sorted(ranks.items())))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--at-most",
+        type=int,
+        default=0,
+        metavar="N",
+        help="photographs of a class to train on (default: all); four times as many without a class",
+    )
     options = parser.parse_args()
-    main(options.data, options.out)
+    main(options.data, options.out, options.at_most)

@@ -19,6 +19,7 @@ from chipcore.training import TrainSettings, load_trained, train
 from chipcore.training.evaluation import evaluate
 from chipcore.training.photographs import find_classes
 from chipcore.training.start import start_from
+from chipcore.training.teacher import mixed_precision
 from chipcore.training.trainer import _order
 
 
@@ -164,3 +165,31 @@ def test_a_flattening_network_learns_three_classes(data: Path, tmp_path: Path) -
     trained = train(tmp_path / "train", settings, tmp_path / "out")
     measured = evaluate(trained.network, tmp_path / "train", ("church", "frog", "zebra"))
     assert measured.top1 > 0.8, (measured.confusion, trained.facts["history"])
+
+
+def test_frozen_blocks_keep_what_they_compute_and_the_others_learn(data: Path, tmp_path: Path) -> None:
+    for name in ("church", "zebra"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for file in sorted((data / "fourteen" / "train" / name).iterdir())[:12]:
+            (tmp_path / "train" / name / file.name).symlink_to(file)
+    settings = TrainSettings(epochs=2, size=64, batch=12, flatten=True, start="vgg16_slim", frozen=3)
+    trained = train(tmp_path / "train", settings, tmp_path / "out").network.model
+    source = load_network("vgg16_slim", download=False).model
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        kept, expected = ([part for _name, part in model.features.named_children()][:10] for model in (trained, source))
+        assert torch.allclose(torch.nn.Sequential(*kept)(x), torch.nn.Sequential(*expected)(x), atol=1e-4)
+        assert not torch.allclose(trained.features(x), source.features(x), atol=1e-2)
+    with pytest.raises(ChipError, match="give 0 to 4"):
+        TrainSettings(start="vgg16_slim", frozen=5)
+    with pytest.raises(ChipError, match="give --start"):
+        TrainSettings(frozen=1)
+
+
+def test_bfloat16_is_used_only_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 2)
+    for capabilities, kind in (({"avx2": True}, torch.float32), ({"avx2": True, "amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known)
+        with mixed_precision(torch.device("cpu")):
+            assert (x @ x).dtype == kind
