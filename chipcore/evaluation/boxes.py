@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from chipcore.analysis.tables import to_csv
 from chipcore.datasets.annotations import Box, extent, mask_of_boxes
 from chipcore.evaluation.images import energy_inside
 
@@ -105,5 +106,4 @@ def energy_in_boxes(heat: np.ndarray, truth: np.ndarray) -> float:
 
 def curves_csv(curves: Mapping[str, np.ndarray]) -> str:
     """IoU at every threshold as CSV, a column a method."""
-    text: str = pd.DataFrame({"threshold": THRESHOLDS, **curves}).to_csv(index=False, lineterminator="\n", float_format="%.4g")
-    return text
+    return to_csv(pd.DataFrame({"threshold": THRESHOLDS, **curves}), digits=4)

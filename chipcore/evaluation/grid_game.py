@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from chipcore import maps
+from chipcore.analysis.tables import to_csv
 from chipcore.errors import ChipError, SettingsError
 from chipcore.evaluation import grid_pointing
 from chipcore.evaluation.benchmark import MethodSet
@@ -131,8 +132,7 @@ def scores_csv(network: Network, tiles: Sequence[Tile], scores: Mapping[str, Seq
         }
         for method, cells in scores.items() for tile, score in zip(tiles, cells, strict=True)
     ]  # fmt: skip
-    text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n", float_format="%.4g")
-    return text
+    return to_csv(pd.DataFrame(lines), digits=4)
 
 
 def tile(network: Network, path: Path, target: int | None = None) -> Tile:

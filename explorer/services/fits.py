@@ -71,9 +71,11 @@ class FitRequest:
 
     @classmethod
     def restore(cls, content: Mapping[str, Any]) -> FitRequest:
-        """What :meth:`stored` gave, read back from JSON."""
+        """What :meth:`stored` gave, read back from JSON; ``images`` may go by either name."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        return cls(images=fields.pop("photographs"), **fields)
+        if "photographs" in fields:
+            fields["images"] = fields.pop("photographs")
+        return cls(**fields)
 
     @property
     def fit_settings(self) -> FitSettings:
@@ -123,6 +125,13 @@ class Run:
         """Whether something was done that need not be done again."""
         return not self.finished and any((self.folder / "checkpoints").glob("moments-*.npz"))
 
+    @classmethod
+    def restore(cls, content: Mapping[str, Any]) -> Run:
+        """What :meth:`save` wrote, read back from JSON; ``TypeError``, ``KeyError`` for anything else."""
+        fields = dict(content)
+        fields["unreadable"] = tuple(fields.get("unreadable", ()))
+        return cls(FitRequest.restore(fields.pop("request")), **fields)
+
     def save(self) -> None:
         content = json.dumps({**vars(self), "request": self.request.stored()}, indent=1)
         write_whole(self.folder / "run.json", lambda path: path.write_text(content, encoding="utf-8"))
@@ -156,11 +165,7 @@ def runs() -> list[Run]:
     found = []
     for path in _all().glob("*/run.json"):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            asked: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in content.pop("request").items()
-            }
-            run = Run(FitRequest(**asked), **{**content, "unreadable": tuple(content["unreadable"])})
+            run = Run.restore(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError):
             continue
         if run.key == path.parent.name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import signal
 import subprocess
@@ -99,6 +101,30 @@ def test_a_stopped_run_goes_on_where_it_was(request_: FitRequest, slim: Network,
     assert first[0] == 32 and not done.can_resume
     whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
     assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W)
+
+
+@pytest.mark.parametrize("name", ["photographs", "images"])
+def test_a_run_of_an_earlier_release_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """run.json as the first release wrote it, in the folder that it chose; and with the newer name of the field."""
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path))
+    asked = {
+        "network": "vgg16_slim", "layers": ["pool4", "pool5"], "photographs": "animals", "per_folder": 18, "classes": [0, 3],
+        "settings": {"gates": 4, "background": 0.5}, "memory": 4.0, "fingerprint": "23e5", "count": 36,
+    }  # fmt: skip
+    folder = tmp_path / "fits" / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
+    folder.mkdir(parents=True)
+    asked[name] = asked.pop("photographs")
+    about = {
+        "request": asked, "title": "VGG16", "created": "2026-11-01T10:00:00+00:00", "finished": "2026-11-01T10:05:00+00:00",
+        "seconds": 300.0, "unreadable": ["torn.jpg"], "flags": "--network vgg16_slim", "owner": "",
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(about), encoding="utf-8")
+    (run,) = fits.runs()
+    assert run.folder == folder and run.request.images == "animals" and run.request.classes == (0, 3) and run.unreadable == ("torn.jpg",)
+    run.save()
+    assert fits.runs() == [run], "and what is written anew is found in the same folder"
+    (folder / "run.json").write_text(json.dumps({**about, "request": {}}), encoding="utf-8")
+    assert fits.runs() == [], "what cannot be read is left out"
 
 
 KILLED = """
@@ -202,9 +228,9 @@ def test_evidence_by_hand() -> None:
     rows = evidence.evidence_rows(importance, ["a", 'b "x"', "c", "d"])
     assert [(row.label, row.evidence) for row in rows] == [("c", "good"), ("a", "weak"), ('b "x"', "none")]
     assert evidence.evidence_csv(rows).splitlines()[1:] == [
-        '2,"c",12.000,15,,2,good',
-        '0,"a",2.500,3,0.5000,1,weak',
-        '1,"b ""x""",0.200,1,,0,none',
+        "2,c,12,15,,2,good",
+        "0,a,2.5,3,0.5,1,weak",
+        '1,"b ""x""",0.2,1,,0,none',
     ]
 
 
