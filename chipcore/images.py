@@ -13,7 +13,7 @@ import math
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -147,3 +147,40 @@ def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
         raise ImageError(f"{label} may not be read; check its permissions.") from None
     except Exception:  # Pillow's readers raise whatever comes up in a damaged file
         raise ImageError(f"{label} is not a photograph we can read (JPEG, PNG, WebP, GIF, BMP or TIFF, whole).") from None
+
+
+def as_image(given: Any, name: str = "") -> Image.Image:
+    """An image, upright and RGB, from what people hold one in.
+
+    Args:
+        given: a path or a file's bytes; a PIL image; an array (H, W, 3), (H, W, 1) or (H, W), or a tensor (3, H, W) or (1, H, W),
+            of uint8 or of floating-point numbers in [0, 1].
+        name: what a person calls it, for the sentence of an error.
+
+    Raises:
+        ImageError: anything else, or numbers outside their range.
+
+    >>> as_image(torch.ones(3, 4, 6)).size
+    (6, 4)
+    """
+    label = name or "the image"
+    if isinstance(given, str | Path | bytes):
+        return open_image(given, name)
+    if isinstance(given, Image.Image):
+        return as_rgb(given)
+    if isinstance(given, Tensor):
+        given = given.detach().cpu().movedim(0, -1).numpy() if given.ndim == 3 else given.detach().cpu().numpy()
+    if not isinstance(given, np.ndarray):
+        raise ImageError(f"{label} is a {type(given).__name__}; give a path, a PIL image, an array or a tensor.")
+    if given.ndim == 2:
+        given = given[:, :, None]
+    if given.ndim != 3 or given.shape[2] not in (1, 3) or not given.size:
+        raise ImageError(f"{label} has the shape {given.shape}; give an array (height, width, 3) or a tensor (3, height, width).")
+    if given.dtype.kind == "f":
+        # Written so that NaN is outside, too.
+        if not (given.min() >= 0 and given.max() <= 1):
+            raise ImageError(f"{label} has values outside 0 to 1; give the pixels before normalization.")
+        given = (given * 255).round().astype(np.uint8)
+    if given.dtype != np.uint8:
+        raise ImageError(f"{label} holds {given.dtype}; give uint8, or floating-point numbers in 0 to 1.")
+    return Image.fromarray(np.repeat(given, 3 // given.shape[2], axis=2))

@@ -14,15 +14,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from chipcore.errors import ImportanceError, ImportanceNotFitted, OtherInput
+from chipcore.errors import ImportanceError, ImportanceNotFitted, OtherInput, SettingsError
 from chipcore.networks.network import Layer, Network
 from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha256_of_tensors, write_whole
 
 FORMAT = 1
-TENSORS = ("W", "r2", "support", "images", "loyalty")
+TENSORS = ("W", "r2", "support", "images", "evidence_mass")
+OPTIONAL = ("activation", "contrast_W")  # not in files of earlier versions
+_STORED = {"loyalty": "evidence_mass"}  # names in files of earlier versions
 GOOD_EVIDENCE = 10.0  # images' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
 
-Evidence = Literal["none", "weak", "good"]
+Evidence = Literal["none", "weak", "pooled", "good"]
+Ranking = Literal["weight", "contribution"]
 
 
 @dataclass(frozen=True)
@@ -30,35 +33,95 @@ class Importance:
     """W of one layer of one network.
 
     - ``W`` (C, K) float32: importance of every channel for every class, signed; a row without evidence is 0
-    - ``r2`` (C,): held-out R2 of each row, NaN where no held-out image carried weight
+    - ``r2`` (C,): held-out R2 of each row, on images of its class, or where none was held out on all that were; NaN for neither
     - ``support`` (C,): number of non-zero channels of each row
     - ``images`` (C,): number of images that carried weight for each row
-    - ``loyalty`` (C,): sum of f^c over those images, the number of whole images they are worth
+    - ``evidence_mass`` (C,): sum of f^c over those images, the number of whole images they are worth
     - ``metadata``: format version, network, weights sha256, layer, settings, data fingerprint, version, date
+    - ``activation`` (C, K): mean activation of every channel over images weighted by f^c; None in files of earlier versions
+    - ``contrast_W`` (C, K): as ``W``, for the target g^c - kappa log sum exp(g) with kappa of :attr:`contrast`; None where it
+      was not fitted
     """
 
     W: Tensor
     r2: Tensor
     support: Tensor
     images: Tensor
-    loyalty: Tensor
+    evidence_mass: Tensor
     metadata: dict[str, Any] = field(default_factory=dict)
+    activation: Tensor | None = None
+    contrast_W: Tensor | None = None
+
+    @property
+    def loyalty(self) -> Tensor:
+        """The earlier name of :attr:`evidence_mass`."""
+        return self.evidence_mass
+
+    @property
+    def contrast(self) -> float:
+        """kappa of ``contrast_W``; 0 where there is none."""
+        if self.contrast_W is None:
+            return 0.0
+        for told in (self.metadata, self.metadata.get("other_rows_from", {})):
+            if isinstance(told, dict) and (kappa := told.get("settings", {}).get("contrast")):
+                return float(kappa)
+        return 0.0
+
+    def row(self, index: int, contrast: float = 1.0) -> Tensor:
+        """w_c (K,) of a map: for a target between the score and the one with contrast.
+
+        The target is linear in kappa, and so is the solution of Eq. 11 as long as no weight changes its sign; between the two
+        rows that are kept it is interpolated (``chipcore/fitting/README.md`` states the error).
+
+        Args:
+            index: the class.
+            contrast: how far to go from ``W`` (0) to ``contrast_W`` (1, the default).
+        """
+        if self.contrast_W is None or contrast == 0:
+            return self.W[index]
+        return torch.lerp(self.W[index], self.contrast_W[index], contrast)
 
     def evidence(self, index: int) -> Evidence:
-        """How far the row of a class can be trusted: 'none' (not fitted), 'weak' (few images) or 'good'."""
+        """Where the row of a class comes from and how far it can be trusted.
+
+        'none' (not fitted), 'weak' (few images of the class), 'pooled' (images of all classes alike, as too few are of this one)
+        or 'good' (many images of the class).
+        """
         if int(self.support[index]) == 0:
             return "none"
-        return "good" if float(self.loyalty[index]) >= GOOD_EVIDENCE else "weak"
+        if float(self.evidence_mass[index]) >= GOOD_EVIDENCE:
+            return "good"
+        settings = self.metadata.get("settings", {})
+        return "pooled" if "own_evidence" in settings and settings.get("pooled_share", 0) > 0 else "weak"
 
-    def top_channels(self, index: int, count: int) -> list[int]:
+    def contribution(self, contrast: float = 0.0) -> Tensor:
+        """What each channel adds to the class's score on average: w_c^k times the class's mean activation, shape (C, K).
+
+        Raises ``ImportanceError`` for a W of an earlier version, which has no activations.
+        """
+        if self.activation is None:
+            raise ImportanceError("this W was fitted before mean activations were kept with it; fit it again to rank by contribution.")
+        W = self.W if self.contrast_W is None or contrast == 0 else torch.lerp(self.W, self.contrast_W, contrast)
+        return W * self.activation
+
+    def ranking(self, by: Ranking = "weight") -> Tensor:
+        """What channels are ranked by, shape (C, K): the paper's weight, or their contribution with the contrast of this W.
+
+        Raises ``SettingsError`` for any other name.
+        """
+        if by not in ("weight", "contribution"):
+            raise SettingsError(f"channels are ranked by weight or contribution, not by {by!r}.")
+        return self.W if by == "weight" else self.contribution(1.0)
+
+    def top_channels(self, index: int, count: int, by: Ranking = "weight") -> list[int]:
         """The ``count`` channels of largest positive importance for a class, largest first (Fig. 11, left)."""
-        row = self.W[index]
+        row = self.ranking(by)[index]
         order = torch.argsort(row, descending=True, stable=True)[:count]
         return [int(k) for k in order if row[k] > 0]
 
-    def channels_above(self, index: int, share: float) -> list[int]:
+    def channels_above(self, index: int, share: float, by: Ranking = "weight") -> list[int]:
         """The channels whose importance is above ``share`` of the row's largest (Fig. 11, right: 1/1000)."""
-        row = self.W[index]
+        row = self.ranking(by)[index]
         return [int(k) for k in (row > share * row.max()).nonzero().flatten() if row[k] > 0]
 
     def completed_by(self, other: Importance) -> Importance:
@@ -69,13 +132,30 @@ class Importance:
             mine, theirs = getattr(self, name), getattr(other, name)
             return torch.where(own[:, None] if mine.ndim == 2 else own, mine, theirs)
 
-        tensors = {name: rows(name) for name in TENSORS}
-        return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata})
+        def optional(name: str, instead: str | None) -> Tensor | None:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if instead is not None and not (mine is None and theirs is None):  # a row without contrast has that of the score
+                mine, theirs = (getattr(one, instead) if value is None else value for one, value in ((self, mine), (other, theirs)))
+            return None if mine is None or theirs is None else torch.where(own[:, None], mine, theirs)
 
-    def save(self, folder: Path) -> Path:
-        """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all."""
-        path = _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
-        tensors = {name: getattr(self, name).cpu().contiguous() for name in TENSORS}
+        tensors = {name: rows(name) for name in TENSORS}
+        more = optional("activation", None), optional("contrast_W", "W")
+        return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata}, activation=more[0], contrast_W=more[1])
+
+    def file_below(self, folder: Path) -> Path:
+        """The file that :meth:`save` writes below ``folder``."""
+        return _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
+
+    def save(self, folder: Path, *, half: bool = False) -> Path:
+        """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all.
+
+        ``half`` keeps the large tensors in half precision, with which a map's largest error is 1/2000 of its maximum.
+        """
+        path = self.file_below(folder)
+        found = {name: getattr(self, name) for name in (*TENSORS, *OPTIONAL)}
+        tensors = {name: value.cpu().contiguous() for name, value in found.items() if value is not None}
+        if half:  # but for what it could not hold
+            tensors |= {name: value.half() for name, value in tensors.items() if value.ndim == 2 and float(value.abs().max()) < 6e4}
         described = json.dumps(self.metadata, sort_keys=True)
         header = {"chipcore": described, "sha256": _checksum(tensors, described)}
         write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
@@ -145,15 +225,19 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
                 f"{path} was fitted with an input {key} of {geometry.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
             )
     C, K = len(network.classes), layer.channels
-    shapes = {"W": (C, K), "r2": (C,), "support": (C,), "images": (C,), "loyalty": (C,)}
+    tensors = {_STORED.get(name, name): value for name, value in tensors.items()}
+    shapes = {name: (C, K) if name in ("W", *OPTIONAL) else (C,) for name in (*TENSORS, *(set(OPTIONAL) & tensors.keys()))}
     if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not _are_numbers(tensors):
         raise ImportanceError(f"{path} does not hold a finite W of {C} classes x {K} channels; fit it again.")
-    return Importance(**tensors, metadata=metadata)
+    return Importance(
+        **{name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}, metadata=metadata
+    )
 
 
 def _are_numbers(tensors: dict[str, Tensor]) -> bool:
     real = all(not one.is_complex() and one.dtype != torch.bool for one in tensors.values())
-    return real and tensors["W"].is_floating_point() and bool(torch.isfinite(tensors["W"]).all())
+    large = [tensors[name] for name in ("W", *OPTIONAL) if name in tensors]
+    return real and all(one.is_floating_point() and bool(torch.isfinite(one).all()) for one in large)
 
 
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:

@@ -42,7 +42,7 @@ def arrays(importance: Importance, classes: Sequence[int], top: int = TOP, share
     """Rows of W and what they share, by name.
 
     Returns:
-        ``classes`` (n,); ``W`` (n, K); ``r2``, ``support``, ``images`` and ``loyalty`` (n,) as in a file of W; ``top`` and
+        ``classes`` (n,); ``W`` (n, K); ``r2``, ``support``, ``images`` and ``evidence_mass`` (n,) as in a file of W; ``top`` and
         ``above`` (n, K), bool: the important channels of each class in both senses of Fig. 11; ``shared`` (n, n), how many
         of the top ones two classes share, ``jaccard`` that as a share of those in either; ``cosine`` (n, n) of the rows.
 
@@ -58,7 +58,7 @@ def arrays(importance: Importance, classes: Sequence[int], top: int = TOP, share
     shared = (counted @ counted.T).astype(np.int64)
     own = sets.sum(1)
     either = own[:, None] + own[None] - shared
-    told = {name: getattr(importance, name)[rows].numpy() for name in ("r2", "support", "images", "loyalty")}
+    told = {name: getattr(importance, name)[rows].numpy() for name in ("r2", "support", "images", "evidence_mass")}
     return {
         "classes": np.array(rows, dtype=np.int64), "W": W, **told, "top": sets, "above": above_sets(W, share), "shared": shared,
         "jaccard": shared / np.maximum(either, 1), "cosine": cosines(W, W),

@@ -123,7 +123,7 @@ class Counts:
     """How sparse one row of W is, and how far it can be trusted.
 
     ``above`` counts the weights above one thousandth of the row's largest (as Fig. 11 does); ``r2`` is NaN where no
-    held-out image carried weight; ``loyalty`` says how many whole images the row was learned from.
+    held-out image carried weight; ``evidence_mass`` says how many whole images the row was learned from.
     """
 
     index: int
@@ -132,7 +132,7 @@ class Counts:
     negative: int
     above: int
     r2: float
-    loyalty: float
+    evidence_mass: float
     images: int
     evidence: str
 
@@ -144,7 +144,7 @@ def counts(importance: Importance, indices: Sequence[int]) -> list[Counts]:
     whole = torch.stack([(W != 0).sum(1), (W > 0).sum(1), (W < 0).sum(1), above.sum(1)], dim=1).tolist()
     return [
         Counts(
-            index, nonzero, positive, negative, count, float(importance.r2[index]), float(importance.loyalty[index]),
+            index, nonzero, positive, negative, count, float(importance.r2[index]), float(importance.evidence_mass[index]),
             int(importance.images[index]), importance.evidence(index),
         )
         for index, (nonzero, positive, negative, count) in zip(indices, whole, strict=True)
@@ -204,7 +204,7 @@ def weights_csv(importance: Importance, classes: Classes, indices: Sequence[int]
     """Rows of W as CSV: one line a class, with its counts, then one column a channel."""
     rows = counts(importance, indices)
     about = pd.DataFrame({
-        **class_columns(classes, indices), "held_out_r2": [row.r2 for row in rows], "photographs_worth": [row.loyalty for row in rows],
+        **class_columns(classes, indices), "held_out_r2": [row.r2 for row in rows], "photographs_worth": [row.evidence_mass for row in rows],
         "nonzero": [row.nonzero for row in rows], "positive": [row.positive for row in rows], "negative": [row.negative for row in rows],
         "above_a_thousandth": [row.above for row in rows],
     })  # fmt: skip

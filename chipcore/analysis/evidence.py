@@ -28,8 +28,8 @@ class EvidenceRow:
 def evidence_rows(importance: Importance, labels: Sequence[str]) -> list[EvidenceRow]:
     """The rows that were fitted, and those that had some evidence but too little, the best founded first."""
     rows = [
-        EvidenceRow(i, labels[i], float(importance.loyalty[i]), int(importance.images[i]), float(importance.r2[i]), int(importance.support[i]), importance.evidence(i))
-        for i in (importance.loyalty > 0).nonzero().flatten().tolist()
+        EvidenceRow(i, labels[i], float(importance.evidence_mass[i]), int(importance.images[i]), float(importance.r2[i]), int(importance.support[i]), importance.evidence(i))
+        for i in (importance.evidence_mass > 0).nonzero().flatten().tolist()
     ]  # fmt: skip
     return sorted(rows, key=lambda row: -row.worth)
 

@@ -14,7 +14,7 @@ from chipcore.analysis.channel_ablation import ablated_scores, gates_for
 from chipcore.analysis.map_similarity import directions
 from chipcore.errors import ChipError
 from chipcore.fitting.moments import Moments
-from chipcore.fitting.regression import system
+from chipcore.fitting.regression import normal_equations
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.gates import draw_uniform, generator
 from chipcore.gating.suffix import Activations
@@ -118,7 +118,7 @@ def lasso_path(measured: Experiment, target: int, sigma2: float, ratios: Sequenc
     With one image f^c is a factor of the whole and cancels. Raises ``ChipError`` where the score reacts to nothing.
     """
     learned, held = (_moments(measured, target, sigma2, rows) for rows in (slice(None, measured.fitted), slice(measured.fitted, None)))
-    given = system(learned, torch.zeros(1, dtype=torch.long), FitSettings(intercept=True))
+    given = normal_equations(learned, FitSettings(intercept=True))
     top = float(admm.lambda_max(given.cross)[0])
     if not top > 0:
         raise ChipError(

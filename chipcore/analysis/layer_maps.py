@@ -68,7 +68,7 @@ def layer_map(layer: Layer, target: int, features: Tensor, load: Callable[[], Im
         return LayerMap(layer, missing=str(error))
     if importance.evidence(target) == "none":
         return LayerMap(layer, importance, missing="no row of W for this class")
-    return _mapped(layer, importance, importance.W[target], features)
+    return _mapped(layer, importance, importance.row(target), features)
 
 
 def local_layer_map(found: LayerMap, row: Tensor, features: Tensor) -> LayerMap:
@@ -127,6 +127,6 @@ def evidence_of(importances: Sequence[Importance], classes: int) -> list[str]:
     for importance in importances:
         known = importance.support > 0
         fitted |= known
-        best = torch.maximum(best, torch.where(known, importance.loyalty, torch.zeros(())))
+        best = torch.maximum(best, torch.where(known, importance.evidence_mass, torch.zeros(())))
     pairs = zip(best.tolist(), fitted.tolist(), strict=True)
     return ["none" if not known else "good" if worth >= GOOD_EVIDENCE else "weak" for worth, known in pairs]

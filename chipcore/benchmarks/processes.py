@@ -20,9 +20,11 @@ import torch
 from chipcore.datasets.class_names import imagenet
 from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError
+from chipcore.fitting.accumulate import LayerSums, accumulate
 from chipcore.fitting.distributed import team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
-from chipcore.fitting.pipeline import Gathered, fit, gather, plan
+from chipcore.fitting.pipeline import fit
+from chipcore.fitting.planning import ClassSlice
 from chipcore.fitting.settings import FitSettings
 from chipcore.images import InputGeometry
 from chipcore.networks import Network, load_network, torchvision_import
@@ -97,29 +99,32 @@ def _scaling(folder: Path, images: int) -> dict[str, Any]:
     found = _some(folder, images)
     settings = FitSettings(gates=GATES, held_out=0)
     with team(network.device) as ours:
-        [[share]] = plan([network.layer(LAYER)], range(len(network.classes)), 1 << 60)
-        one = Gathered.empty(share)
+        part = ClassSlice(network.layer(LAYER), tuple(range(len(network.classes))))
+        one = LayerSums.empty(part, settings)
         names = ours.share(found.names)
-        gather(network, [one], found, frozenset(), settings, names=names[:2])  # libraries load, caches warm
-        one = Gathered.empty(share)
+        accumulate(network, [one], found, frozenset(), settings, names=names[:2])  # libraries load, caches warm
+        one = LayerSums.empty(part, settings)
         ours.agree(0)  # nobody starts early
         start = time.perf_counter()
-        gather(network, [one], found, frozenset(), settings, names=names)
+        accumulate(network, [one], found, frozenset(), settings, names=names)
         ours.agree(0)
         perturbing = time.perf_counter() - start
-        ours.add_up([one.training], len(names))
+        ours.add_up([one], len(names))
         adding = time.perf_counter() - start - perturbing
     # A few numbers stand for all: sums over all classes, weighted so that no two errors cancel.
-    mixed = torch.rand(one.training.cross.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gram = torch.stack([G @ mixed for G in one.training.gram])
-    moments = [float(gram.square().sum()), float(one.training.cross.square().sum()), float(one.training.energy.sum())]
+    moments = [0.0, 0.0, 0.0]
+    if ours.rank == 0:
+        own = one.moments((one.samples.evidence_mass() > 1).nonzero().flatten()[:50])
+        mixed = torch.rand(own.cross.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        gram = torch.stack([G @ mixed for G in (*own.gram, one.pooled.gram)])
+        moments = [float(gram.square().sum()), float(one.pooled.cross.square().sum()), float(own.energy.sum())]
     return {
         "photographs_per_second": len(found) / perturbing, "seconds_adding_up": adding, "moments": moments, "rank": ours.rank,
     }  # fmt: skip
 
 
 def _memory(folder: Path) -> dict[str, Any]:
-    """A fit in which every class has moments from every image: nothing of the Grams stays unwritten."""
+    """A fit in which every class has moments from every image: no class is left out."""
     torch.manual_seed(0)
     network = Network.wrap(
         torchvision_import.models.squeezenet1_0(),
@@ -130,10 +135,11 @@ def _memory(folder: Path) -> dict[str, Any]:
     )
     settings = FitSettings(gates=20, cutoff=1e-30, min_evidence=0, held_out=0.5)
     classes = range(len(network.classes))
-    need = estimate(network, network.layers, classes, settings, 6 * GB)
-    fit(network, [MEMORY_LAYER[0]], _some(folder, 32), settings, memory=need.moments)
+    images = _some(folder, 32)
+    need = estimate(network, network.layers, classes, len(images), settings, 6 * GB)
+    fit(network, [MEMORY_LAYER[0]], images, settings, memory=need.samples)
     return {
-        "classes": len(classes), "channels": network.layers[0].channels, "stated": need.total, "moments": need.moments,
+        "classes": len(classes), "channels": network.layers[0].channels, "stated": need.total, "samples": need.samples,
         "peak": peak_of_process(),
     }  # fmt: skip
 

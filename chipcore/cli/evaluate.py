@@ -22,7 +22,8 @@ from chipcore.cli.common import ProgressBars, add_network_options, count, load_n
 from chipcore.cli.console import add_command, print_error
 from chipcore.datasets.annotations import Source, open_dataset, open_mask_dataset
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.sources import open_images
+from chipcore.datasets.tar_shards import is_tar
 from chipcore.errors import SettingsError
 from chipcore.evaluation import faithfulness, grid_game, grid_pointing, localization, pointing, segmentation
 from chipcore.evaluation.benchmark import MethodSet
@@ -53,7 +54,13 @@ def _common_options(parser: argparse.ArgumentParser, kind: str) -> None:
     add = parser.add_argument
     add("--layer", nargs="+", action="extend", required=True, metavar="L", help="layers, in one run; 'all' for every named one")
     add("--methods", nargs="+", required=True, metavar="M", help=f"of {', '.join(METHODS)}")
-    add("--data", type=Path, required=kind != "pointing", metavar="DIR", help="the folder of photographs and annotations")
+    add(
+        "--data",
+        type=Path,
+        required=kind != "pointing",
+        metavar="DIR",
+        help="the folder of photographs and annotations; where none are needed, also tar files ('shards-{000..127}.tar') and data sets of Hugging Face",
+    )
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--limit", type=count, default=0, metavar="N", help="draw at most N photographs (or mosaics) from the whole set")
     add("--seed", type=count, default=0, help="of every draw (default: %(default)s)")
@@ -112,7 +119,8 @@ def run(options: argparse.Namespace) -> None:
         raise SettingsError("--data and --mosaic are two games; give one of them.")
     if not given and (getattr(options, "raw", None) or getattr(options, "mosaic_classes", ())):
         raise SettingsError("--raw and --mosaic-classes go with --mosaic; give four photographs.")
-    if options.data is not None and not options.data.is_dir():
+    plain = options.kind == "faithfulness" or bool(getattr(options, "grid", 0))  # needs no annotations beside the photographs
+    if options.data is not None and not options.data.is_dir() and not (plain and is_tar(options.data)):
         raise SettingsError(f"--data {options.data} is not a folder; give a folder of photographs.")
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layer == ["all"] else options.layer
@@ -145,7 +153,7 @@ def _measure(options: argparse.Namespace, panel: MethodSet) -> tuple[dict[str, A
         masks = open_mask_dataset(options.data, panel.network)
         return segmentation.evaluate(panel, masks, **shared), masks.images.fingerprint
     if options.kind == "faithfulness":
-        images = find_images(options.data)
+        images = open_images(options.data)
         found = faithfulness.evaluate(
             panel, images, **shared, parts=tuple(options.parts), steps=options.steps, channel_steps=options.channel_steps
         )
@@ -159,10 +167,11 @@ def _measure(options: argparse.Namespace, panel: MethodSet) -> tuple[dict[str, A
     if source is not None:
         return pointing.evaluate(panel, source, **shared, tolerance=options.tolerance), source.images.fingerprint
     mosaics = min(options.mosaics, options.limit) if options.limit else options.mosaics
+    images = open_images(options.data)
     found = grid_pointing.evaluate(
-        panel, options.data, options.grid or 2, mosaics, options.confidence, options.seed, options.mosaic_scale, _bar("mosaics")
+        panel, images, options.grid or 2, mosaics, options.confidence, options.seed, options.mosaic_scale, _bar("mosaics")
     )
-    return found, find_images(options.data).fingerprint
+    return found, images.fingerprint
 
 
 def _bar(unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:

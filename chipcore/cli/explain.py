@@ -19,10 +19,10 @@ from chipcore.errors import SettingsError
 from chipcore.evaluation.boxes import overlap_curves
 from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import open_image
-from chipcore.importance import load_importance
+from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, MethodInputs, explain_view
 from chipcore.methods.local_chip import local_row
-from chipcore.networks import Network
+from chipcore.networks import Layer, Network
 from chipcore.storage import write_whole
 from chipcore.visualization import COLORMAPS, overlay
 
@@ -46,6 +46,7 @@ def register(commands: Any) -> None:
         "--local", nargs="+", default=(), metavar="L",
         help="layers whose row is learned from this photograph alone, as local_chip does, in place of W",
     )  # fmt: skip
+    add("--versus", default=None, metavar="C", help="another class: the map of what speaks for --class rather than for this one (CHIP)")
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, required=True, metavar="PNG", help="the map over the photograph, or the image itself where a method draws one")
     add("--raw", type=Path, default=None, metavar="NPY", help="the raw, signed map")
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
         saliency = explain_view(
             network, view, target, options.method, at.name, importance,
             shallow_importance=load_importance(network, shallow.name, options.importance) if below else None,
-            options=dict(options.options), progress=report, rows=rows, channels=options.channels,
+            options=dict(options.options), progress=report, rows=rows, channels=options.channels, versus=options.versus,
         )  # fmt: skip
     if method.is_image and saliency.image is not None:
         drawn = Image.fromarray((saliency.image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8))
@@ -112,12 +113,14 @@ def run(options: argparse.Namespace) -> None:
     write_whole(options.out, lambda path: drawn.save(path, format="PNG"))
     if options.raw:
         write_array(options.raw, saliency.raw.numpy())
-    result = {
+    result: dict[str, Any] = {
         "method": saliency.method, "network": saliency.network, "layer": saliency.layer, "class": saliency.target, "label": saliency.label,
         "probability": round(saliency.probability, 6), "map": list(saliency.raw.shape), "minimum": float(saliency.raw.min()), "maximum": float(saliency.raw.max()),
         "state": saliency.state, "evidence": importance.evidence(saliency.target) if importance else None,
         "seconds": round(saliency.seconds, 4), "passes": saliency.passes, "file": str(options.out),
     }  # fmt: skip
+    if options.versus is not None and importance is not None:
+        result |= _versus(network, at, view, importance, target, network.classes.index(options.versus), dict(options.options))
     if options.channels is not None:
         result["channels"] = options.channels
     if rows:
@@ -130,14 +133,35 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"{options.out}: {saliency.method} of {saliency.label} (p = {saliency.probability:.3f}) at {saliency.layer} of {saliency.network}, {saliency.seconds:.2f} s"
     )
+    if "versus" in result:
+        told = ", ".join(f"{one['channel']} ({one['adds']:.3g})" for one in result["apart"])
+        print(f"rather than {result['versus_label']}: channels {told}")
     if options.threshold is not None:
         box = result["box"]
         fits = f", IoU {result['iou']:.3f}" if "iou" in result else ""
         print(f"above {options.threshold:g} of its maximum: {'no box' if box is None else f'box {box}'}{fits}")
     if result["evidence"] == "weak":
         print("note: this row of W was learned from few photographs; take the map with care.")
+    if result["evidence"] == "pooled":
+        print("note: this row of W was learned from photographs of all classes, as few are of this one.")
     if saliency.state != "ok":
         print(f"note: the map has nothing to show ({saliency.state}).")
+
+
+def _versus(
+    network: Network, layer: Layer, view: Image.Image, importance: Importance, target: int, other: int, options: dict[str, Any], most: int = 10
+) -> dict[str, Any]:  # fmt: skip
+    """The channels that tell two classes apart in an image: those whose mean activation times (w_c - w_d) is largest."""
+    inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None].to(network.device)
+    with torch.no_grad():
+        pooled = network.forward_prefix(inputs, (layer,)).features[layer.path][0].mean((1, 2)).cpu()
+    contrast = float(options.get("contrast", 1.0))
+    adds = (importance.row(target, contrast) - importance.row(other, contrast)) * pooled
+    first = adds.argsort(descending=True, stable=True)[:most]
+    return {
+        "versus": other, "versus_label": network.classes.labels[other],
+        "apart": [{"channel": int(k), "adds": float(adds[k])} for k in first if adds[k] > 0],
+    }  # fmt: skip
 
 
 def _check(options: argparse.Namespace) -> None:

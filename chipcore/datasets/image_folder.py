@@ -2,71 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image
 
-from chipcore.errors import DataError, ImageError
-from chipcore.images import SUFFIXES, InputGeometry, open_image
+from chipcore.datasets.image_set import ImageSet
+from chipcore.errors import DataError
+from chipcore.images import SUFFIXES, open_image
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(ImageSet):
     """Images by their path below a root, in a fixed order.
 
-    ``fingerprint`` identifies the set by names and file sizes. ``closed`` has a sentence for every folder below the
-    root that may not be read.
+    ``closed`` has a sentence for every folder below the root that may not be read.
     """
 
     root: Path
     names: tuple[str, ...]
     closed: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name in self.names:
-            try:
-                size = os.stat(os.path.join(self.root, name)).st_size
-            except OSError:  # a link to nothing, or gone since
-                size = -1
-            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+    def place(self) -> str:
+        return f"below {self.root}"
 
-    def per_folder(self, most: int, folders: Sequence[str] = ()) -> ImageFolder:
-        """At most ``most`` images of each folder (0: all), of the named folders only if any are named."""
-        taken: dict[str, int] = {}
-        names = []
-        for name in self.names:
-            folder = os.path.dirname(name)
-            if folders and os.path.basename(folder) not in folders:
-                continue
-            taken[folder] = taken.get(folder, 0) + 1
-            if not most or taken[folder] <= most:
-                names.append(name)
+    def open(self, name: str) -> Image.Image:
+        return open_image(self.root / name)
+
+    def select(self, names: Sequence[str]) -> ImageFolder:
         return ImageFolder(self.root, tuple(names), self.closed)
 
-    def held_out(self, share: float) -> frozenset[str]:
-        """The images kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
-        folders: dict[str, list[str]] = {}
-        for name in self.names:
-            folders.setdefault(os.path.dirname(name), []).append(name)
-        chosen: list[str] = []
-        for members in folders.values():
-            ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
-            chosen += ranked[: int(share * len(members) + 0.5)] if len(members) > 1 else []
-        return frozenset(chosen)
+    def bytes_of(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self.root, name)).st_size
+        except OSError:  # a link to nothing, or gone since
+            return -1
 
 
 def find_images(folders: Path | str | Sequence[Path | str]) -> ImageFolder:
@@ -109,44 +82,3 @@ def existing_folder(given: Path | str) -> Path:
     if not there:
         raise DataError(f"{given} is not a folder; give a folder of photographs or of class folders.")
     return root
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Up to B readable images: their names and uint8 views (B, size, size, 3); and what was unreadable."""
-
-    names: tuple[str, ...]
-    views: Tensor
-    unreadable: tuple[str, ...]
-
-
-def batches(images: ImageFolder, names: Sequence[str], geometry: InputGeometry, size: int, workers: int = 2) -> Iterator[Batch]:
-    """Images in batches of ``size``, decoded ahead by threads; unreadable ones are named, not fatal."""
-
-    def read(name: str) -> np.ndarray | str:
-        try:
-            return np.asarray(geometry.view(open_image(images.root / name)))
-        except ImageError as error:
-            return str(error)
-
-    groups = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
-    with ThreadPoolExecutor(workers, thread_name_prefix="photographs") as pool:
-        coming = iter(groups)
-        waiting: list[tuple[tuple[str, ...], list[Future[np.ndarray | str]]]] = []
-
-        def ask(count: int) -> None:
-            waiting.extend((group, [pool.submit(read, name) for name in group]) for group in islice(coming, count))
-
-        ask(2)
-        while waiting:
-            group, futures = waiting.pop(0)
-            ask(1)
-            results = list(zip(group, (future.result() for future in futures), strict=True))
-            good = [(name, view) for name, view in results if not isinstance(view, str)]
-            bad = tuple(view for _name, view in results if isinstance(view, str))
-            views = (
-                torch.from_numpy(np.stack([view for _name, view in good]))
-                if good
-                else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
-            )
-            yield Batch(tuple(name for name, _view in good), views, bad)

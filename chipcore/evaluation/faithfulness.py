@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.image_folder import ImageFolder
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import SettingsError
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.benchmark import MethodSet
@@ -131,10 +131,10 @@ def channel_curves(
 
 
 def evaluate(
-    panel: MethodSet, images: ImageFolder, limit: int = 0, seed: int = 0, progress: Progress = no_progress, parts: tuple[str, ...] = PARTS,
+    panel: MethodSet, images: Images, limit: int = 0, seed: int = 0, progress: Progress = no_progress, parts: tuple[str, ...] = PARTS,
     steps: int = STEPS, channel_steps: int = CHANNEL_STEPS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure the chosen parts on images of any kind.
+    """Measure the chosen parts on images of any kind; ``images`` is what :func:`chipcore.datasets.sources.open_images` takes.
 
     Raises ``SettingsError`` for a part that does not exist or fewer than one step.
     """
@@ -148,8 +148,9 @@ def evaluate(
     tallies = panel.tallies()
     seen: dict[str, list[str]] = {layer.name: [] for layer in panel.layers}
     sanity = Sanity(panel, seed) if "sanity" in parts else None
-    names = subsample(images.names, limit, seed)
-    reader = Reader(images)
+    found_images = open_images(images)
+    names = subsample(found_images.names, limit, seed)
+    reader = Reader(found_images)
     rng = np.random.default_rng(seed)
     for name, image in reader(progress(names)):
         inputs = view_of(image, network.geometry).to(network.device)

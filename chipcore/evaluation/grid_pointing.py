@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +19,11 @@ import torch
 from PIL import Image
 
 from chipcore.datasets.mosaics import Mosaic, draw_mosaics, open_class_folders
+from chipcore.datasets.sources import Images
 from chipcore.errors import DataError, ImageError, SettingsError
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.images import Progress, no_progress, to_input
-from chipcore.images import open_image
 from chipcore.maps import positive_map
 from chipcore.networks import Layer
 
@@ -75,7 +74,7 @@ def join(views: list[np.ndarray], side: int) -> np.ndarray:
 
 
 def evaluate(
-    panel: MethodSet, folder: str | Path, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
+    panel: MethodSet, folder: Images, side: int = 2, mosaics: int = 500, confidence: float = 0.99, seed: int = 0, scale: Scale = "auto",
     progress: Progress = no_progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Play the game with mosaics from class folders.
@@ -95,7 +94,7 @@ def evaluate(
     looked: Counter[str] = Counter()
 
     def view(name: str) -> np.ndarray:
-        return np.asarray(network.geometry.view(open_image(folders.images.root / name)))
+        return np.asarray(network.geometry.view(folders.images.open(name)))
 
     def usable(name: str, target: int) -> bool:
         try:
@@ -122,7 +121,7 @@ def evaluate(
         _play(larger or panel, mosaic, picture, side, tallies, scores)
     if not played:
         raise DataError(
-            f"{folder}: fewer than {side * side} classes have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."
+            f"fewer than {side * side} classes {folders.images.place} have a photograph that {network.name} recognises with probability {confidence}; give more photographs or a lower --confidence."
         )
     layers = {}
     groups = list(range(played))

@@ -7,31 +7,36 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from chipcore.errors import ChipError
-from chipcore.fitting.moments import Moments
+from chipcore.fitting.settings import FitSettings
 from chipcore.storage import locked, write_whole
+
+if TYPE_CHECKING:
+    from chipcore.fitting.accumulate import LayerSums
+
+FORMAT = 2  # 1 held a Gram for every class
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
 # What a person calls the parts of a run, for the sentence that refuses to resume.
-_PARTS = {
+PARTS = {
     "network": "the network", "weights_sha256": "the network's weights", "layers": "the layers", "settings": "the settings", "classes": "the classes",
     "data_fingerprint": "the photographs", "processes": "the number of processes", "memory": "the memory budget", "chipcore": "the version of chipcore",
+    "format": "the format of checkpoints", "shard": "the shard",
 }  # fmt: skip
 
 
 @dataclass
-class Position:
-    """Where a run stands: the pass, how many batches of it are in the moments, and what was unreadable."""
+class Cursor:
+    """Where a run stands: the pass, how many batches of it are in the sums, and what was unreadable."""
 
     number: int = 0
     batches: int = 0
@@ -47,7 +52,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, run: dict[str, Any], rank: int = 0, every: float = 60.0) -> None:
-        self.folder, self.run, self.every = folder, run, every
+        self.folder, self.run, self.every = folder, {**run, "format": FORMAT}, every
         self.rank = rank
         self._next = time.monotonic() + every
 
@@ -68,19 +73,12 @@ class Checkpoint:
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
-    def write(self, at: Position, moments: Sequence[Moments], rows: dict[str, np.ndarray]) -> None:
-        """Save the moments of the pass under way and the rows of W solved in earlier passes."""
+    def write(self, at: Cursor, sums: Sequence[LayerSums], rows: dict[str, np.ndarray]) -> None:
+        """Save the sums of the pass under way and the rows of W solved in earlier passes."""
         started = time.monotonic()
         arrays: dict[str, np.ndarray] = {f"rows/{name}": value for name, value in rows.items()}
-        for number, one in enumerate(moments):
-            touched = one.images.nonzero().flatten()
-            arrays[f"{number}/touched"] = touched.cpu().numpy()
-            for name in Moments.names():
-                value = getattr(one, name)
-                if name == "gram":  # class by class: a copy of all Grams would double the memory
-                    arrays |= {f"{number}/gram/{slot}": value[slot].cpu().numpy() for slot in touched.tolist()}
-                else:
-                    arrays[f"{number}/{name}"] = value.cpu().numpy()
+        for number, one in enumerate(sums):
+            arrays |= {f"{number}/{name}": value for name, value in one.arrays().items()}
         arrays["about"] = np.frombuffer(json.dumps({"run": self.run, "position": vars(at)}).encode(), np.uint8)
 
         def save(path: Path) -> None:
@@ -90,8 +88,8 @@ class Checkpoint:
         write_whole(self.path(at.number), save)
         self._next = time.monotonic() + max(self.every, 20 * (time.monotonic() - started))
 
-    def read(self, number: int) -> tuple[Position, dict[str, np.ndarray], Stored]:
-        """Position, solved rows and moments of a pass.
+    def read(self, number: int) -> tuple[Cursor, dict[str, np.ndarray], CheckpointPart]:
+        """Cursor, solved rows and sums of a pass.
 
         Raises ``ChipError`` where the file is damaged or what it was written for has changed.
         """
@@ -103,16 +101,16 @@ class Checkpoint:
                     raise ValueError
             file = np.load(path, allow_pickle=False)
             about = json.loads(file["about"].tobytes())
-            run, position = dict(about["run"]), Position(**about["position"])
+            run, cursor = dict(about["run"]), Cursor(**about["position"])
         except Exception:  # zipfile and numpy raise many types for a damaged file
             raise _damaged(path) from None
-        changed = [words for key, words in _PARTS.items() if run.get(key) != self.run.get(key)]
+        changed = what_differs(run, self.run)
         if changed:
             raise ChipError(
                 f"cannot resume: {' and '.join(changed)} changed since {path} was written; give what was given then, or leave --resume out to begin again."
             )
         rows = {name.removeprefix("rows/"): file[name] for name in file.files if name.startswith("rows/")}
-        return position, rows, Stored(file, path)
+        return cursor, rows, CheckpointPart(file, path)
 
     def forget(self, number: int) -> None:
         """A pass that every process has left behind is not needed any more."""
@@ -123,27 +121,45 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Stored:
-    """Moments in a checkpoint, read one after another."""
+def what_differs(run: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What a person calls the parts in which two runs differ."""
+    return [words for key, words in PARTS.items() if _comparable(key, run) != _comparable(key, other)]
+
+
+def _comparable(key: str, run: Mapping[str, Any]) -> Any:
+    """A part of a run; settings and parts that there were not yet when it was written are as they are by default."""
+    found = run.get(key, "" if key == "shard" else None)
+    if key != "settings" or not isinstance(found, dict):
+        return found
+    try:
+        return FitSettings.from_dict(found)
+    except (ChipError, TypeError):  # written by a later version
+        return found
+
+
+def how_far(path: Path) -> tuple[dict[str, Any], Cursor]:
+    """The run that a checkpoint belongs to and where it stands, without reading its sums; raises ``ChipError`` for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(file["about"].tobytes())
+        return dict(about["run"]), Cursor(**about["position"])
+    except Exception:  # see Checkpoint.read
+        raise _damaged(path) from None
+
+
+class CheckpointPart:
+    """The sums in a checkpoint, read layer by layer."""
 
     def __init__(self, file: Any, path: Path) -> None:
         self._file, self._path = file, path
 
-    def restore(self, number: int, into: Moments) -> None:
+    def restore(self, number: int, into: LayerSums) -> None:
+        """Put the sums of the pass's ``number``-th layer into empty ones."""
+        lead = f"{number}/"
         try:
-            for name in Moments.names():
-                if name != "gram":
-                    _copy(self._file[f"{number}/{name}"], getattr(into, name))
-            for slot in self._file[f"{number}/touched"].tolist():
-                _copy(self._file[f"{number}/gram/{slot}"], into.gram[slot])
+            into.restore({name.removeprefix(lead): self._file[name] for name in self._file.files if name.startswith(lead)})
         except Exception:  # see Checkpoint.read
             raise _damaged(self._path) from None
-
-
-def _copy(saved: np.ndarray, into: torch.Tensor) -> None:
-    if saved.shape != tuple(into.shape):  # copy_ would stretch it
-        raise ValueError
-    into.copy_(torch.from_numpy(saved))
 
 
 def _damaged(path: Path) -> ChipError:

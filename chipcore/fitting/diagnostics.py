@@ -1,6 +1,6 @@
 """What a fit looks like on its way: ADMM's residuals, and R2 and support along a path of lambda, of a few classes.
 
-A fit's Grams are gone once W is solved, so this is computed while they are there (``fit(..., watch=Watcher(...))``)
+A fit's samples are gone once W is solved, so this is computed while they are there (``fit(..., watch=DiagnosticsRecorder(...))``)
 and kept as a small file beside the result.
 """
 
@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.fitting.moments import Moments
-from chipcore.fitting.pipeline import Gathered
-from chipcore.fitting.regression import solve_block, system
+from chipcore.fitting.accumulate import LayerSums
+from chipcore.fitting.regression import has_own, normal_equations, solve_block
 from chipcore.fitting.settings import FitSettings
 from chipcore.solvers import admm
 from chipcore.storage import write_whole
@@ -31,15 +30,15 @@ MAX_CURVES = 16  # classes of a layer, those with the most evidence
 class Curve:
     """One class at one layer.
 
-    - ``loyalty``: images' worth of evidence, the sum of f^c
+    - ``evidence_mass``: images' worth of evidence, the sum of f^c
     - ``iterations`` (T,), ``primal`` (T,), ``dual`` (T,): relative residuals of ADMM left to itself
     - ``solved_after``: the iterations after which the solver of a fit, which polishes, was done
     - ``ratios`` (R,), ``support`` (R,), ``r2`` (R,), ``r2_held_out`` (R,): along lambda / lambda_max, decreasing; R2 is
-      NaN where no image carried weight
+      NaN where no image side_inputs weight
     """
 
     index: int
-    loyalty: float
+    evidence_mass: float
     iterations: np.ndarray
     primal: np.ndarray
     dual: np.ndarray
@@ -56,48 +55,40 @@ class DiagnosticsRecorder:
     def __init__(self, folder: Path, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> None:
         self.folder, self.settings, self.report = folder, settings, report
 
-    def __call__(self, gathered: Gathered) -> None:
-        path = self.folder / f"{gathered.share.layer.name.replace('/', '_')}.npz"
-        kept = {curve.index: curve for curve in read(path)}  # of earlier passes over the images
-        loyalty = gathered.training.loyalty
-        slots = loyalty.argsort(descending=True, stable=True)[:MAX_CURVES]
-        slots = slots[loyalty[slots] >= max(self.settings.min_evidence, 1e-12)]
-        if not len(slots):
-            return
-        kept |= {curve.index: curve for curve in curves(gathered, slots, self.settings, self.report)}
-        best = sorted(kept.values(), key=lambda curve: -curve.loyalty)[:MAX_CURVES]
-        write(path, best)
+    def __call__(self, sums: LayerSums) -> None:
+        mass = sums.samples.evidence_mass()
+        slots = mass.argsort(descending=True, stable=True)[:MAX_CURVES]
+        slots = slots[has_own(mass, self.settings)[slots]]
+        if len(slots):
+            path = self.folder / f"{sums.slice.layer.name.replace('/', '_')}.npz"
+            write(path, curves(sums, slots, self.settings, self.report))
 
 
-def curves(gathered: Gathered, slots: Tensor, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> list[Curve]:
-    """The curves of some classes of a share, given by their places in it."""
+def curves(sums: LayerSums, slots: Tensor, settings: FitSettings, report: Callable[[int, int], None] | None = None) -> list[Curve]:
+    """The curves of some classes of a slice, given by their places in it."""
     found: list[Curve] = []
     ratios = sorted({*RATIOS, settings.lambda_ratio} - {0.0}, reverse=True)
-    for some in slots.split(min(4, solve_block(gathered.share.layer.channels))):
+    for some in slots.split(min(4, solve_block(sums.slice.layer.channels))):
         if report is not None:
             report(len(found), len(slots))
-        given = system(gathered.training, some, settings, gathered.background)
+        training, held_out = sums.moments(some), sums.held_out(some)
+        given = normal_equations(training, settings, sums.pooled if settings.pooled_share else None, some)
         gram, cross = given.gram, given.cross
         lam = admm.lambda_max(cross)
         path = admm.lambda_path(gram, cross, ratios)
-        training, held_out = (_only(moments, some) for moments in (gathered.training, gathered.held_out))
         support = torch.stack([(point.W != 0).sum(1) for point in path], 1)
         fits = torch.stack([training.r2(point.W, given.intercepts(point.W)) for point in path], 1)
         holds = torch.stack([held_out.r2(point.W, given.intercepts(point.W)) for point in path], 1)
         solved = admm.solve(gram, cross, settings.lambda_ratio * lam).iterations
-        for place, slot in enumerate(some.tolist()):
+        for place in range(len(some)):
             one = slice(place, place + 1)
             residuals = _residuals(gram[one], cross[one], settings.lambda_ratio * lam[one])
             at = [values[place].cpu().numpy() for values in (support, fits, holds)]
             found.append(Curve(
-                int(training.classes[place]), float(gathered.training.loyalty[slot]), residuals[:, 0], residuals[:, 1], residuals[:, 2],
+                int(training.classes[place]), float(training.evidence_mass[place]), residuals[:, 0], residuals[:, 1], residuals[:, 2],
                 int(solved[place]), np.array(ratios), *at,
             ))  # fmt: skip
     return found
-
-
-def _only(moments: Moments, slots: Tensor) -> Moments:
-    return Moments(moments.classes[slots], *(getattr(moments, name)[slots] for name in Moments.names()))
 
 
 def _residuals(gram: Tensor, cross: Tensor, lam: Tensor) -> np.ndarray:
@@ -119,7 +110,7 @@ def write(path: Path, found: list[Curve]) -> None:
     arrays: dict[str, np.ndarray] = {"classes": np.array([curve.index for curve in found], np.int64)}
     for curve in found:
         arrays |= {f"{curve.index}/{name}": getattr(curve, name) for name in FIELDS}
-        arrays[f"{curve.index}/about"] = np.array([curve.loyalty, curve.solved_after])
+        arrays[f"{curve.index}/about"] = np.array([curve.evidence_mass, curve.solved_after])
 
     def save(temporary: Path) -> None:
         with open(temporary, "wb") as stream:
@@ -134,9 +125,9 @@ def read(path: Path) -> list[Curve]:
         with np.load(path, allow_pickle=False) as file:
             found = []
             for index in file["classes"].tolist():
-                loyalty, solved_after = file[f"{index}/about"].tolist()
+                evidence_mass, solved_after = file[f"{index}/about"].tolist()
                 values = {name: file[f"{index}/{name}"] for name in FIELDS}
-                found.append(Curve(index=index, loyalty=loyalty, solved_after=int(solved_after), **values))
+                found.append(Curve(index=index, evidence_mass=evidence_mass, solved_after=int(solved_after), **values))
             return found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return []

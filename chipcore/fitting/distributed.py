@@ -1,7 +1,7 @@
 """Several processes, one W: ``torchrun --nproc-per-node N -m chipcore fit ...``.
 
-Every process takes its share of the images; moments add up (they are sums), so one all-reduce a pass
-is all that is said between them.
+Every process takes its share of the images. Once a pass, pooled sums are added up everywhere and samples go to the
+process of rank 0, which puts them in the images' order and solves: W is that of one process.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from chipcore.errors import ChipError
-from chipcore.fitting.moments import Moments
+from chipcore.errors import ChipError, SettingsError
+from chipcore.fitting.accumulate import IMAGES_AT_ONCE, LayerSums
 
-_CHUNK = 1 << 24  # elements a message: an eighth of a gigabyte of float64
+MAX_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,21 @@ class Team:
         dist.all_reduce(smallest, dist.ReduceOp.MIN)
         return int(smallest.item())
 
-    def add_up(self, moments: Sequence[Moments], count: int, beside: Sequence[Tensor] = ()) -> int:
-        """Sum the moments of all processes, and the tensors ``beside`` them, in place, everywhere; returns the sum of ``count``."""
+    def add_up(self, sums: Sequence[LayerSums], count: int) -> int:
+        """Bring the sums of all processes together: pooled sums everywhere, samples on rank 0; returns the sum of ``count``."""
         if self.size == 1:
             return count
-        total = torch.tensor([count], dtype=torch.float64, device=moments[0].gram.device)
+        total = torch.tensor([count], dtype=torch.float64, device=sums[0].device)
         try:
             dist.all_reduce(total)
-            for tensor in beside:
-                dist.all_reduce(tensor)
-            for one in moments:
-                for name in Moments.names():
-                    if name != "gram":
-                        dist.all_reduce(getattr(one, name))
-                # Grams are nearly all that is sent; a class that nobody saw has none.
-                seen = (one.loyalty > 0).nonzero().flatten()
-                for rows in seen.split(max(1, _CHUNK // one.gram[0].numel())):
-                    some = one.gram[rows]
-                    dist.all_reduce(some)
-                    one.gram[rows] = some
+            for one in sums:
+                for tensor in one.sums().values():
+                    dist.all_reduce(tensor)
+                parts: list[dict[str, np.ndarray] | None] | None = [None] * self.size if self.rank == 0 else None
+                dist.gather_object(one.samples.arrays(), parts)
+                for part in (parts or [])[1:]:
+                    assert part is not None
+                    one.samples.merge(part)
         except RuntimeError as error:
             raise ChipError(
                 f"another process of this run was lost ({str(error).splitlines()[0][:80]}); run the same command again with --resume."
@@ -73,6 +69,55 @@ class Team:
 
 
 ALONE = Team()
+
+_SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` of ``count`` of a run on machines that never meet, counted from 1.
+
+    Its images are every count-th batch, so that each batch is put together as in one run and W comes out the same.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count <= MAX_SHARDS:
+            raise SettingsError(
+                f"there is no shard {self.number}/{self.count}; give 1/{self.count} to {self.count}/{self.count}, of at most {MAX_SHARDS}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``3/64``, or ``slurm`` for the place of this task in its job array.
+
+        >>> Shard.parse("3/64")
+        Shard(number=3, count=64)
+        """
+        if text == "slurm":
+            told = {name: os.environ.get(name, "") for name in (*_SLURM, "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")}
+            if not all(told[name].isdecimal() for name in _SLURM):
+                raise SettingsError(
+                    f"--shard slurm reads {' and '.join(_SLURM)}, which are not set; start it with sbatch --array, or give I/N."
+                )
+            first, step = (
+                int(told[name]) if told[name].isdecimal() else other
+                for name, other in (("SLURM_ARRAY_TASK_MIN", 0), ("SLURM_ARRAY_TASK_STEP", 1))
+            )
+            return cls((int(told[_SLURM[0]]) - first) // max(step, 1) + 1, int(told[_SLURM[1]]))
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise SettingsError(f"--shard is {text!r}; give I/N, the third of 64 being 3/64, or slurm.")
+        return cls(int(number), int(count))
+
+    def share(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names of this shard's images."""
+        return tuple(name for place, name in enumerate(names) if place // IMAGES_AT_ONCE % self.count == self.number - 1)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""What a fit takes at its peak: told before it starts, and kept to by sizing the moments.
+"""What a fit takes at its peak: told before it starts, and kept to by the number of passes.
 
-Everything but the moments is a sum of parts that are known beforehand: the process with its libraries, the
+Samples and sums grow with the images; everything else is a sum of parts that are known beforehand: the process with its libraries, the
 network, one batch of images on its way through trunk and suffix, and the solver's blocks. The constants
-are measured peaks (``tests/chipcore/fitting/test_memory.py`` holds them to it), rounded up.
+are measured peaks (``tests/chipcore/test_memory.py`` holds them to it), rounded up.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chipcore.errors import SettingsError
-from chipcore.fitting.moments import Moments
-from chipcore.fitting.pipeline import PHOTOGRAPHS_AT_ONCE, Share, plan
-from chipcore.fitting.pooled_moments import Background
+from chipcore.fitting.accumulate import IMAGES_AT_ONCE
+from chipcore.fitting.planning import ClassSlice, bytes_of, plan_passes
 from chipcore.fitting.regression import solve_block
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.perturbation import batch_size
@@ -32,67 +31,64 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of main memory: ``moments`` at most in one pass, ``rest`` beside them, and the number of ``passes``."""
+    """Bytes of main memory: ``samples`` (with the sums beside them) at most in one pass, ``rest``, and the number of ``passes``."""
 
-    moments: int
+    samples: int
     rest: int
     passes: int
 
     @property
     def total(self) -> int:
-        return self.moments + self.rest
+        return self.samples + self.rest
 
     def sentence(self) -> str:
         """For a person, before the run."""
         more = f" in {self.passes} passes over the photographs" if self.passes > 1 else ""
-        return f"at most {self.total / GB:.1f} GB of memory: moments {self.moments / GB:.1f} GB{more}, the rest {self.rest / GB:.1f} GB"
+        return f"at most {self.total / GB:.1f} GB of memory: samples {self.samples / GB:.1f} GB{more}, the rest {self.rest / GB:.1f} GB"
 
 
-def estimate(network: Network, layers: Sequence[Layer], rows: Sequence[int], settings: FitSettings, memory: int) -> Estimate:
-    """What fitting these rows takes if the whole process may have ``memory`` bytes.
+def estimate(
+    network: Network, layers: Sequence[Layer], rows: Sequence[int], images: int, settings: FitSettings, memory: int
+) -> Estimate:  # fmt: skip
+    """What fitting these rows on so many images takes if the whole process may have ``memory`` bytes.
 
-    Give ``estimate(...).moments`` to :func:`chipcore.fitting.pipeline.fit` as its ``memory``.
+    Give ``memory - estimate(...).rest`` to :func:`chipcore.fit` as its ``memory``.
 
     Raises:
-        SettingsError: not even one class fits; names what is needed.
+        SettingsError: not even one layer fits; names what is needed.
     """
-    rest = beside_moments(network, layers, settings)
-    one = 2 * Moments.bytes_per_class(max(layer.channels for layer in layers))
+    rest = fixed_memory(network, layers, settings)
+    one = max(bytes_of(ClassSlice(layer, tuple(rows)), images, settings) for layer in layers)
     if memory < rest + one:
         raise SettingsError(
             f"{memory / GB:.1f} GB are too little to fit {network.name} at {', '.join(layer.name for layer in layers)}; "
-            f"give --memory at least {(rest + one) / GB + 0.05:.1f}, fewer layers at once or fewer --gates."
+            f"give --memory at least {(rest + one) / GB + 0.05:.1f}, fewer photographs or fewer --gates."
         )
-    passes = plan(layers, rows, memory - rest)
-    return Estimate(max(_moments(one) for one in passes), rest, len(passes))
+    passes = plan_passes(layers, rows, images, settings, memory - rest)
+    return Estimate(max(sum(bytes_of(part, images, settings) for part in one) for one in passes), rest, len(passes))
 
 
-def _moments(shares: Sequence[Share]) -> int:
-    """Bytes of the moments of one pass, from training and from held-out images."""
-    return sum(2 * len(share.classes) * Moments.bytes_per_class(share.layer.channels) for share in shares)
-
-
-def beside_moments(network: Network, layers: Sequence[Layer], settings: FitSettings) -> int:
-    """Bytes that a fit takes beside its moments; on a GPU the same is reckoned, though less is in main memory."""
-    batch = PHOTOGRAPHS_AT_ONCE
+def fixed_memory(network: Network, layers: Sequence[Layer], settings: FitSettings) -> int:
+    """Bytes that a fit takes beside its samples and sums; on a GPU the same is reckoned, though less is in main memory."""
+    batch = IMAGES_AT_ONCE
     weights = sum(value.numel() * value.element_size() for value in network.model.state_dict().values())
     kept = sum(layer.channels * layer.height * layer.width for layer in layers)
-    forward_prefix = batch * _FLOAT * (network.peak(layers) + 2 * kept)
+    trunk = batch * _FLOAT * (network.peak(layers) + 2 * kept)
     suffixes = [_suffix(network, layers, layer, settings) for layer in layers]
-    solving = max(4 * 8 * solve_block(layer.channels) * layer.channels**2 for layer in layers)
-    working = max(forward_prefix + max(suffixes), solving)
-    background = sum(Background.bytes_of(len(network.classes), layer.channels) for layer in layers)
-    return int(_PROCESS + COPIES * weights + background + _SLACK * working)
+    solving = max(5 * 8 * solve_block(layer.channels) * layer.channels**2 for layer in layers)
+    working = max(trunk + max(suffixes), solving)
+    rows = sum(12 * len(network.classes) * layer.channels for layer in layers)  # W, W with contrast, mean activation
+    return int(_PROCESS + COPIES * weights + rows + _SLACK * working)
 
 
 def _suffix(network: Network, layers: Sequence[Layer], layer: Layer, settings: FitSettings) -> int:
-    """Bytes of one batch of images at one layer: perturbed networks, scores, and products on their way into the moments."""
+    """Bytes of one batch of images at one layer: perturbed networks, scores, and products on their way into the sums."""
     suffix = network.suffix(layer, layers)
-    batch, K, N, C = PHOTOGRAPHS_AT_ONCE, layer.channels, settings.gates, len(network.classes)
+    batch, K, N, C = IMAGES_AT_ONCE, layer.channels, settings.gates, len(network.classes)
     perturbed = 2 * batch_size(suffix.peak, network.device) * suffix.peak
     contributions = batch * suffix.contribution_size
     # Two float64 values take the room of four of ours.
-    scores, gates, products = 4 * batch * N * C, 8 * batch * N * K, 6 * batch * K * K
+    scores, gates, products = 5 * batch * N * C, 8 * batch * N * K, 6 * K * K
     return _FLOAT * (contributions + max(perturbed + scores + gates, scores + gates + products))
 
 

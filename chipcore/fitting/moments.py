@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from torch import Tensor
 
 from chipcore.errors import ChipError
 
+_SIDE = ("normalizer_cross", "normalizer_score", "normalizer_energy", "normalizer_mean")
+
 
 @dataclass
 class Moments:
     """What Eq. 11 knows of the perturbed data set, for M classes at a layer of K channels, in float64.
 
-    With weight omega = f^c(X_s) h(d_n), sums run over images s and gate samples n:
+    With weight omega = f^c(X_s) h(d_n), and l = log sum exp of the gated scores over all classes, sums run over
+    images s and gate samples n:
 
     - ``gram``   (M, K, K)  sum omega z z^T
     - ``cross``  (M, K)     sum omega g^c z
@@ -24,18 +27,24 @@ class Moments:
     - ``energy`` (M,)       sum omega (g^c)^2
     - ``mean``   (M,)       sum omega g^c
     - ``weight`` (M,)       sum omega
-    - ``loyalty`` (M,)      sum over images of f^c: how many images' worth of evidence there is
-    - ``images`` (M,)       number of images that carried weight
+    - ``normalizer_cross`` (M, K), ``normalizer_score``, ``normalizer_energy``, ``normalizer_mean`` (M,): sum omega l z,
+      l g^c, l^2 and l, which :meth:`contrasted` needs
+    - ``evidence_mass`` (M,)  sum over images of f^c: how many images' worth of evidence there is
+    - ``images`` (M,)       number of images that side_inputs weight
     """
 
     classes: Tensor
     gram: Tensor
     cross: Tensor
     first: Tensor
+    normalizer_cross: Tensor
     energy: Tensor
     mean: Tensor
     weight: Tensor
-    loyalty: Tensor
+    normalizer_score: Tensor
+    normalizer_energy: Tensor
+    normalizer_mean: Tensor
+    evidence_mass: Tensor
     images: Tensor
 
     @classmethod
@@ -47,16 +56,46 @@ class Moments:
             # numpy's zeros are pages that take no memory until a class is first touched; torch's are written.
             return torch.from_numpy(np.zeros((many, *shape))).to(device)
 
-        return cls(
-            torch.as_tensor(list(classes), device=device),
-            empty(channels, channels),
-            empty(channels),
-            empty(channels),
-            *(empty() for _ in range(5)),
-        )
+        wide = {"gram": (channels, channels), "cross": (channels,), "first": (channels,), "normalizer_cross": (channels,)}
+        return cls(torch.as_tensor(list(classes), device=device), **{name: empty(*wide.get(name, ())) for name in cls.names()})
+
+    def add_class(self, place: int, z: Tensor, weight: Tensor, original: Tensor, scores: Tensor, normalizer: Tensor) -> None:
+        """Add B images with N gate samples each to one class, its Gram by one matrix product.
+
+        The product is in float32, of channels brought to the same scale; what it is added to is float64.
+
+        Args:
+            place: of the class among those of these moments.
+            z: pooled gated features of Eq. 2, shape (B, N, K).
+            weight: h(d_n), shape (B, N).
+            original: f^c(X_s), shape (B,).
+            scores: g^c(X_s, d_n), shape (B, N).
+            normalizer: l(X_s, d_n), shape (B, N).
+        """
+        omega = (weight.double() * original.double()[:, None]).flatten()
+        g, l = scores.double().flatten(), normalizer.double().flatten()  # noqa: E741 (as in the formulas)
+        z = z.flatten(0, 1)
+        scale = z.abs().amax(0).double()
+        unit = (z / torch.where(scale > 0, scale, 1).to(z)) * omega.sqrt().to(z)[:, None]
+        product = (unit.T @ unit).double()
+        # Rounding leaves the two triangles a little apart, and a solver that reads both would never settle.
+        self.gram[place] += (product + product.T) / 2 * scale[:, None] * scale
+        sides = torch.stack([omega.sqrt() * g, omega.sqrt(), omega.sqrt() * l]).to(z) @ unit
+        cross, first, normalizer_cross = sides.double() * scale
+        self.cross[place] += cross
+        self.first[place] += first
+        self.normalizer_cross[place] += normalizer_cross
+        self.energy[place] += omega @ g.square()
+        self.mean[place] += omega @ g
+        self.weight[place] += omega.sum()
+        self.normalizer_score[place] += omega @ (g * l)
+        self.normalizer_energy[place] += omega @ l.square()
+        self.normalizer_mean[place] += omega @ l
+        self.evidence_mass[place] += original.double().sum()
+        self.images[place] += len(original)
 
     def add(self, z: Tensor, weight: Tensor, original: Tensor, perturbed: Tensor, cutoff: float) -> None:
-        """Add B images with N gate samples each.
+        """Add B images with N gate samples each to every class that they speak for.
 
         Args:
             z: pooled gated features of Eq. 2, shape (B, N, K).
@@ -66,35 +105,20 @@ class Moments:
             cutoff: images with f^c below it add nothing to class c.
         """
         z, weight, original, perturbed = (value.to(self.gram.device) for value in (z, weight, original, perturbed))
-        loyalty = original[:, self.classes]
-        active = loyalty >= cutoff
-        slots = active.any(0).nonzero().flatten().tolist()
-        if not slots:
-            return
-        # In float64 from here on: which images share a batch depends on the number of processes, and W must not.
-        z, weight, loyalty = z.double(), weight.double(), loyalty.double()
-        # f^c does not depend on the gate, so one K x K product per image serves all of its classes.
-        weighted = z * weight[..., None]
-        products = weighted.transpose(1, 2) @ z
-        # Rounding leaves the two triangles a little apart, and a solver that reads both would never settle.
-        products = (products + products.transpose(1, 2)) / 2
-        g = perturbed[..., self.classes[slots]].double()
-        crosses = torch.einsum("bnk,bnm->bmk", weighted, g)
-        firsts = weighted.sum(1)
-        energies = torch.einsum("bn,bnm->bm", weight, g.square())
-        means = torch.einsum("bn,bnm->bm", weight, g)
-        totals = weight.sum(1)
-        for position, slot in enumerate(slots):
-            which = active[:, slot].nonzero().flatten()
-            f = loyalty[which, slot]
-            self.gram[slot] += torch.tensordot(f, products[which], dims=1)
-            self.cross[slot] += f @ crosses[which, position]
-            self.first[slot] += f @ firsts[which]
-            self.energy[slot] += f @ energies[which, position]
-            self.mean[slot] += f @ means[which, position]
-            self.weight[slot] += f @ totals[which]
-            self.loyalty[slot] += f.sum()
-            self.images[slot] += len(which)
+        normalizer = perturbed.logsumexp(-1)
+        for place, index in enumerate(self.classes.tolist()):
+            which = (original[:, index] >= cutoff).nonzero().flatten()
+            if len(which):
+                self.add_class(place, z[which], weight[which], original[which, index], perturbed[which, :, index], normalizer[which])
+
+    def contrasted(self, kappa: float) -> Moments:
+        """The moments of the target g^c - kappa l in place of g^c; the sums that do not change are shared."""
+        if not kappa:
+            return self
+        return replace(
+            self, cross=self.cross - kappa * self.normalizer_cross, mean=self.mean - kappa * self.normalizer_mean,
+            energy=self.energy - 2 * kappa * self.normalizer_score + kappa**2 * self.normalizer_energy,
+        )  # fmt: skip
 
     def __iadd__(self, other: Moments) -> Moments:
         """Moments of two disjoint sets of images are those of their union."""
@@ -130,4 +154,4 @@ class Moments:
     @staticmethod
     def bytes_per_class(channels: int) -> int:
         """Memory that one class takes at a layer of this many channels."""
-        return 8 * (channels * channels + 2 * channels + 6)
+        return 8 * (channels * channels + 3 * channels + 9)

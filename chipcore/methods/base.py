@@ -58,6 +58,7 @@ class MethodInputs:
         progress: called with (done, total) by methods that take long.
         rows: w_c, shape (K,), by the path of its layer: in place of W's, where it was learned otherwise.
         channels: the only ones of ``layer`` that a sum of Eq. 10 takes; all where None.
+        versus: another class, whose row is taken off: why the target and not this one.
     """
 
     network: Network
@@ -71,6 +72,7 @@ class MethodInputs:
     progress: Callable[[int, int], None] | None = None
     rows: Mapping[str, Tensor] = field(default_factory=dict)
     channels: Sequence[int] | None = None
+    versus: int | None = None
 
     def known_activations(self, *layers: Layer) -> Activations:
         """Features of ``layers`` (by default of the request's own): those that were handed in, or one pass."""
@@ -219,6 +221,7 @@ def explain(
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
+    versus: int | str | None = None,
 ) -> Saliency:  # fmt: skip
     """A map of what speaks for a class in a image.
 
@@ -234,6 +237,7 @@ def explain(
         progress: called with (done, total) by methods that take long.
         rows: w_c (K,) by layer path, in place of W's: learned from this image alone, say.
         channels: the only ones that the sum of Eq. 10 at the layer takes, for CHIP and what is made from it.
+        versus: another class d: the map is the sum of (w_c - w_d) A, why the target and not that class; for the same methods.
 
     Raises:
         ChipError: an unknown class, layer or method, an unreadable image, or W that is not fitted.
@@ -241,7 +245,7 @@ def explain(
     view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
     return explain_view(
         network, view, target, method, layer, importance, shallow_importance=shallow_importance, options=options, progress=progress, rows=rows,
-        channels=channels,
+        channels=channels, versus=versus,
     )  # fmt: skip
 
 
@@ -250,6 +254,7 @@ def explain_view(
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
+    versus: int | str | None = None,
 ) -> Saliency:  # fmt: skip
     """:func:`explain` for a image that is the network's view of it already, ``network.geometry.view(image)``.
 
@@ -264,6 +269,11 @@ def explain_view(
     if any(not 0 <= k < at.channels for k in channels or ()):
         raise SettingsError(f"{at.name} has channels 0 to {at.channels - 1}; give some of these.")
     index = network.classes.index(target)
+    other = None if versus is None else network.classes.index(versus)
+    if other is not None and not (chosen.needs_importance and chosen.adds_channels):
+        raise SettingsError(f"{chosen.title} has no rows of W whose difference could be mapped; leave versus out, or take chip.")
+    if other == index:
+        raise SettingsError(f"{network.classes.labels[index]} is compared with itself; give another class to compare with.")
     inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
     # Every caption shows f^c; where the method begins with the features, one pass serves both.
@@ -278,7 +288,9 @@ def explain_view(
     if chosen.needs_importance and importance is None and at.path not in known:
         importance = load_importance(network, at.name)
     found = chosen(
-        MethodInputs(network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels)
+        MethodInputs(
+            network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels, other
+        )
     )
     if found.raw.ndim != 2:
         raise SettingsError(f"{method} gave a map of {found.raw.ndim} axes; a method must give (height, width).")
@@ -305,7 +317,16 @@ def fitted_row(request: MethodInputs, importance: Importance | None, layer: Laye
             f"the class {label} has no fitted row of W at {layer.name}: the photographs it was fitted on held too little of it; "
             f"fit with photographs of {label}, or use the method local_chip, which fits a row on this photograph alone."
         )
-    return mask_channels(request, importance.W[request.target], layer)
+    contrast = float(request.options.get("contrast", 1.0))
+    if not 0 <= contrast <= 1:
+        raise SettingsError(f"contrast is {contrast:g}; give a share from 0 (the score, as in the paper) to 1 (all of this W's).")
+    row = importance.row(request.target, contrast)
+    if request.versus is not None:
+        if importance.evidence(request.versus) == "none":
+            label = request.network.classes.labels[request.versus]
+            raise ChipError(f"the class {label} has no fitted row of W at {layer.name}; compare with another class.")
+        row = row - importance.row(request.versus, contrast)
+    return mask_channels(request, row, layer)
 
 
 def mask_channels(request: MethodInputs, row: Tensor, layer: Layer) -> Tensor:

@@ -11,6 +11,8 @@ from chipcore.methods.base import Explanation, MethodInputs, Properties, fitted_
 from chipcore.methods.gradcam import guided
 
 _SOURCE = "Cui, Wang and Wang 2019"
+# How much of W's contrast a map has: 0 is the score alone, as in the paper.
+_OPTIONS = {"contrast": 1.0}
 # The paper's table has one row for CHIP and Refined CHIP together.
 _BOTH = Properties(
     instance=("perturbation",), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="CHIP & Refined CHIP"
@@ -22,14 +24,14 @@ def _map(request: MethodInputs) -> Tensor:
     return chip_map(row, request.known_activations().features[request.layer.path][0])
 
 
-@register("chip", "CHIP", _SOURCE, _BOTH, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
+@register("chip", "CHIP", _SOURCE, _BOTH, options=_OPTIONS, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
 def chip(request: MethodInputs) -> Explanation:
     """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
     return Explanation(_map(request), passes=1)
 
 
 @register(
-    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
+    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, options=_OPTIONS, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
 )  # fmt: skip
 def refined_chip(request: MethodInputs) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
@@ -57,7 +59,7 @@ def refined_chip(request: MethodInputs) -> Explanation:
     Properties(
         instance=("perturbation", "gradient"), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="Guided CHIP"
     ),
-    needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
+    options=_OPTIONS, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
 def guided_chip(request: MethodInputs) -> Explanation:
     """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""

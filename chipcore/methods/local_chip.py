@@ -7,7 +7,7 @@ from torch import Tensor
 
 from chipcore.errors import ChipError
 from chipcore.fitting.moments import Moments
-from chipcore.fitting.regression import system
+from chipcore.fitting.regression import normal_equations
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.gates import draw, generator
 from chipcore.gating.perturbation import batch_size, perturbed_scores
@@ -20,7 +20,7 @@ PART = 60  # gate samples between two reports
 
 @register(
     "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
-    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0, "lambda_ratio": FitSettings.lambda_ratio}, uses_layer=True, from_features=True, adds_channels=True,
+    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0, "lambda_ratio": 1e-3, "contrast": FitSettings.contrast}, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
 def local_chip(request: MethodInputs) -> Explanation:
     """Eq. 10 with :func:`local_row`."""
@@ -33,16 +33,18 @@ def local_chip(request: MethodInputs) -> Explanation:
 def local_row(request: MethodInputs) -> Tensor:
     """w_c of Eq. 11 over one image and ``gates`` gate samples, shape (K,), on the network's device.
 
-    Draw, proximity and, unless ``lambda_ratio`` says otherwise, lambda are those of :class:`FitSettings`; there is an
-    intercept, since no other image says what the score is without the class's channels (README, 'Choices that the
-    paper leaves open'). The row describes this image alone: it
-    is no general interpretation, and a few hundred gates leave it noisier than W.
+    Draw, proximity and contrast (kappa of the target g^c - kappa log sum exp(g)) are those of :class:`FitSettings`; lambda is
+    larger, for a few hundred gates are noisier than the sums of many images. There is an intercept, since no other image says
+    what the score is without the class's channels (``chipcore/fitting/README.md``). The row describes this image alone: it
+    is no general interpretation.
 
     Raises:
         ChipError: the class's score does not react to the channels of the layer.
     """
     options = request.options
-    settings = FitSettings(gates=options["gates"], seed=options["seed"], lambda_ratio=options["lambda_ratio"], intercept=True)
+    settings = FitSettings(
+        gates=options["gates"], seed=options["seed"], lambda_ratio=options["lambda_ratio"], contrast=options["contrast"], intercept=True
+    )
     layer, activations = request.layer, request.known_activations()
     features, suffix = activations.features[layer.path], request.network.suffix(layer, (layer,))
     sigma2 = settings.sigma2 or layer.channels
@@ -58,7 +60,7 @@ def local_row(request: MethodInputs) -> Tensor:
     moments = Moments.zeros([request.target], layer.channels, features.device)
     # With one image f^c is one factor of the whole of Eq. 11 and cancels: 1 serves a class of any probability.
     moments.add(z, torch.from_numpy(weight)[None].to(features), torch.ones_like(activations.scores), scores, cutoff=0)
-    given = system(moments, torch.zeros(1, dtype=torch.long, device=features.device), settings)
+    given = normal_equations(moments, settings, contrast=settings.contrast)
     top = admm.lambda_max(given.cross)
     if not float(top) > 0:
         label = request.network.classes.labels[request.target]

@@ -35,15 +35,19 @@ class Field:
 
 FIELDS = (
     Field(
-        "gates", "Gates for each photograph", "How often each photograph is shown with random channels closed. More gates, steadier W: 10 for a first look, 100 as in the paper.",
+        "gates", "Gates per image", "How often each photograph is shown with random channels switched off. More gates, steadier W: 10 for a first look, 100 as in the paper.",
         1, 1000, 10, first=True,
     ),
     Field(
         "lambda_ratio", "Sparsity (λ)", "How much a channel must help before it gets a weight, as a share of the λ at which none does. Smaller: more channels. The path below shows what others would give.",
-        0, 1, 0.001, first=True,
+        0, 1, 0.0001, first=True,
     ),
     Field(
-        "background", "Share of all photographs", "How much photographs of other classes count in a class’s row, which shows W what speaks against the class. 0 is the paper’s Eq. 11.",
+        "pooled_share", "Share of all photographs", "How much photographs of other classes count in a class’s row, which shows W what speaks against the class. 0 is the paper’s Eq. 11.",
+        0, 1, 0.05,
+    ),
+    Field(
+        "contrast", "Contrast", "A second W is learned that tells classes apart more sharply: its target is the score less this share of log Σ exp of all scores. 0 leaves it out.",
         0, 1, 0.05,
     ),
     Field(
@@ -51,7 +55,7 @@ FIELDS = (
         choices=((True, "yes: W need not explain it"), (False, "no: as in the paper")),
     ),
     Field(
-        "target", "What is predicted", "What W learns to predict of the network with closed channels.",
+        "target", "What is predicted", "What W learns to predict of the network with channels switched off.",
         choices=(("score", "the class’s score, before softmax"), ("probability", "the class’s probability, after softmax")),
     ),
     Field(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from chipcore import FitSettings, Layer, Network
-from chipcore.datasets.image_folder import Batch, ImageFolder, batches
+from chipcore import FitSettings, Network
+from chipcore.datasets.image_folder import ImageFolder
+from chipcore.datasets.image_set import Batch, batches
 from chipcore.errors import DataError
+from chipcore.fitting.accumulate import LayerSums, add_batch
 from chipcore.fitting.memory import GB, Estimate, estimate
-from chipcore.fitting.pipeline import Gathered, Share, add_batch, plan
+from chipcore.fitting.planning import ClassSlice, plan_passes
 from explorer.services.fits import FitRequest
 
 FIT_TRIAL_IMAGES = 8
@@ -43,36 +45,33 @@ def estimate_cost(network: Network, request: FitRequest, images: ImageFolder, re
     network, settings = network.private(), request.fit_settings
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
-    passes = plan(layers, rows, need.moments)
+    need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
+    passes = plan_passes(layers, rows, len(images), settings, need.samples)
     step = max(1, len(images) // FIT_TRIAL_IMAGES)
     started = time.perf_counter()
     batch = next(batches(images, images.names[::step][:FIT_TRIAL_IMAGES], network.geometry, FIT_TRIAL_IMAGES))
     decoding = (time.perf_counter() - started) / max(1, len(batch.names))
     if not batch.names:
         raise DataError("none of the first photographs can be read; give others.")
-    # Passes over the same layers differ by their classes alone: one of them is tried.
-    kinds: dict[tuple[Layer, ...], list[list[Share]]] = {}
-    for shares in passes:
-        kinds.setdefault(tuple(share.layer for share in shares), []).append(shares)
     seconds = decoding * len(passes)
-    for number, alike in enumerate(kinds.values(), start=1):
+    for number, slices in enumerate(passes, start=1):
         tries = []
-        for tried in _try(network, alike[0], batch, settings, FIT_TRIAL_SECONDS / len(kinds)):
+        for tried in _try(network, slices, batch, settings, FIT_TRIAL_SECONDS / len(passes)):
             tries.append(tried)
-            report(3 * (number - 1) + len(tries), 3 * len(kinds))  # also where it can be stopped
-        seconds += len(alike) * tries[-1] / len(batch.names)
+            report(3 * (number - 1) + len(tries), 3 * len(passes))  # also where it can be stopped
+        seconds += tries[-1] / len(batch.names)
     return FitCost(need, seconds * len(images))
 
 
-def _try(network: Network, shares: Sequence[Share], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
+def _try(network: Network, slices: Sequence[ClassSlice], batch: Batch, settings: FitSettings, budget: float) -> Iterator[float]:
     """Seconds that one batch takes in one pass, better and better known; the last from as many gates as ``budget`` seconds allow."""
-    gathered = [Gathered.empty(share) for share in shares]
 
     def timed(gates: int) -> float:
+        tried = replace(settings, gates=gates)
+        sums = [LayerSums.empty(part, tried) for part in slices]
         started = time.perf_counter()
         with torch.inference_mode():
-            add_batch(network, gathered, batch, frozenset(), FitSettings(**{**settings.as_dict(), "gates": gates}))
+            add_batch(network, sums, batch, frozenset(), tried)
         return time.perf_counter() - started
 
     yield timed(1)  # cuts the network and touches the memory, which is done once only

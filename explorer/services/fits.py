@@ -79,7 +79,7 @@ class FitRequest:
 
     @property
     def fit_settings(self) -> FitSettings:
-        return FitSettings(**self.settings)
+        return FitSettings.from_dict(self.settings)
 
 
 def find(where: str, per_folder: int = 0) -> ImageFolder:
@@ -192,7 +192,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     network = network.private()
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
-    need = estimate(network, layers, rows, settings, int(request.memory * GB))
+    need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
     unreadable: list[str] = []
 
     def progress(at: Progress) -> None:
@@ -205,7 +205,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     started = time.monotonic()
     try:
         fitted = chipcore.fit(
-            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.moments,
+            network, request.layers, images, settings, classes=request.classes, progress=progress, memory=need.samples,
             checkpoints=run.folder / "checkpoints", resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, keep_checkpoints=True,
             watch=DiagnosticsRecorder(run.folder / "curves", settings, tracing),
         )  # fmt: skip

@@ -52,7 +52,7 @@ def main(data: Path) -> None:
         truth = [(row["ImageId"], network.classes.synsets.index(row["PredictionString"].split()[0])) for row in csv.DictReader(stream)]
     shares: dict[str, list[float]] = {layer.name: [] for layer in layers}
     for name, index in truth:
-        if any(one.loyalty[index] < 5 for one in fitted.values()):
+        if any(one.evidence_mass[index] < 5 for one in fitted.values()):
             continue
         mask = boxes(data / "ilsvrc_val_dev/Annotations/CLS-LOC/val" / f"{name}.xml", network.geometry.size)
         with torch.inference_mode():
@@ -66,7 +66,7 @@ def main(data: Path) -> None:
     for stride, pair in CANDIDATES.items():
         for layer in (network.layer(path) for path in pair):
             one = fitted[layer.name]
-            r2 = float(one.r2[one.loyalty >= 5].nanmedian())
+            r2 = float(one.r2[one.evidence_mass >= 5].nanmedian())
             print(f"{stride:>6}  {layer.path:<22}{layer.channels:>9}{r2:>11.3f}{np.mean(shares[layer.name]):>8.3f}")
 
 

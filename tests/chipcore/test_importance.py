@@ -31,7 +31,7 @@ def test_what_is_saved_is_loaded(tiny: Network, tmp_path: Path) -> None:
     path = saved.save(tmp_path)
     assert path == tmp_path / tiny.id / "late.safetensors"
     loaded = load_importance(tiny, "second", tmp_path)  # by module path
-    for name in ("W", "r2", "support", "images", "loyalty"):
+    for name in ("W", "r2", "support", "images", "evidence_mass"):
         torch.testing.assert_close(getattr(loaded, name), getattr(saved, name), rtol=0, atol=0, equal_nan=True)
     assert loaded.metadata == saved.metadata and loaded.metadata["settings"] == {"gates": 3}
     assert not list(tmp_path.rglob("*.part"))
@@ -49,7 +49,7 @@ def test_evidence_and_channels(tiny: Network) -> None:
 def test_rows_that_a_fit_did_not_reach_come_from_the_bundled_w(tiny: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled, own = importance_of(tiny), importance_of(tiny)
     own.W[1] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
-    own.W[2], own.support[2], own.loyalty[2] = 0, 0, 0
+    own.W[2], own.support[2], own.evidence_mass[2] = 0, 0, 0
     bundled.save(tmp_path / "bundled")
     own.save(tmp_path / "cache" / "importance")
     monkeypatch.setattr("chipcore.importance.BUNDLED_IMPORTANCE", tmp_path / "bundled")
@@ -83,7 +83,7 @@ def test_damaged_files_are_refused(tiny: Network, tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(ImportanceError, match="not a whole file|does not hold"):
             read_importance(path, tiny, at)
-    tensors = {"W": torch.full((3, 5), float("nan")), **{n: torch.zeros(3) for n in ("r2", "support", "images", "loyalty")}}
+    tensors = {"W": torch.full((3, 5), float("nan")), **{n: torch.zeros(3) for n in ("r2", "support", "images", "evidence_mass")}}
     save_file(tensors, path, metadata={"chipcore": json.dumps(importance_of(tiny).metadata)})
     with pytest.raises(ImportanceError, match="finite"):
         read_importance(path, tiny, at)

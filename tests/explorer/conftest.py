@@ -85,7 +85,10 @@ def change_w(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Importance,
     def change(how: Callable[[Importance, str], Importance]) -> None:
         def load(network: Network, layer: str, folder: Path | None = None) -> Importance:
             found = real(network, layer, folder)
-            return how(dataclasses.replace(found, W=found.W.clone(), loyalty=found.loyalty.clone(), support=found.support.clone()), layer)
+            return how(
+                dataclasses.replace(found, W=found.W.clone(), evidence_mass=found.evidence_mass.clone(), support=found.support.clone()),
+                layer,
+            )
 
         monkeypatch.setattr(chipcore, "load_importance", load)
 

@@ -15,7 +15,8 @@ from refusals import SLIM, load_once, said
 
 from chipcore import Network, fit
 from chipcore.cli.main import main
-from chipcore.datasets.image_folder import ImageFolder, batches, find_images
+from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.image_set import batches
 from chipcore.errors import DataError
 from chipcore.fitting.pipeline import Progress
 from chipcore.fitting.settings import FitSettings

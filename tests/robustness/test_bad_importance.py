@@ -71,7 +71,7 @@ def test_edited_by_one_byte(saved: Path, network: chipcore.Network) -> None:
         except ImportanceError:
             refused += 1
         else:
-            assert all(torch.equal(getattr(found, name), getattr(true, name)) for name in ("W", "support", "loyalty"))
+            assert all(torch.equal(getattr(found, name), getattr(true, name)) for name in ("W", "support", "evidence_mass"))
             assert found.metadata == true.metadata and place < header
     assert refused > len(places) - 40
 

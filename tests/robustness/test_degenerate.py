@@ -163,6 +163,6 @@ def test_the_same_seed_gives_the_same_w_to_the_bit(draw: str, folder: Path) -> N
     first, again = (chipcore.fit(tiny_network(), ["early", "late"], folder, settings) for _ in range(2))
     other = chipcore.fit(tiny_network(), ["early", "late"], folder, FitSettings(gates=6, draw=draw, seed=4))  # type: ignore[arg-type]
     for name in ("early", "late"):
-        for field in ("W", "r2", "images", "loyalty"):
+        for field in ("W", "r2", "images", "evidence_mass"):
             assert torch.equal(getattr(first[name], field).nan_to_num(9), getattr(again[name], field).nan_to_num(9))
         assert not torch.equal(first[name].W, other[name].W)

@@ -19,7 +19,7 @@ from explorer.components.map_cell import MapCell
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.services import ground_truth, reproduce, saliency_cache
-from explorer.services.cache import kept
+from explorer.services.cache import cached_by_size
 from explorer.services.ground_truth import Truth
 from explorer.state import bundle
 from explorer.state.selection import Selection
@@ -33,7 +33,7 @@ SIDES = ("left", "top", "right", "bottom")
 PICTURE = "boxes"
 _HEADS = (
     ("IoU now", "Intersection over union at this threshold: the area that both boxes share over the area that either covers. 1 is a perfect fit."),
-    ("Best IoU", "At the threshold that fits this photograph best. Nobody knows that one beforehand."),
+    ("Best IoU", "At the threshold that fits this photograph best. It cannot be known without the true box."),
     ("at", "The threshold of the best IoU."),
     ("Inside", "Share of the map’s positive mass inside the true box, whatever the threshold."),
 )  # fmt: skip
@@ -69,7 +69,7 @@ def _missing(selection: Selection, cell: MapCell) -> None:
     elif cell.saliency is not None and not cell.shown:
         st.info(f"**The {cell.title} map is blank:** {plain(saliency_cache.blank_reason(cell.saliency))}.", icon=":material/block:")
     elif METHODS[cell.question.method].needs_importance and selection.importance(cell.layer).evidence(cell.question.target) == "weak":
-        st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few photographs, so read its map with care.")
+        st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few images, so read its map with care.")
 
 
 # --- the live part: a change of threshold or box draws only this again -----------------------------------------
@@ -143,7 +143,7 @@ def _command(selection: Selection, saliency: Saliency, name: str, threshold: flo
     )  # fmt: skip
 
 
-@kept(64)
+@cached_by_size(64)
 def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
     assert _cell.saliency is not None
     return relative(_cell.saliency.raw, size)
@@ -175,7 +175,7 @@ def _numbers(
         )  # fmt: skip
         return
     now = round(threshold * 100)
-    st.subheader(f"The box fits by {curves[drawn][now]:.2f}", anchor=False)
+    st.subheader(f"IoU {curves[drawn][now]:.2f}", anchor=False)
     st.caption("IoU: what both boxes cover, over what either covers. 1 is a perfect fit; from 0.5 on a box counts as found.")
     with st.container(key="curves"):
         st.plotly_chart(
@@ -266,7 +266,7 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         st.warning(ground_truth.problem_of([int(one) for one in mine], size), icon=":material/crop_free:")
     with st.container(horizontal=True):
         st.button(
-            "Forget my box",
+            "Clear my box",
             key="forget",
             on_click=_forget,
             args=(selection,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -18,16 +19,16 @@ from PIL import Image
 
 import chipcore
 from chipcore.errors import ChipError
-from chipcore.fitting.checkpoint import Checkpoint, Position
-from chipcore.fitting.moments import Moments
+from chipcore.fitting.accumulate import LayerSums
+from chipcore.fitting.checkpoint import Checkpoint, Cursor
 from chipcore.fitting.pipeline import Progress
+from chipcore.fitting.planning import ClassSlice
 from chipcore.fitting.settings import FitSettings
 from chipcore.networks import Network
 from conftest import ROOT, tiny_network
 
-SETTINGS = FitSettings(gates=4, held_out=0.2, background=0.5)
-# Two passes, so that a kill can fall between them.
-MEMORY = 4 * Moments.bytes_per_class(5)
+SETTINGS = FitSettings(gates=4, held_out=0.2, pooled_share=0.5, pooled_gates=0, own_evidence=0.5)
+MEMORY = 1  # two passes, one a layer, so that a kill can fall between them
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ torch.save(fitted["late"].W, out)
 
 
 def start(folder: Path, saved: Path, out: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'chipcore'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}"}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder), str(saved), str(out)], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -156,14 +157,27 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
             chipcore.fit(tiny_network(), ["late"], folder, SETTINGS, checkpoints=saved, resume=True)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Format 1 held a Gram for every class; nothing of it can be gone on with."""
+    saved = tmp_path / "saved"
+    interrupted(folder, tiny_network(), saved)
+    [file] = saved.glob("*.npz")
+    with np.load(file) as whole:
+        arrays = dict(whole)
+    about = json.loads(arrays["about"].tobytes())
+    about["run"]["format"] = 1
+    np.savez(file, **{**arrays, "about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    with pytest.raises(ChipError, match="the format of checkpoints changed since .* leave --resume out"):
+        chipcore.fit(tiny_network(), ["late"], folder, SETTINGS, checkpoints=saved, resume=True)
+
+
 def test_a_failed_write_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = Moments.zeros([0, 1], 3)
-    moments.images[0] = 1
+    sums = LayerSums.empty(ClassSlice(tiny_network().layer("late"), (0, 1)), SETTINGS)
     checkpoint = Checkpoint(tmp_path, {"network": "a"})
-    checkpoint.write(Position(batches=1), [moments], {})
+    checkpoint.write(Cursor(batches=1), [sums], {})
     monkeypatch.setattr(np, "savez", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(ChipError, match="No space left"):
-        checkpoint.write(Position(batches=2), [moments], {})
+        checkpoint.write(Cursor(batches=2), [sums], {})
     assert checkpoint.read(0)[0].batches == 1
 
 
@@ -191,7 +205,7 @@ def start_team(folder: Path, place: Path) -> subprocess.Popen[str]:
     """Two processes under torchrun; W goes to ``w.pt`` in ``place``, every process's id to ``<rank>.pid``."""
     script = place / "run.py"
     script.write_text(DISTRIBUTED)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'chipcore'}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(folder), str(place)]
     return subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from chipcore.errors import SettingsError
-from chipcore.fitting.memory import GB, beside_moments, estimate
-from chipcore.fitting.moments import Moments
+from chipcore.fitting.memory import GB, estimate, fixed_memory
+from chipcore.fitting.planning import ClassSlice, bytes_of
 from chipcore.fitting.settings import FitSettings
 from chipcore.networks import Network
 from conftest import ROOT
@@ -23,29 +23,29 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_moments_are_those_of_the_largest_pass(tiny: Network) -> None:
-    layers = [tiny.layer("early"), tiny.layer("late")]
-    rest = beside_moments(tiny, layers, FitSettings(gates=6))
-    each = [2 * Moments.bytes_per_class(layer.channels) for layer in layers]
-    whole = estimate(tiny, layers, range(3), FitSettings(gates=6), GB)
-    assert (whole.moments, whole.passes, whole.rest) == (3 * sum(each), 1, rest)
-    some = estimate(tiny, layers, range(3), FitSettings(gates=6), rest + 2 * max(each))
-    assert some.passes > 1 and some.moments <= 2 * max(each) and some.total <= rest + 2 * max(each)
-    assert f"{some.passes} passes" in some.sentence() and "passes" not in whole.sentence()
+def test_samples_are_those_of_the_largest_pass(tiny: Network) -> None:
+    layers, settings = [tiny.layer("early"), tiny.layer("late")], FitSettings(gates=6)
+    rest = fixed_memory(tiny, layers, settings)
+    each = [bytes_of(ClassSlice(layer, (0, 1, 2)), 1000, settings) for layer in layers]
+    whole = estimate(tiny, layers, range(3), 1000, settings, GB)
+    assert (whole.samples, whole.passes, whole.rest) == (sum(each), 1, rest)
+    some = estimate(tiny, layers, range(3), 1000, settings, rest + max(each))
+    assert some.passes == 2 and some.samples == max(each) and some.total <= rest + max(each)
+    assert "2 passes" in some.sentence() and "passes" not in whole.sentence()
 
 
 def test_too_little_is_refused_with_what_is_needed(tiny: Network) -> None:
-    layers = [tiny.layer("late")]
+    layers, settings = [tiny.layer("late")], FitSettings(gates=6)
     with pytest.raises(SettingsError, match=r"give --memory at least \d") as refused:
-        estimate(tiny, layers, range(3), FitSettings(gates=6), 1 << 20)
+        estimate(tiny, layers, range(3), 1000, settings, 1 << 20)
     needed = float(str(refused.value).split("at least ")[1].split(",")[0])
-    assert estimate(tiny, layers, range(3), FitSettings(gates=6), int(needed * GB)).passes >= 1
+    assert estimate(tiny, layers, range(3), 1000, settings, int(needed * GB)).passes >= 1
 
 
 def test_more_gates_and_channels_take_more(lite0: Network) -> None:
-    few, many = (beside_moments(lite0, [lite0.layer("head")], FitSettings(gates=gates)) for gates in (10, 400))
+    few, many = (fixed_memory(lite0, [lite0.layer("head")], FitSettings(gates=gates)) for gates in (10, 400))
     assert few < many
-    assert beside_moments(lite0, [lite0.layer("stage3")], FitSettings(gates=10)) < many
+    assert fixed_memory(lite0, [lite0.layer("stage3")], FitSettings(gates=10)) < many
 
 
 @pytest.mark.parametrize("layer", ["head", "stage2"])

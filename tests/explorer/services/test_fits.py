@@ -190,7 +190,7 @@ def test_the_command_does_the_same_fit(request_: FitRequest, slim: Network) -> N
     values = {
         "gates": 12,
         "lambda_ratio": 0.01,
-        "background": 0.25,
+        "pooled_share": 0.25,
         "intercept": True,
         "target": "probability",
         "precision": "bfloat16",

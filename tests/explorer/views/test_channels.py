@@ -152,7 +152,7 @@ def test_missing_w_says_how_to_fit(open_page: OpenApp, monkeypatch: pytest.Monke
 def test_w_without_any_row(open_page: OpenApp, change_w: ChangeW) -> None:
     change_w(
         lambda found, layer: Importance(
-            torch.zeros_like(found.W), found.r2, torch.zeros_like(found.support), found.images, found.loyalty, found.metadata
+            torch.zeros_like(found.W), found.r2, torch.zeros_like(found.support), found.images, found.evidence_mass, found.metadata
         )
     )
     app = open_page()

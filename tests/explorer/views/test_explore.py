@@ -230,8 +230,8 @@ def test_nonsense_in_the_url_is_ignored(open_app: OpenApp, query: dict[str, str]
 
 def test_weak_row_is_announced(open_app: OpenApp, change_w: ChangeW, fitted: list[int]) -> None:
     def weaken(importance: Importance, _layer: str) -> Importance:
-        importance.loyalty[fitted[0]] = 1.4
-        importance.loyalty[fitted[1]] = 40.0
+        importance.evidence_mass[fitted[0]] = 1.4
+        importance.evidence_mass[fitted[1]] = 40.0
         return importance
 
     change_w(weaken)
@@ -275,7 +275,7 @@ def test_layer_without_w_says_how_to_fit_it(open_app: OpenApp, change_w: ChangeW
     def without_stage2(importance: Importance, layer: str) -> Importance:
         if layer == "stage2":
             raise ImportanceNotFitted("W of stage2 is not fitted; fit it with: python -m chipcore fit")
-        importance.loyalty[fitted[0]] = 40
+        importance.evidence_mass[fitted[0]] = 40
         return importance
 
     change_w(without_stage2)
@@ -369,7 +369,7 @@ def test_closed_channels_move_the_predictions(open_app: OpenApp, lite0: Network)
     assert f"to **{percent(after)}**" in sections(app)
     assert after < 0.5 * float(known.scores.softmax(1)[0, target])
     app.select_slider(key="many").set_value(0).run()
-    assert "Nothing is closed yet" in sections(app)
+    assert "No channel is switched off yet" in sections(app)
     app.button_group(key="which").set_value("my own choice").run()
     app.multiselect(key="closed").set_value([3, 4]).run()
     assert not app.exception

@@ -185,7 +185,7 @@ def test_the_page_measures_the_gallery_s_box(open_page: OpenApp, lite0: Network)
         curve = overlap_curves(shares, true.boxes)[0]
         assert row[0] == f"{curve[30]:.2f}"
         assert row[1] == f"{curve.max():.2f}"
-    assert app.subheader[0].value == f"The box fits by {rows[0][0]}"
+    assert app.subheader[0].value == f"IoU {rows[0][0]}"
     assert "around the cat" in "".join(one.value for one in app.markdown)
 
 
@@ -236,7 +236,7 @@ def test_a_image_without_a_box_asks_for_one(open_page: OpenApp) -> None:
     assert "There is no true box" in "".join(one.value for one in app.info)
     app.file_uploader(key="xml").upload("mine.xml", XML, "text/xml").run()
     assert "cat, as mine.xml says" in "".join(one.value for one in app.markdown)
-    assert app.subheader[0].value.startswith("The box fits by")
+    assert app.subheader[0].value.startswith("IoU")
     app.file_uploader(key="xml").upload("bad.xml", b"<annotation>", "text/xml").run()
     assert "not whole XML" in app.warning[0].value
     assert not app.exception
