@@ -12,13 +12,26 @@ from PIL import Image
 
 from chipcore import maps
 from chipcore.analysis.channel_overlap import SHARE, TOP, above_sets, top_sets
-from chipcore.datasets.image_folder import batches
+from chipcore.datasets.image_set import batches
 from chipcore.datasets.mosaics import ClassFolders, open_class_folders
+from chipcore.datasets.sources import Images
 from chipcore.errors import ChipError, DataError
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, Saliency, explain_view
 from chipcore.networks import Network
 
+#: Every figure and table by the paper's number, and what it shows.
+FIGURES = {
+    "3": "Methods on simple one-object images",
+    "4": "Methods on images with several objects of a class",
+    "5": "Two classes in one image",
+    "8": "CHIP in different layers, simple images",
+    "9": "Grad-CAM and CHIP in different layers, complex images",
+    "10": "Importance of channels for different classes",
+    "11": "Important channels that classes share",
+    "I": "Properties of the methods",
+    "II": "Localization errors",
+}
 SIMPLE = ("lime", "gradcam", "chip", "refined_chip")  # the columns of Fig. 3 and 4
 PAIR = ("gradcam", "chip", "guided_backprop", "guided_gradcam", "guided_chip", "refined_chip")  # of Fig. 5
 PAPER_CLASSES = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra
@@ -39,9 +52,9 @@ PROPERTIES = (
 
 @dataclass(frozen=True)
 class Pick:
-    """A image (or mosaic) to show for a class: the network's view of it, and the class's share of it where that is known.
+    """An image (or mosaic) to show for a class: the network's view of it, and the class's share of it where that is known.
 
-    ``inside`` (size, size) is True where the class is, for mosaics; None for a image.
+    ``inside`` (size, size) is True where the class is, for mosaics; None for an image.
     """
 
     name: str
@@ -68,7 +81,7 @@ class Row:
         return float(heat[self.pick.inside].sum() / heat.sum()) if heat.sum() > 0 else 0.0
 
 
-def open_folders(network: Network, images: Path) -> ClassFolders:
+def open_folders(network: Network, images: Images) -> ClassFolders:
     """Class folders named after classes of the network; ``DataError`` where there are none."""
     return open_class_folders(images, network.classes)
 
@@ -122,7 +135,7 @@ def mosaics(network: Network, folders: ClassFolders, layout: Sequence[int], targ
 
 
 def row_of(network: Network, pick: Pick, columns: Sequence[tuple[str, str]], importance: Path | None = None, lime_samples: int = 0) -> Row:
-    """The maps of a image's class, one for each (method, layer) of ``columns``."""
+    """The maps of an image's class, one for each (method, layer) of ``columns``."""
     found: list[Saliency | str] = []
     for method, layer in columns:
         one = METHODS[method]

@@ -5,7 +5,8 @@ touched, so threads may draw at once.
 """
 
 from chipcore.figures.channels import heatmap, venn
+from chipcore.figures.paper import FIGURES, PaperFigure, PaperFigures
 from chipcore.figures.pictures import map_grid, strip
 from chipcore.figures.tables import table
 
-__all__ = ["heatmap", "map_grid", "strip", "table", "venn"]
+__all__ = ["FIGURES", "PaperFigure", "PaperFigures", "heatmap", "map_grid", "strip", "table", "venn"]

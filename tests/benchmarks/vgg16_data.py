@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chipcore.datasets.image_folder import batches, find_images
+from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.image_set import batches
 from chipcore.images import SUFFIXES
 from chipcore.networks import load_network
 

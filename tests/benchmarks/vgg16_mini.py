@@ -30,7 +30,8 @@ from chipcore.analysis import paper_figures as paper
 from chipcore.analysis.channel_overlap import TOP, above_sets, top_sets
 from chipcore.datasets.coco import open_coco, read_rgb
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.datasets.image_folder import batches, find_images
+from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.image_set import batches
 from chipcore.maps import upsample
 from chipcore.methods import explain_view
 from chipcore.networks import Network, load_network

@@ -193,6 +193,21 @@ def test_the_command_writes_every_figure_it_can(folders: Path, tmp_path: Path, c
     assert len(eleven) == 128 and sum(int(line["zebra: top 10"]) for line in eleven) == 10
 
 
+def test_images_in_memory_are_enough_and_what_is_made_is_one_thing(folders: Path, tmp_path: Path) -> None:
+    images = [(Image.open(file).convert("RGB"), f"{file.parent.name}/{file.stem}") for file in sorted(folders.rglob("*.*"))]
+    figures = chipcore.figures.PaperFigures("vgg16_slim", images, classes=["frog", "zebra"], pair=["cat", "zebra"])
+    ten = figures.make("10")
+    assert (ten.title, ten.file_name) == ("Fig. 10", "fig_10") and ten.csv.splitlines()[0].startswith("channel,frog,")
+    assert any(one.startswith("Fig. 10. ") for one in texts(ten.figure))
+    slide = ten.slide
+    assert slide.get_size_inches()[0] / slide.get_size_inches()[1] == pytest.approx(16 / 9)
+    assert "Fig. 10" in texts(slide) and not any(one.startswith("Fig. 10. ") for one in texts(slide))
+    with pytest.raises(ChipError, match="no figure '7'; give one of 3, 4"):
+        figures.make("7")
+    with pytest.raises(ChipError, match="--boxes"):
+        figures.make("II")
+
+
 @pytest.mark.slow
 def test_table_2_from_boxes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a few ILSVRC photographs, with a network whose classes are synsets."""
