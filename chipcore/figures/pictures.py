@@ -32,7 +32,7 @@ def map_grid(rows: Sequence[Row], columns: Sequence[str], caption: str = "", *, 
     """
     words = fill(caption, max(40, 20 * (len(columns) + 1)))
     lines = words.count("\n") + 1 if words else 0
-    wide, high = CELL * (len(columns) + 1) + 0.45, CELL * 1.04 * len(rows) + 0.35 + 0.17 * lines
+    wide, high = CELL * (len(columns) + 1) + 0.45, CELL * len(rows) + 0.35 + 0.17 * lines
     figure = Figure(figsize=(wide, high), dpi=150)
     foot = (0.08 + 0.17 * lines) / high
     grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
@@ -42,11 +42,11 @@ def map_grid(rows: Sequence[Row], columns: Sequence[str], caption: str = "", *, 
             _empty(ax)
         grid[r, 0].imshow(np.asarray(row.pick.view))
         label = first[r] if first else row.pick.label
-        grid[r, 0].set_ylabel(fill(label, 18), fontsize=8, color=INK)
+        grid[r, 0].set_ylabel(fill(label, 16), fontsize=10, color=INK)
         for c, saliency in enumerate(row.maps):
             draw_map(grid[r, c + 1], saliency)
     for ax, title in zip(grid[0], ("original image", *columns), strict=True):
-        ax.set_title(title, fontsize=9, color=INK, pad=4)
+        ax.set_title(title, fontsize=10, color=INK, pad=4)
     if words:
         figure.text(0.02, 0.06 / high, words, fontsize=8, color=INK, va="bottom", ha="left", parse_math=False)
     return figure
