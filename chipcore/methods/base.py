@@ -52,7 +52,7 @@ class MethodInputs:
         target: index of the class.
         layer: the layer; methods with ``uses_layer`` False pay no heed to it.
         importance: W of ``layer``, for methods with ``needs_importance``.
-        activations: what :meth:`Network.trunk` gave for these inputs, where it has been run already.
+        activations: what :meth:`Network.forward_prefix` gave for these inputs, where it has been run already.
         shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
         options: a method's own settings; names and defaults are in ``METHODS[name].options``.
         progress: called with (done, total) by methods that take long.
@@ -118,6 +118,11 @@ class Method:
     - ``from_features``: begins with the layer's features, which one pass can share with others
     - ``adds_channels``: made from the sum of Eq. 10, so channels of it can be chosen
     - ``is_image``: its result is an image of its own, not a map of the image
+    - ``order``: its place in lists, lowest first; what has none comes last
+    - ``slow``: takes seconds a map on a CPU, so the explorer waits to be asked for it
+    - ``shows_image``: its paper prints the colors of ``Explanation.image``, not a map
+    - ``zero_means``: the sentence that says why a map of zeros alone came out, where the method knows
+    - ``prepare``: what is done once for a network and layer, not once for a map
     """
 
     name: str
@@ -132,6 +137,11 @@ class Method:
     from_features: bool = False
     adds_channels: bool = False
     is_image: bool = False
+    order: int = 1000
+    slow: bool = False
+    shows_image: bool = False
+    zero_means: str = ""
+    prepare: Callable[[Network, Layer], object] | None = None
 
     def layers(self, network: Network, layer: Layer) -> tuple[Layer, ...]:
         """The layers whose features it reads."""
@@ -144,10 +154,10 @@ class Method:
             ChipError: a class, input or option outside its range, or a network that the method can't explain.
         """
         network = request.network
-        size = network.geometry.size
-        if tuple(request.inputs.shape) != (1, 3, size, size):
+        wanted = (1, network.geometry.channels, *network.geometry.shape)
+        if tuple(request.inputs.shape) != wanted:
             raise SettingsError(
-                f"{self.name} explains one photograph at a time: give inputs of shape (1, 3, {size}, {size}), not {tuple(request.inputs.shape)}."
+                f"{self.name} explains one photograph at a time: give inputs of shape {wanted}, not {tuple(request.inputs.shape)}."
             )
         target = network.classes.index(request.target)
         # Tensors made in inference mode can't be differentiated through; a copy made outside of it can.
@@ -175,10 +185,28 @@ METHODS: dict[str, Method] = {}
 
 
 def register(name: str, title: str, source: str, properties: Properties, **more: Any) -> Callable[[Compute], Compute]:
-    """Add a method to the registry; the command line and the app take their choices from it."""
+    """Add a method to the registry; the command line and the app take their choices from it.
+
+    Parameters
+    ----------
+    name, title, source, properties
+        As in :class:`Method`.
+    more
+        Further fields of :class:`Method`.
+
+    Examples
+    --------
+    >>> @register("brightness", "Brightness", "nobody", Properties(instance=("gradient",)), order=999)
+    ... def brightness(request: MethodInputs) -> Explanation:
+    ...     return Explanation(request.inputs[0].mean(0), passes=0)
+    >>> METHODS.pop("brightness").title
+    'Brightness'
+    """
 
     def add(compute: Compute) -> Compute:
         METHODS[name] = Method(name, title, source, properties, compute, **more)
+        for other in sorted(METHODS, key=lambda known: METHODS[known].order):  # a dictionary keeps its order
+            METHODS[other] = METHODS.pop(other)
         return compute
 
     return add
@@ -213,7 +241,7 @@ class Saliency:
     @cached_property
     def picture(self) -> Tensor:
         """The positive part at input resolution, float32 (size, size) in [0, 1]."""
-        return maps.picture(self.raw, self.view.width)
+        return maps.picture(self.raw, (self.view.height, self.view.width))
 
 
 def explain(
@@ -281,7 +309,7 @@ def explain_view(
         activations = network.forward_prefix(inputs, chosen.layers(network, at))
         if not bool(activations.scores.isfinite().all()):
             raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
-        probability = float(activations.scores.softmax(1)[0, index])
+        probability = float(network.class_probabilities(activations.scores)[0, index])
     if not chosen.from_features:
         start = time.perf_counter()
     known = rows or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -11,22 +12,22 @@ _AT_ONCE = 32
 
 @register(
     "occlusion", "Occlusion", "Zeiler and Fergus 2014",
-    Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
+    Properties(instance=("perturbation",), class_discriminative=True), order=130, slow=True, options={"windows": 7, "overlap": 2},
 )  # fmt: skip
 def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
 
-    The square's side is the input's divided by ``windows`` and it moves by its side divided by ``overlap``
+    The square's side is the input's shorter one divided by ``windows`` and it moves by its side divided by ``overlap``
     (224 pixels: 32 and 16); the last one of a row ends at the border. Its color is the data set's mean, 0
     after normalization. One pass a square, and one for the whole image.
     """
-    inputs, size = request.inputs, request.inputs.shape[-1]
-    side = max(1, round(size / request.options["windows"]))
+    inputs, (height, width) = request.inputs, request.inputs.shape[-2:]
+    side = max(1, round(min(height, width) / request.options["windows"]))
     step = max(1, side // request.options["overlap"])
-    starts = sorted({*range(0, size - side + 1, step), size - side})
-    corners = [(top, left) for top in starts for left in starts]
+    tops, lefts = (sorted({*range(0, extent - side + 1, step), extent - side}) for extent in (height, width))
+    corners = [(top, left) for top in tops for left in lefts]
     whole = float(request.network.probabilities(inputs)[0, request.target])
-    total, times = torch.zeros(size, size), torch.zeros(size, size)
+    total, times = torch.zeros(height, width), torch.zeros(height, width)
     for first in range(0, len(corners), _AT_ONCE):
         some = corners[first : first + _AT_ONCE]
         covered = inputs.repeat(len(some), 1, 1, 1)
@@ -38,4 +39,4 @@ def occlusion(request: MethodInputs) -> Explanation:
             total[place] += whole - probability
             times[place] += 1
         request.report(first + len(some), len(corners))
-    return Explanation(total / times.clamp(min=1), passes=1 + len(corners))
+    return Explanation(without_rounding(total / times.clamp(min=1), whole), passes=1 + len(corners))
