@@ -241,19 +241,6 @@ def print_layers(results: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _why_no_rows(fitted: dict[str, Importance], network: Network, settings: FitSettings) -> str:
-    """Why W has no row at all, and what to do."""
-    evidence = next(iter(fitted.values())).loyalty
-    best = int(evidence.argmax())
-    most = f"the most is {float(evidence[best]):.2g} photographs' worth, of {network.classes.labels[best]}"
-    if float(evidence[best]) >= settings.min_evidence:
-        return f"no row of W could be learned: no score reacts to the channels of {', '.join(fitted)} in these photographs; choose other layers."
-    return (
-        f"no row of W could be learned: the photographs hold too little of the classes asked for ({most}; a row takes "
-        f"{settings.min_evidence:g}); give photographs of them, or --outputs if {network.name} gives something else than {network.outputs}."
-    )
-
-
 def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Path) -> None:
     """Say where what ships is better founded than this fit, and so stays in use."""
     if out.resolve() != fitted_importance().resolve():
@@ -269,6 +256,19 @@ def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Pa
             f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
             f"give --importance {out} to use yours."
         )
+
+
+def _why_no_rows(fitted: dict[str, Importance], network: Network, settings: FitSettings) -> str:
+    """Why W has no row at all, and what to do."""
+    evidence = next(iter(fitted.values())).evidence_mass
+    best = int(evidence.argmax())
+    most = f"the most is {float(evidence[best]):.2g} photographs' worth, of {network.classes.labels[best]}"
+    if float(evidence[best]) >= settings.min_evidence:
+        return f"no row of W could be learned: no score reacts to the channels of {', '.join(fitted)} in these photographs; choose other layers."
+    return (
+        f"no row of W could be learned: the photographs hold too little of the classes asked for ({most}; a row takes "
+        f"{settings.min_evidence:g}); give photographs of them, or --outputs if {network.name} gives something else than {network.outputs}."
+    )
 
 
 def _with_other_rows(importance: Importance, network: Network, layer: str, out: Path, some: bool) -> Importance:

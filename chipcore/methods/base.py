@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
 
+T = TypeVar("T")
 MAX_SAMPLES = 100_000  # of samples, steps and the like
 
 
@@ -59,6 +60,8 @@ class MethodInputs:
         rows: w_c, shape (K,), by the path of its layer: in place of W's, where it was learned otherwise.
         channels: the only ones of ``layer`` that a sum of Eq. 10 takes; all where None.
         versus: another class, whose row is taken off: why the target and not this one.
+        share: called with a key and what makes a value: gives the value made before for this network and image, where
+            there is one. So methods whose passes do not depend on the class take them once an image.
     """
 
     network: Network
@@ -73,6 +76,18 @@ class MethodInputs:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
     channels: Sequence[int] | None = None
     versus: int | None = None
+    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> tuple[T, bool]:
+        """What ``make`` gives, and whether it was made now: another class of this image may have had it made before."""
+        made: list[bool] = []
+
+        def making() -> T:
+            made.append(True)
+            return make()
+
+        value: T = making() if self.share is None else self.share(key, making)
+        return value, bool(made)
 
     def known_activations(self, *layers: Layer) -> Activations:
         """Features of ``layers`` (by default of the request's own): those that were handed in, or one pass."""
@@ -283,10 +298,12 @@ def explain_view(
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
     versus: int | str | None = None,
+    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None,
 ) -> Saliency:  # fmt: skip
     """:func:`explain` for a image that is the network's view of it already, ``network.geometry.view(image)``.
 
-    For many maps of one image: it is decoded and cropped once.
+    For many maps of one image: it is decoded and cropped once, and with ``share`` (see :class:`MethodInputs`) the passes of LIME
+    and occlusion are taken once for all classes; a map that took none of its own has ``passes`` 0.
     """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
@@ -317,7 +334,19 @@ def explain_view(
         importance = load_importance(network, at.name)
     found = chosen(
         MethodInputs(
-            network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels, other
+            network,
+            inputs,
+            index,
+            at,
+            importance,
+            activations,
+            shallow_importance,
+            options or {},
+            progress,
+            known,
+            channels,
+            other,
+            share,
         )
     )
     if found.raw.ndim != 2:

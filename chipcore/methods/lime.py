@@ -28,24 +28,30 @@ def lime(request: MethodInputs) -> Explanation:
     coefficients are shown. One pass a sample.
     """
     samples, seed = request.options["samples"], request.options["seed"]
+    (segments, visible, probabilities), fresh = request.once(("lime", samples, seed), lambda: _asked(request, samples, seed))
+    coefficients = fit_coefficients(visible, probabilities[:, request.target].double().numpy())
+    best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
+    kept = np.zeros(visible.shape[1], dtype=np.float32)
+    kept[best] = np.maximum(coefficients[best], 0)
+    raw = without_rounding(torch.from_numpy(kept[segments]), float(probabilities[:, request.target].max()))
+    return Explanation(raw, passes=samples if fresh else 0)
+
+
+def _asked(request: MethodInputs, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """The super-pixels (size, size), which of them each sample shows (N, S), and f of every sample (N, C): the same for all classes."""
     segments = superpixels(request, seed)
     count = int(segments.max()) + 1
     visible = np.random.default_rng(seed).integers(0, 2, (samples, count), dtype=np.uint8)
     visible[0] = 1
     labels = torch.from_numpy(segments).to(request.inputs.device)
     hidden = mean_colors(request.inputs[0], labels, count)
-    predictions = []
+    probabilities = []
     for first in range(0, samples, _AT_ONCE):
         shown = torch.from_numpy(visible[first : first + _AT_ONCE]).to(labels.device)[:, labels].bool()
         mixed = torch.where(shown[:, None], request.inputs, hidden)
-        predictions.append(request.network.probabilities(mixed)[:, request.target].cpu().double())
+        probabilities.append(request.network.probabilities(mixed).cpu())
         request.report(first + len(mixed), samples)
-    told = torch.cat(predictions).numpy()
-    coefficients = fit_coefficients(visible, told)
-    best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
-    kept = np.zeros(count, dtype=np.float32)
-    kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(without_rounding(torch.from_numpy(kept[segments]), float(told.max())), passes=samples)
+    return segments, visible, torch.cat(probabilities)
 
 
 def superpixels(request: MethodInputs, seed: int) -> np.ndarray:

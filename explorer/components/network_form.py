@@ -46,7 +46,8 @@ def form() -> None:
         "A convolutional network with **any classes**: its architecture, a file of its weights, and the names of its classes. "
         "CHIP looks for its layers by itself; local CHIP explains a photograph at once, and a fit makes W."
     )
-    with st.form("own-form", border=False):
+    # No st.form: what is wrong with the last try must not stay under fields that were mended since.
+    with st.container():
         known = st.selectbox(
             "Architecture", list(REGISTRY), format_func=lambda name: REGISTRY[name].title if name in REGISTRY else name, index=None,
             key="own-architecture", accept_new_options=True, placeholder="Choose one, or type a name: shufflenet_v2_x1_0, timm:resnet26 …",
@@ -87,7 +88,7 @@ def form() -> None:
                 help="CHIP works on scores before any softmax or sigmoid, and weighs a photograph by the probability.",
             )  # fmt: skip
         title = st.text_input("Name", key="own-title", max_chars=60, placeholder="The file’s name")
-        asked = st.form_submit_button("Add network", type="primary", icon=":material/add:")
+        asked = st.button("Add network", key="own-add", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
         st.caption(allowed_paths.ALLOW_HELP)
     if asked:

@@ -19,13 +19,14 @@ from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Layer, Network
-from chipcore.analysis import channel_ablation
+from chipcore.analysis import channel_ablation, channel_order
 from chipcore.analysis.channel_ablation import AblatedScores
 from chipcore.evaluation import grid_game
 from chipcore.fitting.memory import COPIES
 from chipcore.gating.suffix import Activations
 from chipcore.importance import file_of
 from chipcore.methods.backpropagation import input_gradient
+from chipcore.methods.base import MethodInputs
 from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures
@@ -155,6 +156,20 @@ def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], 
     return channel_ablation.ablate(_network, _network.layer(layer), known, channels)
 
 
+@cached_by_size(8, meanwhile=at_work)
+def switched_off(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> Tensor:
+    """Probabilities (C,) with some channels of a layer switched off: one pass through what follows the layer."""
+    known, where = activations(network_id, sha256, _network, _seen), _network.layer(layer)
+    scores = channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0]
+    return _network.class_probabilities(scores)
+
+
+@cached_by_size(8, meanwhile=at_work)
+def gradcam_contributions(network_id: str, sha256: str, layer: str, target: int, _network: Network, _seen: Prediction) -> Tensor:
+    """What each channel adds to Grad-CAM's map on average, shape (K,)."""
+    return channel_order.gradcam_contributions(MethodInputs(_network, inputs_of(_network, _seen), target, _network.layer(layer)))
+
+
 @cached_by_size(32, meanwhile=at_work)
 def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Prediction) -> Tensor:
     """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
@@ -182,6 +197,6 @@ def thumbnail(sha256: str, _image: GalleryImage) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, thumbnail, answers, board, photo_links,
+        network, _importance, _shared_networks, seen, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
     ):  # fmt: skip
         cached.clear()
