@@ -7,20 +7,17 @@ import glob
 import hashlib
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import platformdirs
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
 from chipcore.errors import ChipError
-
-if sys.platform != "win32":  # two fits in one folder are not kept apart there
-    import fcntl
 
 _HERE = Path(__file__).resolve().parent
 ASSETS = next(
@@ -103,41 +100,21 @@ def check_writable(folder: Path) -> None:
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     """Keep every other process and thread that asks out of ``folder`` meanwhile; makes the folder.
 
-    The lock belongs to the open folder, so nothing is left behind by a process that is killed. Where the folder is
-    taken and ``wait`` is False, raises ``ChipError``.
+    The lock is the operating system's on the file ``.lock`` in it: a process that is killed gives it up, and the file
+    that stays locks nothing. Where the folder is taken and ``wait`` is False, raises ``ChipError``.
     """
-    if sys.platform == "win32":
-        yield
-        return
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
     try:
-        handle = _open_and_lock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
         raise ChipError(f"{folder} is in use by another fit; wait until that has ended, or give another folder with --out.") from None
     except OSError as error:
         raise ChipError(f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder.") from None
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # something is in it
-            folder.rmdir()
-        os.close(handle)
-
-
-def _open_and_lock(folder: Path, how: int) -> int:
-    assert sys.platform != "win32"
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, how)
-            if os.path.samestat(os.fstat(handle), os.stat(folder)):
-                return handle
-        except FileNotFoundError:
-            pass  # whoever held it took it away: begin again with a new one
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+        lock.release()
 
 
 def sha256_of_tensors(named: Iterable[tuple[str, Tensor]]) -> str:

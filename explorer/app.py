@@ -76,7 +76,7 @@ try:
     with st.sidebar:
         selection = sidebar.choose()
 except ChipError as error:  # a mistake that the visitor can mend: say so in place of the page
-    st.header("Nothing to explain yet", anchor=False)
+    st.header("No network available", anchor=False)
     st.warning(f"**Why:** {plain(str(error))}", icon=":material/info:")
 except Exception as error:
     wrong(error)

@@ -60,7 +60,9 @@ def neighbors(importance: Importance, target: int, count: int, by: Ranking = "we
     return sorted(others, key=lambda near: (-near.shared, -near.cosine, near.index))
 
 
-def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10, by: Ranking = "weight") -> list[int]:
+def suggested(
+    importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10, by: Ranking = "weight"
+) -> list[int]:
     """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
     nearest = [neighbor.index for neighbor in neighbors(importance, target, count, by)[:near]]
     wanted = [target, *predictions, *nearest]

@@ -8,21 +8,24 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, positive_integer
 from chipcore.cli.console import add_command, print_error
-from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.image_set import ImageSet
+from chipcore.datasets.sources import open_images
 from chipcore.errors import ChipError, SettingsError
-from chipcore.fitting.distributed import team
+from chipcore.fitting.distributed import Shard, team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
 from chipcore.fitting.pipeline import Progress, fit
 from chipcore.fitting.settings import FitSettings
+from chipcore.fitting.shards import fit_shard
 from chipcore.gating.gates import Draw
 from chipcore.importance import Importance, load_importance
 from chipcore.networks import Network
-from chipcore.storage import check_writable, fitted_importance, locked
+from chipcore.storage import BUNDLED_IMPORTANCE, check_writable, fitted_importance, locked
 
 MAX_MEMORY_GB = 1e6
 
@@ -39,7 +42,10 @@ def register(commands: Any) -> None:
         metavar="L",
         help="layer names or module paths, all fitted in one pass; 'all' for every named layer",
     )
-    add("--images", nargs="+", required=True, type=Path, metavar="DIR", help="folders of photographs, flat or with class folders")
+    add(
+        "--images", nargs="+", required=True, metavar="DIR",
+        help="folders of photographs, flat or with class folders; tar files, as in 'shards-{000..127}.tar'; or a data set of Hugging Face on disk",
+    )  # fmt: skip
     add("--classes", nargs="+", default=(), metavar="C", help="fit only these rows: index, synset or name (default: all)")
     add("--photos-per-class", type=positive_integer, default=0, metavar="P", help="use at most P photographs of each class folder")
     add("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
@@ -82,6 +88,10 @@ def register(commands: Any) -> None:
         metavar="GB",
         help="what this process may take at its peak; more layers go in further passes (default: %(default)s)",
     )
+    add(
+        "--shard", metavar="I/N",
+        help="take the I-th of N parts of the photographs and leave moments in --out, for `merge`; 'slurm' reads the job array's variables",
+    )  # fmt: skip
     add("--resume", action="store_true", help="go on from the checkpoints of an interrupted fit with the same --out")
     add("--out", type=Path, default=None, metavar="DIR", help="where W goes (default: the cache folder, where explain and the app find it)")
     add("--half", action="store_true", help="keep W in half precision")
@@ -110,7 +120,10 @@ def run(options: argparse.Namespace) -> None:
     )
     network = load_network_from(options)
     layers = [layer.name for layer in network.layers] if options.layers == ["all"] else options.layers
-    images = find_images(options.images).per_folder(options.photos_per_class)
+    images = open_images(options.images).per_folder(options.photos_per_class)
+    if options.shard is not None:
+        _fit_shard(options, network, images, layers, settings)
+        return
     out = options.out or fitted_importance()
     unreadable = list(images.closed)
     chosen = [network.layer(layer) for layer in layers]
@@ -144,17 +157,11 @@ def run(options: argparse.Namespace) -> None:
     with contextlib.suppress(OSError):  # another fit's checkpoints may be beside ours
         (out / "checkpoints").rmdir()
     seconds = time.perf_counter() - start
-    results = []
-    for name, importance in fitted.items():
-        rows = importance.support > 0
-        r2 = importance.r2[rows & ~importance.r2.isnan()]
-        results.append({
-            "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
-            "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
-            "file": str(files[name]),
-        })  # fmt: skip
+    results = [layer_row(name, importance, files[name]) for name, importance in fitted.items()]
     for sentence in unreadable:
         print_error(f"left out: {sentence}")
+    for name, importance in fitted.items():
+        _tell_shadowed(importance, network, name, out)
     if options.json:
         print(
             json.dumps(
@@ -174,11 +181,77 @@ def run(options: argparse.Namespace) -> None:
         f"{len(images) - len(unreadable) + len(images.closed)} photographs x {settings.gates} gates in {seconds:.0f} s"
         + (f", {len(unreadable)} unreadable" if unreadable else "")
     )
+    print_layers(results)
+
+
+def _fit_shard(options: argparse.Namespace, network: Network, images: ImageSet, layers: list[str], settings: FitSettings) -> None:
+    """Leave the moments of one shard, and say what to do when all are there."""
+    if options.out is None:
+        raise SettingsError("--shard leaves moments that are merged later; give --out, a folder for them.")
+    shard = Shard.parse(options.shard)
+    share = shard.share(images.names)
+    rows = [network.classes.index(one) for one in options.classes] or range(len(network.classes))
+    need = estimate(network, [network.layer(one) for one in layers], rows, len(share), settings, int(options.memory * GB))
+    unreadable = list(images.closed)
+    with team(network.device) as ours:
+        if ours.rank == 0:
+            check_writable(options.out)
+            print(f"chipcore: shard {shard}, {len(share)} of {len(images)} photographs; {need.sentence()}", file=sys.stderr, flush=True)
+        with ProgressBars(quiet=ours.rank > 0) as bars:
+
+            def report(progress: Progress) -> None:
+                unreadable.extend(sentence for sentence in progress.unreadable if sentence not in unreadable)
+                bars.report(progress.stage, progress.done, progress.total)
+
+            folder = fit_shard(
+                network, layers, images, settings, shard=shard, out=options.out, classes=options.classes, progress=report, memory=need.samples,
+                resume=options.resume, team=ours,
+            )  # fmt: skip
+        if ours.rank > 0:
+            return
+    for sentence in unreadable:
+        print_error(f"left out: {sentence}")
+    if options.json:
+        print(json.dumps({"shard": str(shard), "photographs": len(share), "unreadable": unreadable, "folder": str(folder)}, indent=2))
+    else:
+        print(f"shard {shard}: moments of {len(share)} photographs in {folder}; when all are there: chipcore merge {options.out} --out W")
+
+
+def layer_row(name: str, importance: Importance, file: Path) -> dict[str, Any]:
+    """What is told of a layer's W."""
+    rows = importance.support > 0
+    r2 = importance.r2[rows & ~importance.r2.isnan()]
+    return {
+        "layer": name, "channels": importance.W.shape[1], "rows": int(rows.sum()), "weak_rows": sum(importance.evidence(int(c)) == "weak" for c in rows.nonzero()),
+        "median_r2": round(float(r2.median()), 4) if len(r2) else None, "median_support": int(importance.support[rows].float().median()) if rows.any() else 0,
+        "file": str(file),
+    }  # fmt: skip
+
+
+def print_layers(results: Sequence[dict[str, Any]]) -> None:
+    """A table of what :func:`layer_row` says."""
     print(f"{'layer':<12}{'channels':>9}{'rows':>6}{'weak':>6}{'median R2':>11}{'median support':>16}  file")
     for row in results:
         r2_text = "-" if row["median_r2"] is None else f"{row['median_r2']:.3f}"
         print(
             f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
+        )
+
+
+def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Path) -> None:
+    """Say where what ships is better founded than this fit, and so stays in use."""
+    if out.resolve() != fitted_importance().resolve():
+        return
+    try:
+        shipped = load_importance(network, layer, BUNDLED_IMPORTANCE)
+    except ChipError:  # nothing ships for this network
+        return
+    classes = importance.shadowed_by(shipped)
+    if classes:
+        named = ", ".join(network.classes.labels[c] for c in classes[:3]) + (", ..." if len(classes) > 3 else "")
+        print_error(
+            f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
+            f"give --importance {out} to use yours."
         )
 
 

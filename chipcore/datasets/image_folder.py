@@ -2,101 +2,114 @@
 
 from __future__ import annotations
 
-import hashlib
+import mimetypes
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image
 
-from chipcore.errors import DataError, ImageError
-from chipcore.images import SUFFIXES, InputGeometry, open_image
+from chipcore.datasets.image_set import ImageSet
+from chipcore.errors import DataError
+from chipcore.images import HEIF_ENDINGS, open_image, suffixes
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(ImageSet):
     """Images by their path below a root, in a fixed order.
 
-    ``fingerprint`` identifies the set by names and file sizes. ``closed`` has a sentence for every folder below the
-    root that may not be read.
+    ``closed`` has a sentence for every folder below the root that may not be read, and one for the image files of kinds that
+    are not read.
     """
 
     root: Path
     names: tuple[str, ...]
     closed: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name in self.names:
-            try:
-                size = os.stat(os.path.join(self.root, name)).st_size
-            except OSError:  # a link to nothing, or gone since
-                size = -1
-            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+    def place(self) -> str:
+        return f"below {self.root}"
 
-    def per_folder(self, most: int, folders: Sequence[str] = ()) -> ImageFolder:
-        """At most ``most`` images of each folder (0: all), of the named folders only if any are named."""
-        taken: dict[str, int] = {}
-        names = []
-        for name in self.names:
-            folder = os.path.dirname(name)
-            if folders and os.path.basename(folder) not in folders:
-                continue
-            taken[folder] = taken.get(folder, 0) + 1
-            if not most or taken[folder] <= most:
-                names.append(name)
+    def open(self, name: str) -> Image.Image:
+        return open_image(self.root / name)
+
+    def select(self, names: Sequence[str]) -> ImageFolder:
         return ImageFolder(self.root, tuple(names), self.closed)
 
-    def held_out(self, share: float) -> frozenset[str]:
-        """The images kept for measuring R2: this share of every folder, spread evenly, by rank of hash."""
-        folders: dict[str, list[str]] = {}
-        for name in self.names:
-            folders.setdefault(os.path.dirname(name), []).append(name)
-        chosen: list[str] = []
-        for members in folders.values():
-            ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
-            chosen += ranked[: int(share * len(members) + 0.5)] if len(members) > 1 else []
-        return frozenset(chosen)
+    def bytes_of(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self.root, name)).st_size
+        except OSError:  # a link to nothing, or gone since
+            return -1
+
+
+# Formats of photographs that are not read, besides those that the system's table calls an image.
+_OTHER_IMAGES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".jxl", ".psd", ".exr", ".dcm", ".tga", ".ppm", ".pgm", ".svg", *HEIF_ENDINGS)  # fmt: skip
 
 
 def find_images(folders: Path | str | Sequence[Path | str]) -> ImageFolder:
     """Every image below one or several folders, by suffix, in sorted order.
 
-    Symbolic links to folders are not followed. Raises ``DataError`` where there is nothing to use.
+    Symbolic links are followed: to files, and to folders outside those given (what lies inside is found anyway), each once, so
+    that links in a circle end. Image files of kinds that are not read are counted and named in ``closed``.
+
+    Raises ``DataError`` where there is nothing to use.
     """
     given = [folders] if isinstance(folders, str | Path) else list(folders)
     if not given:
         raise DataError("no folder of photographs was given; name one.")
     roots = [existing_folder(one) for one in given]
     common = Path(os.path.commonpath(roots))
+    taken = suffixes()
     names: dict[str, None] = {}
     closed: list[str] = []
+    others: dict[str, list[str]] = {}
 
     def keep_out(error: OSError) -> None:
         closed.append(f"{error.filename} may not be read ({error.strerror}); check its permissions.")
 
+    linked: set[str] = set()  # real paths of the folders that were reached through a link
+    through: set[str] = set()  # the same as they are called
+
+    def follow(folder: str, parent: str) -> bool:
+        """Whether to go on into a folder; into one that a link leads to only once, and not where it is found without the link."""
+        if parent not in through and not os.path.islink(folder):
+            return True
+        real = os.path.realpath(folder)
+        if real in linked or any(Path(real).is_relative_to(root) for root in roots):
+            return False
+        linked.add(real)
+        through.add(folder)
+        return True
+
     for root in roots:
-        for parent, folders_below, files in os.walk(root, onerror=keep_out):
-            folders_below.sort()
+        for parent, folders_below, files in os.walk(root, onerror=keep_out, followlinks=True):
+            folders_below[:] = [one for one in sorted(folders_below) if follow(os.path.join(parent, one), parent)]
             below = "" if Path(parent) == common else os.path.relpath(parent, common)
             for file in sorted(files):
-                if file.lower().endswith(SUFFIXES) and not file.startswith("."):
+                ending = os.path.splitext(file)[1].lower()
+                if file.startswith("."):
+                    continue
+                if ending in taken:
                     names[os.path.join(below, file)] = None
+                elif ending in _OTHER_IMAGES or (mimetypes.guess_type(file)[0] or "").startswith("image/"):
+                    others.setdefault(ending, []).append(os.path.join(below, file))
+    if others:
+        closed.append(_of_other_kinds(others))
     if not names:
         raise DataError(
-            closed[0] if closed else f"{', '.join(map(str, roots))} holds no photographs ({', '.join(SUFFIXES)}); give another folder."
+            closed[0] if closed else f"{', '.join(map(str, roots))} holds no photographs ({', '.join(taken)}); give another folder."
         )
     return ImageFolder(common, tuple(names), tuple(closed))
+
+
+def _of_other_kinds(files: dict[str, list[str]]) -> str:
+    counted = ", ".join(
+        f"{len(some)} {ending} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})" for ending, some in sorted(files.items())
+    )
+    heif = " HEIC takes pillow-heif: pip install pillow-heif." if set(files) & set(HEIF_ENDINGS) else ""
+    return f"image files of kinds that are not read: {counted}; save them as JPEG or PNG.{heif}"
 
 
 def existing_folder(given: Path | str) -> Path:
@@ -109,44 +122,3 @@ def existing_folder(given: Path | str) -> Path:
     if not there:
         raise DataError(f"{given} is not a folder; give a folder of photographs or of class folders.")
     return root
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Up to B readable images: their names and uint8 views (B, size, size, 3); and what was unreadable."""
-
-    names: tuple[str, ...]
-    views: Tensor
-    unreadable: tuple[str, ...]
-
-
-def batches(images: ImageFolder, names: Sequence[str], geometry: InputGeometry, size: int, workers: int = 2) -> Iterator[Batch]:
-    """Images in batches of ``size``, decoded ahead by threads; unreadable ones are named, not fatal."""
-
-    def read(name: str) -> np.ndarray | str:
-        try:
-            return np.asarray(geometry.view(open_image(images.root / name)))
-        except ImageError as error:
-            return str(error)
-
-    groups = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
-    with ThreadPoolExecutor(workers, thread_name_prefix="photographs") as pool:
-        coming = iter(groups)
-        waiting: list[tuple[tuple[str, ...], list[Future[np.ndarray | str]]]] = []
-
-        def ask(count: int) -> None:
-            waiting.extend((group, [pool.submit(read, name) for name in group]) for group in islice(coming, count))
-
-        ask(2)
-        while waiting:
-            group, futures = waiting.pop(0)
-            ask(1)
-            results = list(zip(group, (future.result() for future in futures), strict=True))
-            good = [(name, view) for name, view in results if not isinstance(view, str)]
-            bad = tuple(view for _name, view in results if isinstance(view, str))
-            views = (
-                torch.from_numpy(np.stack([view for _name, view in good]))
-                if good
-                else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
-            )
-            yield Batch(tuple(name for name, _view in good), views, bad)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from chipcore.datasets.class_names import Classes
-from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.image_set import ImageSet
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import ChipError, DataError
 
 
@@ -17,17 +18,17 @@ from chipcore.errors import ChipError, DataError
 class ClassFolders:
     """Images by class index; ``unknown`` are the folders whose name is no class of the network."""
 
-    images: ImageFolder
+    images: ImageSet
     by_class: dict[int, tuple[str, ...]]
     unknown: tuple[str, ...]
 
 
-def open_class_folders(folder: str | Path, classes: Classes) -> ClassFolders:
+def open_class_folders(folder: Images, classes: Classes) -> ClassFolders:
     """Class folders named by synset, class name or index.
 
     Raises ``DataError`` where no folder is named after a class of the network.
     """
-    found = find_images(folder)
+    found = open_images(folder)
     by_class: dict[int, list[str]] = {}
     named: dict[str, int | None] = {}
     for name in found.names:
@@ -41,7 +42,9 @@ def open_class_folders(folder: str | Path, classes: Classes) -> ClassFolders:
         if index is not None:
             by_class.setdefault(index, []).append(name)
     if not by_class:
-        raise DataError(f"{folder} holds no folder named after a class of the network (by synset, name or index); give class folders.")
+        raise DataError(
+            f"there is no folder named after a class of the network (by synset, name or index) {found.place}; give class folders."
+        )
     return ClassFolders(
         found, {index: tuple(names) for index, names in sorted(by_class.items())}, tuple(sorted(n for n, i in named.items() if i is None))
     )

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from chipcore.datasets.image_folder import ImageFolder
+from chipcore.datasets.image_set import ImageSet
 from chipcore.errors import DataError, ImageError
-from chipcore.images import InputGeometry, open_image
+from chipcore.images import InputGeometry
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -40,13 +40,16 @@ def view_of(image: Image.Image, geometry: InputGeometry) -> Tensor:
 class Reader:
     """Opens images one after another and keeps a sentence for each that is broken."""
 
-    images: ImageFolder
+    images: ImageSet
     broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.broken[:0] = self.images.closed  # folders and kinds of files that could not be read
 
     def __call__(self, names: Iterable[str]) -> Iterator[tuple[str, Image.Image]]:
         for name in names:
             try:
-                yield name, open_image(self.images.root / name)
+                yield name, self.images.open(name)
             except ImageError as error:
                 self.broken.append(str(error))
 

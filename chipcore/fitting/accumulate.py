@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.datasets.image_folder import Batch, ImageFolder, batches
+from chipcore.datasets.image_set import Batch, ImageSet, batches
 from chipcore.errors import ChipError
 from chipcore.fitting.checkpoint import Cursor
 from chipcore.fitting.moments import Moments
@@ -72,9 +72,16 @@ class LayerSums:
                 raise ValueError(f"{name} does not fit")
             value.copy_(torch.from_numpy(arrays[name]))
 
+    def __iadd__(self, other: LayerSums) -> LayerSums:
+        """Add the sums of other images of the same run."""
+        self.samples.merge(other.samples.arrays())
+        for name, value in self.sums().items():
+            value += other.sums()[name]
+        return self
+
 
 def accumulate(
-    network: Network, sums: Sequence[LayerSums], images: ImageFolder, held: frozenset[str], settings: FitSettings,
+    network: Network, sums: Sequence[LayerSums], images: ImageSet, held: frozenset[str], settings: FitSettings,
     *, names: Sequence[str] | None = None, cursor: Cursor | None = None,
     after_batch: Callable[[Cursor, tuple[str, ...]], None] | None = None,
 ) -> None:  # fmt: skip

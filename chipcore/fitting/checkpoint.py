@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 from chipcore.errors import ChipError
+from chipcore.fitting.settings import FitSettings
 from chipcore.storage import locked, write_whole
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
 # What a person calls the parts of a run, for the sentence that refuses to resume.
-_PARTS = {
+PARTS = {
     "network": "the network", "weights_sha256": "the network's weights", "layers": "the layers", "settings": "the settings", "classes": "the classes",
     "data_fingerprint": "the photographs", "processes": "the number of processes", "memory": "the memory budget", "chipcore": "the version of chipcore",
-    "format": "the format of checkpoints",
+    "format": "the format of checkpoints", "shard": "the shard",
 }  # fmt: skip
 
 
@@ -103,7 +104,7 @@ class Checkpoint:
             run, cursor = dict(about["run"]), Cursor(**about["position"])
         except Exception:  # zipfile and numpy raise many types for a damaged file
             raise _damaged(path) from None
-        changed = [words for key, words in _PARTS.items() if run.get(key) != self.run.get(key)]
+        changed = what_differs(run, self.run)
         if changed:
             raise ChipError(
                 f"cannot resume: {' and '.join(changed)} changed since {path} was written; give what was given then, or leave --resume out to begin again."
@@ -118,6 +119,32 @@ class Checkpoint:
     def remove(self) -> None:
         """The run is over: its checkpoints are of no more use."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def what_differs(run: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What a person calls the parts in which two runs differ."""
+    return [words for key, words in PARTS.items() if _comparable(key, run) != _comparable(key, other)]
+
+
+def _comparable(key: str, run: Mapping[str, Any]) -> Any:
+    """A part of a run; settings and parts that there were not yet when it was written are as they are by default."""
+    found = run.get(key, "" if key == "shard" else None)
+    if key != "settings" or not isinstance(found, dict):
+        return found
+    try:
+        return FitSettings.from_dict(found)
+    except (ChipError, TypeError):  # written by a later version
+        return found
+
+
+def how_far(path: Path) -> tuple[dict[str, Any], Cursor]:
+    """The run that a checkpoint belongs to and where it stands, without reading its sums; raises ``ChipError`` for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(file["about"].tobytes())
+        return dict(about["run"]), Cursor(**about["position"])
+    except Exception:  # see Checkpoint.read
+        raise _damaged(path) from None
 
 
 class CheckpointPart:

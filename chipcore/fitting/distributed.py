@@ -19,8 +19,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from chipcore.errors import ChipError
-from chipcore.fitting.accumulate import LayerSums
+from chipcore.errors import ChipError, SettingsError
+from chipcore.fitting.accumulate import IMAGES_AT_ONCE, LayerSums
+
+MAX_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,55 @@ class Team:
 
 
 ALONE = Team()
+
+_SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` of ``count`` of a run on machines that never meet, counted from 1.
+
+    Its images are every count-th batch, so that each batch is put together as in one run and W comes out the same.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count <= MAX_SHARDS:
+            raise SettingsError(
+                f"there is no shard {self.number}/{self.count}; give 1/{self.count} to {self.count}/{self.count}, of at most {MAX_SHARDS}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``3/64``, or ``slurm`` for the place of this task in its job array.
+
+        >>> Shard.parse("3/64")
+        Shard(number=3, count=64)
+        """
+        if text == "slurm":
+            told = {name: os.environ.get(name, "") for name in (*_SLURM, "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")}
+            if not all(told[name].isdecimal() for name in _SLURM):
+                raise SettingsError(
+                    f"--shard slurm reads {' and '.join(_SLURM)}, which are not set; start it with sbatch --array, or give I/N."
+                )
+            first, step = (
+                int(told[name]) if told[name].isdecimal() else other
+                for name, other in (("SLURM_ARRAY_TASK_MIN", 0), ("SLURM_ARRAY_TASK_STEP", 1))
+            )
+            return cls((int(told[_SLURM[0]]) - first) // max(step, 1) + 1, int(told[_SLURM[1]]))
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise SettingsError(f"--shard is {text!r}; give I/N, the third of 64 being 3/64, or slurm.")
+        return cls(int(number), int(count))
+
+    def share(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names of this shard's images."""
+        return tuple(name for place, name in enumerate(names) if place // IMAGES_AT_ONCE % self.count == self.number - 1)
 
 
 @contextmanager

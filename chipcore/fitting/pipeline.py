@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.sources import Images, open_images
 from chipcore.errors import DataError, SettingsError
 from chipcore.fitting.accumulate import IMAGES_AT_ONCE, LayerSums, accumulate
 from chipcore.fitting.checkpoint import Checkpoint, Cursor, alone_in_its_folder
-from chipcore.fitting.distributed import ALONE, Team
+from chipcore.fitting.distributed import ALONE, Shard, Team
 from chipcore.fitting.planning import MEMORY, plan_passes
 from chipcore.fitting.regression import NormalEquations, has_own, normal_equations, pooled_equations, solve_block, solve_rows
 from chipcore.fitting.settings import FitSettings
@@ -39,17 +40,18 @@ Report = Callable[[Progress], None]
 
 @alone_in_its_folder
 def fit(
-    network: Network, layers: Sequence[str], images: str | Path | ImageFolder | Sequence[str | Path], settings: FitSettings | None = None,
+    network: Network, layers: Sequence[str], images: Images, settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
     checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
-    team: Team = ALONE, watch: Callable[[LayerSums], None] | None = None,
+    team: Team = ALONE, shard: Shard | None = None, watch: Callable[[LayerSums], None] | None = None,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the images where memory allows.
 
     Args:
         network: the network to interpret.
         layers: registry names or module paths.
-        images: a folder of images (flat or class folders), several folders, or ``find_images``' result.
+        images: folders, tar shards, a saved data set, a Dataset or an iterable of (image, name), see
+            :func:`chipcore.datasets.sources.open_images`.
         settings: see :class:`FitSettings`.
         classes: fit only these rows (index, synset or name); all by default.
         progress: called with :class:`Progress` after every batch and every block of solved classes.
@@ -58,10 +60,12 @@ def fit(
         keep_checkpoints: leave them where they are at the end, for a caller who removes them once W is on disk.
         resume: go on from ``checkpoints`` where there is something; refuses where anything that W depends on changed.
         team: this process among those of a distributed run, see :mod:`chipcore.distributed`.
+        shard: the part of the images that this run takes; it solves nothing, and its sums are for ``watch``. Call
+            :func:`chipcore.fitting.shards.fit_shard`, which keeps them.
         watch: shown the sums of every layer once they are whole; they are gone afterwards.
 
     Returns:
-        :class:`Importance` by layer name; in a team, whole only on the process of rank 0.
+        :class:`Importance` by layer name; in a team, whole only on the process of rank 0; nothing for a shard.
 
     Raises:
         ChipError: a layer, class, folder or setting that can't be used.
@@ -71,9 +75,9 @@ def fit(
     if not chosen:
         raise DataError("no layer was given; name one or several.")
     rows = tuple(sorted({network.classes.index(one) for one in classes})) or tuple(range(len(network.classes)))
-    folder = images if isinstance(images, ImageFolder) else find_images(images)
+    folder = open_images(images)
     held = folder.held_out(settings.held_out)
-    names = team.share(folder.names)
+    names = team.share(shard.share(folder.names) if shard else folder.names)
     passes = plan_passes(chosen, rows, len(names), settings, memory)
     facts = {"settings": settings.as_dict(), "photographs": len(folder), "data_fingerprint": folder.fingerprint}
     described = {layer.name: describe(network, layer, **facts) for layer in chosen}
@@ -88,6 +92,9 @@ def fit(
             "classes": list(rows),
             "processes": team.size,
             "memory": memory,
+            "shard": str(shard or ""),
+            "passes": len(passes),  # these two are for whoever asks how far the run is
+            "images": len(names),
         }
         saving = Checkpoint(checkpoints, run, team.rank, checkpoint_seconds)
     first, stored, cursor = 0, None, Cursor()
@@ -113,27 +120,42 @@ def fit(
                 done = cursor.number * len(names) + min(cursor.batches * IMAGES_AT_ONCE, len(names))
                 progress(Progress("photographs", done, len(passes) * len(names), unreadable))
             over = cursor.batches * IMAGES_AT_ONCE >= len(names)
-            if saving is not None and (saving.due() or (over and team.size > 1)):
+            if saving is not None and (saving.due() or (over and (team.size > 1 or shard))):
                 saving.write(cursor, sums, {f"{name}/{key}": value for name, one in solved.items() for key, value in one.arrays().items()})
 
         accumulate(network, sums, folder, held, settings, names=names, cursor=cursor, after_batch=after_batch)
-        if not team.add_up(sums, cursor.readable):
-            raise DataError(f"none of the {len(folder)} files below {folder.root} could be read as a photograph; give another folder.")
+        if not team.add_up(sums, cursor.readable) and shard is None:
+            raise DataError(f"none of the {len(folder)} files {folder.place} could be read as a photograph; give another folder.")
         if saving is not None:
             saving.forget(number - 1)
         # Taken out one by one: a name that still held the last of them would keep its sums all through the next pass.
         while sums:
-            _finish(sums.pop(0), team, solved, settings, progress, watch)
+            _finish(sums.pop(0), team, {} if shard else solved, settings, progress, watch)
     if saving is not None and not keep_checkpoints:
         saving.remove()
-    return {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
+    return {} if shard else {layer.name: solved[layer.name].importance(described[layer.name]) for layer in chosen}
+
+
+def solve(sums: LayerSums, settings: FitSettings, metadata: dict[str, Any], progress: Report | None = None) -> Importance:
+    """W of one layer from whole sums.
+
+    Args:
+        sums: of every image of the run.
+        settings: those that the sums were made with.
+        metadata: what :func:`chipcore.importance.describe` said of the network and layer; its ``classes`` is C.
+        progress: called after every block of classes.
+    """
+    rows = _Rows(metadata["classes"], sums.slice.layer.channels, settings.contrast > 0 and settings.target == "score")
+    rows.solve(sums, settings, progress)
+    return rows.importance(metadata)
 
 
 def _finish(
     done: LayerSums, team: Team, solved: dict[str, _Rows], settings: FitSettings, progress: Report | None, watch: Callable[[LayerSums], None] | None
 ) -> None:  # fmt: skip
     if team.rank == 0:
-        solved[done.slice.layer.name].solve(done, settings, progress)
+        if done.slice.layer.name in solved:
+            solved[done.slice.layer.name].solve(done, settings, progress)
         if watch is not None:
             watch(done)
 

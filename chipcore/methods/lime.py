@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -17,7 +18,7 @@ _AT_ONCE = 32
 
 @register(
     "lime", "LIME", "Ribeiro, Singh and Guestrin 2016",
-    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), options={"samples": 1000, "shown": 5, "seed": 0},
+    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), order=90, slow=True, options={"samples": 1000, "shown": 5, "seed": 0},
 )  # fmt: skip
 def lime(request: MethodInputs) -> Explanation:
     """Coefficients of the ``shown`` super-pixels that speak most for the class, 0 elsewhere, shape (size, size).
@@ -39,11 +40,12 @@ def lime(request: MethodInputs) -> Explanation:
         mixed = torch.where(shown[:, None], request.inputs, hidden)
         predictions.append(request.network.probabilities(mixed)[:, request.target].cpu().double())
         request.report(first + len(mixed), samples)
-    coefficients = fit_coefficients(visible, torch.cat(predictions).numpy())
+    told = torch.cat(predictions).numpy()
+    coefficients = fit_coefficients(visible, told)
     best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
     kept = np.zeros(count, dtype=np.float32)
     kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(torch.from_numpy(kept[segments]), passes=samples)
+    return Explanation(without_rounding(torch.from_numpy(kept[segments]), float(told.max())), passes=samples)
 
 
 def superpixels(request: MethodInputs, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -11,7 +12,7 @@ _AT_ONCE = 32
 
 @register(
     "occlusion", "Occlusion", "Zeiler and Fergus 2014",
-    Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
+    Properties(instance=("perturbation",), class_discriminative=True), order=130, slow=True, options={"windows": 7, "overlap": 2},
 )  # fmt: skip
 def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
@@ -38,4 +39,4 @@ def occlusion(request: MethodInputs) -> Explanation:
             total[place] += whole - probability
             times[place] += 1
         request.report(first + len(some), len(corners))
-    return Explanation(total / times.clamp(min=1), passes=1 + len(corners))
+    return Explanation(without_rounding(total / times.clamp(min=1), whole), passes=1 + len(corners))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.image_folder import ImageFolder, batches, find_images
+from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.image_set import batches
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 

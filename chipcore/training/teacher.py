@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chipcore.datasets.image_folder import batches
+from chipcore.datasets.image_set import batches
 from chipcore.errors import ChipError
 from chipcore.networks import Network
 from chipcore.storage import write_whole

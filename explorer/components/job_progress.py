@@ -55,7 +55,7 @@ def _line(desk: JobQueue, job: Job) -> str:
     if job.stopping.is_set():
         return f"{title}: stopping …"
     if job.state == "waiting":
-        return f"{title}: waits for {desk.ahead_of(job)} before it"
+        return f"{title}: queued, {desk.ahead_of(job)} ahead"
     if not job.total:
         return f"{title} …"
     stage = f" ({plain(job.stage)})" if job.stage else ""

@@ -74,7 +74,7 @@ def pending_map(selection: Selection, cell: MapCell, place: str) -> None:
     st.button(
         "Try again" if again else f"Compute {cell.title}",
         key=f"start-{place}-{cell.question.key}", on_click=start, args=(selection, [cell]), icon=":material/play_arrow:",
-        help="This takes seconds to half a minute. It goes on while you look at other things.",
+        help="This takes seconds to half a minute. It continues in the background.",
     )  # fmt: skip
 
 

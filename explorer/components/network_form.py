@@ -1,4 +1,4 @@
-"""The form for a network of one's own: architecture, checkpoint, class names, and how it wants its images."""
+"""The form for a network of one's own: architecture, checkpoint, class names, and its preprocessing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def form() -> None:
                 custom_networks.MAX_LABELS >> 20,
                 "One name a line, or JSON or CSV, in the order of the outputs.",
             )
-        with st.expander("How it wants its photographs"):
+        with st.expander("Preprocessing"):
             size, fit = st.columns(2)
             side = size.number_input(
                 "Side of the input in pixels",
@@ -78,8 +78,8 @@ def form() -> None:
                 "Mean of red, green, blue", key="own-mean", placeholder="0.485 0.456 0.406", help="Of values from 0 to 1; empty: as usual."
             )
             stds = std.text_input("Standard deviation", key="own-std", placeholder="0.229 0.224 0.225", help="Empty: as usual.")
-        title = st.text_input("What to call it", key="own-title", max_chars=60, placeholder="The file’s name")
-        asked = st.form_submit_button("Add it", type="primary", icon=":material/add:")
+        title = st.text_input("Name", key="own-title", max_chars=60, placeholder="The file’s name")
+        asked = st.form_submit_button("Add network", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
         st.caption(allowed_paths.ALLOW_HELP)
     if asked:

@@ -74,7 +74,7 @@ def _image() -> tuple[dict[str, GalleryImage], GalleryImage]:
     # A new key empties the box, so that it stays small: what was dropped in it is in the gallery now.
     box = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Your own photographs", type=["jpg", "jpeg", "png", "webp"], key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
+        "Your own photographs", type=gallery.KINDS, key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
         max_upload_size=gallery.MAX_BYTES >> 20, label_visibility="collapsed",
     )  # fmt: skip
     # A place that is always there: where widgets move in the page, the browser loses their parameters.
@@ -110,16 +110,16 @@ def _about_own(own: dict[str, GalleryImage], chosen: str) -> None:
     if "lost" in st.session_state:
         st.warning(st.session_state["lost"], icon=":material/link_off:")
     if not own:
-        st.caption("Yours stay between you and whoever you give this page’s link to.")
+        st.caption("Your photographs are visible only to you and to people who have this page’s link.")
         return
     st.caption(
-        f"**Whoever has this page’s link can open your photograph{'s' if len(own) > 1 else ''}.** Nobody else can; they go when nobody has "
+        f"**Anyone with this page’s link can open your photograph{'s' if len(own) > 1 else ''}.** Nobody else can. They are deleted when nobody has "
         f"opened them for {photo_links.KEPT_DAYS} days."
     )
     if chosen in own:
         st.button(
-            "Take it out of the gallery", key="remove", on_click=_remove, args=(chosen,), icon=":material/delete:", type="tertiary",
-            help="And off the server, if you have added it since you opened this page.",
+            "Remove from the gallery", key="remove", on_click=_remove, args=(chosen,), icon=":material/delete:", type="tertiary",
+            help="Also from the server, if you added it since you opened this page.",
         )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def evidence(rows: Sequence[EvidenceRow]) -> go.Figure:
             )  # fmt: skip
     figure.add_vline(x=GOOD_EVIDENCE, line={"dash": "dot", "width": 2, "color": "#888888"})
     figure.update_yaxes(categoryorder="array", categoryarray=[html.escape(row.label) for row in some], automargin=True)
-    figure.update_xaxes(title="photographs’ worth of evidence", rangemode="tozero")
+    figure.update_xaxes(title="effective number of images", rangemode="tozero")
     return _layout(figure, 130 + 24 * len(some), bargap=0.25)
 
 
@@ -94,7 +94,7 @@ def sheet(rows: Sequence[EvidenceRow], curve: Curve | None, used: float, title: 
     left.barh(range(len(some)), [row.worth for row in some], color=[_COLOURS[row.evidence] for row in some])
     left.set_yticks(range(len(some)), [row.label.replace("$", r"\$") for row in some])
     left.axvline(GOOD_EVIDENCE, linestyle=":", color="grey")
-    left.set_xlabel(f"photographs’ worth of evidence (weak below {GOOD_EVIDENCE:.0f})")
+    left.set_xlabel(f"effective number of images (weak below {GOOD_EVIDENCE:.0f})")
     if curve is None:
         for axes in (middle, right):
             axes.set_axis_off()

@@ -80,7 +80,7 @@ def curves(of: Mapping[str, np.ndarray]) -> go.Figure:
     """IoU against the threshold, a line a method, its best threshold marked."""
     figure = go.Figure()
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1.5, "color": "rgba(128, 128, 128, 0.8)"})
-    figure.add_annotation(x=1, y=0.5, text="found above", showarrow=False, xanchor="right", yanchor="bottom", font={"size": 13})
+    figure.add_annotation(x=1, y=0.5, text="counted as found", showarrow=False, xanchor="right", yanchor="bottom", font={"size": 13})
     color = colors(list(of))
     for name, values in of.items():
         title = METHODS[name].title

@@ -1,7 +1,7 @@
-"""What is kept for all visitors, bounded by what it weighs and not by how many there are.
+"""Caches that all visitors share, bounded by bytes and not by entries.
 
 Forty images seen by a network with an input of 224 pixels take 0.6 GB, by one with 1,024 pixels 12 GB; so a cache that
-counts entries promises nothing. Nothing in here knows Streamlit.
+counts entries promises nothing. The eviction and the waiting are cachetools'; nothing in here knows Streamlit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import functools
 import inspect
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
+import cachetools
 import numpy as np
 import torch
 from PIL import Image
@@ -27,121 +27,90 @@ T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+CACHES: WeakValueDictionary[str, WeightedLRUCache[Any]] = WeakValueDictionary()  # by name, for those who measure the server
 
-SHELVES: WeakValueDictionary[str, Shelf[Any]] = WeakValueDictionary()  # by name, for whoever wants to know what is kept
 
+class WeightedLRUCache(Generic[T]):
+    """The values that were asked for last, at most ``megabytes`` of them; the newest stays, whatever its size.
 
-class Shelf(Generic[T]):
-    """The values that were asked for last, at most ``megabytes`` of them; the newest stays, whatever it weighs.
-
-    Safe to use from any thread. A value that two ask for at once is made once; an error is not kept. One with a ``name``
-    is listed in ``SHELVES``.
+    Safe to use from any thread. One with a ``name`` is listed in ``CACHES``.
     """
 
-    def __init__(self, megabytes: float, weigh: Callable[[T], int] | None = None, name: str = "") -> None:
+    def __init__(self, megabytes: float, size: Callable[[T], int] | None = None, name: str = "") -> None:
         if name:
-            SHELVES[name] = self
-        self._most = int(megabytes * MB)
-        self._weigh: Callable[[Any], int] = weigh or weight
-        self._kept: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
-        self._makers: dict[Hashable, threading.Lock] = {}
-        self._lock = threading.Lock()
-        self._weight = 0
+            CACHES[name] = self
+        self.maximum = int(megabytes * MB)
+        measure: Callable[[Any], int] = size or size_of
+        # cachetools refuses a value that is larger than the cache; counted as all of it, it drives everything else out.
+        self.entries: Any = cachetools.LRUCache(self.maximum, lambda value: min(measure(value), self.maximum))
+        self.changed = threading.Condition()  # held around every access of the entries
 
     @property
-    def most(self) -> int:
-        """Bytes that may be kept."""
-        return self._most
-
-    @property
-    def weight(self) -> int:
-        """Bytes of all that is kept."""
-        return self._weight
+    def size(self) -> int:
+        """Bytes of all values."""
+        return int(self.entries.currsize)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.entries)
 
     def get(self, key: Hashable) -> T | None:
-        """What is kept under a key, None where nothing is."""
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
+        """The value of a key, None where there is none."""
+        with self.changed:
+            found: T | None = self.entries.get(key)
+        return found
 
     def put(self, key: Hashable, value: T) -> None:
         """Keep a value, in the place of an older one of this key; what was not asked for longest goes."""
-        heavy = self._weigh(value)
-        with self._lock:
-            _old, before = self._kept.pop(key, (None, 0))
-            self._kept[key] = value, heavy
-            self._weight += heavy - before
-            while self._weight > self._most and len(self._kept) > 1:
-                _key, (_value, light) = self._kept.popitem(last=False)
-                self._weight -= light
-
-    def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is kept under a key; made where nothing is."""
-        found = self.get(key)
-        if found is not None:
-            return found
-        with self._lock:
-            maker = self._makers.setdefault(key, threading.Lock())
-        with maker:
-            found = self.get(key)
-            if found is None:
-                try:
-                    found = make()
-                    self.put(key, found)
-                finally:
-                    with self._lock:
-                        self._makers.pop(key, None)
-            return found
+        with self.changed:
+            self.entries[key] = value
 
     def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._weight = 0
+        with self.changed:
+            self.entries.clear()
 
 
-class Kept(Generic[P, R]):
-    """A function whose results stand on a shelf; see :func:`kept`."""
+class CachedFunction(Generic[P, R]):
+    """A function whose results are cached; see :func:`cached_by_size`."""
 
-    def __init__(self, make: Callable[P, R], shelf: Shelf[R], meanwhile: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, make: Callable[P, R], cache: WeightedLRUCache[R], meanwhile: Callable[[], AbstractContextManager[Any]]) -> None:
         functools.update_wrapper(self, make)
-        self.shelf = shelf
-        self._make, self._meanwhile = make, meanwhile
+        self.cache = cache
         self._names = list(inspect.signature(make).parameters)
+        self._meanwhile = meanwhile
+        self._get_or_make = cachetools.cached(cache.entries, key=self._key, condition=cache.changed)(make)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        named: dict[str, Any] = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        key = tuple((name, value) for name, value in sorted(named.items()) if not name.startswith("_"))
-
-        found = self.shelf.get(key)
+        found = self.cache.get(self._key(*args, **kwargs))
         if found is not None:
             return found
-        # Outside the shelf's own lock for the key: whoever makes a value waits for nobody.
+        # Entered before the wait for another visitor who makes the same value: the one who makes it waits for nobody.
         with self._meanwhile():
-            return self.shelf.get_or_make(key, lambda: self._make(*args, **kwargs))
+            return self._get_or_make(*args, **kwargs)
+
+    def _key(self, *args: Any, **kwargs: Any) -> Hashable:
+        named = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        return tuple((name, value) for name, value in sorted(named.items()) if not name.startswith("_"))
 
     def clear(self) -> None:
-        self.shelf.clear()
+        self.cache.clear()
 
 
-def kept(
-    megabytes: float, weigh: Callable[[Any], int] | None = None, meanwhile: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> Callable[[Callable[P, R]], Kept[P, R]]:
+def cached_by_size(
+    megabytes: float, size: Callable[[Any], int] | None = None, meanwhile: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
     """Share a function's results between visitors, like ``st.cache_resource``: arguments called ``_like_this`` take no part in the key.
+
+    A value that two ask for at once is made once; an error is not kept.
 
     Args:
         megabytes: of all results together.
-        weigh: gives the bytes of one; :func:`weight` by default.
+        size: gives the bytes of one; :func:`size_of` by default.
         meanwhile: entered while a result is made or waited for.
     """
-    return lambda make: Kept(make, Shelf(megabytes, weigh, f"{make.__module__}.{make.__name__}"), meanwhile)
+    return lambda make: CachedFunction(make, WeightedLRUCache(megabytes, size, f"{make.__module__}.{make.__name__}"), meanwhile)
 
 
-def weight(value: Any) -> int:
+def size_of(value: Any) -> int:
     """Bytes of what a value holds: tensors, arrays, pictures, weights of a network, and what contains them."""
     if isinstance(value, torch.Tensor):
         return value.untyped_storage().nbytes()  # a view keeps all of it
@@ -150,11 +119,11 @@ def weight(value: Any) -> int:
     if isinstance(value, Image.Image):
         return value.width * value.height * len(value.getbands())
     if isinstance(value, nn.Module):
-        return sum(weight(one) for one in (*value.parameters(), *value.buffers()))
+        return sum(size_of(part) for part in (*value.parameters(), *value.buffers()))
     if isinstance(value, Mapping):
-        return sum(weight(one) for one in value.values())
+        return sum(size_of(part) for part in value.values())
     if isinstance(value, (tuple, list)):
-        return sum(weight(one) for one in value)
+        return sum(size_of(part) for part in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return sum(weight(getattr(value, field.name)) for field in dataclasses.fields(value))
+        return sum(size_of(getattr(value, field.name)) for field in dataclasses.fields(value))
     return sys.getsizeof(value)

@@ -35,7 +35,7 @@ class Field:
 
 FIELDS = (
     Field(
-        "gates", "Gates for each photograph", "How often each photograph is shown with random channels closed. More gates, steadier W: 10 for a first look, 100 as in the paper.",
+        "gates", "Gates per image", "How often each photograph is shown with random channels switched off. More gates, steadier W: 10 for a first look, 100 as in the paper.",
         1, 1000, 10, first=True,
     ),
     Field(
@@ -55,7 +55,7 @@ FIELDS = (
         choices=((True, "yes: W need not explain it"), (False, "no: as in the paper")),
     ),
     Field(
-        "target", "What is predicted", "What W learns to predict of the network with closed channels.",
+        "target", "What is predicted", "What W learns to predict of the network with channels switched off.",
         choices=(("score", "the class’s score, before softmax"), ("probability", "the class’s probability, after softmax")),
     ),
     Field(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from chipcore import FitSettings, Network
-from chipcore.datasets.image_folder import Batch, ImageFolder, batches
+from chipcore.datasets.image_folder import ImageFolder
+from chipcore.datasets.image_set import Batch, batches
 from chipcore.errors import DataError
 from chipcore.fitting.accumulate import LayerSums, add_batch
 from chipcore.fitting.memory import GB, Estimate, estimate

@@ -21,7 +21,7 @@ from pathlib import Path
 from chipcore.errors import ChipError
 from chipcore.storage import cache_dir
 from explorer.services import gallery, uploads
-from explorer.services.cache import kept
+from explorer.services.cache import cached_by_size
 from explorer.services.disk_quota import DAY, evict_until, touch
 from explorer.services.gallery import MAX_UPLOADS, GalleryImage
 
@@ -128,7 +128,7 @@ def _age(place: Path) -> float:
         return 0.0
 
 
-@kept(256)  # MB; a lecturer's link is opened by a whole class
+@cached_by_size(256)  # MB; a lecturer's link is opened by a whole class
 def _read(place: str, key: str) -> tuple[str, GalleryImage]:
     about = json.loads((Path(place) / "about.json").read_text(encoding="utf-8"))
     image = gallery.uploaded(str(about["file"]), (Path(place) / "photograph").read_bytes())

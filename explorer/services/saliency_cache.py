@@ -14,14 +14,10 @@ from PIL import Image
 from chipcore import Importance, Layer, Network, Saliency
 from chipcore.maps import STATES
 from chipcore.methods import METHODS, explain_view
-from chipcore.methods.traced_graph import graph_of
-from explorer.services.cache import Shelf, weight
+from explorer.services.cache import WeightedLRUCache, size_of
 
-# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one image takes a
-# tenth of a second there and several at the first depth. All others take less than 0.3 s.
-SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
 SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest color
-KEPT = 128  # MB of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
+CACHE_MB = 128  # of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
 
 
 @dataclass(frozen=True)
@@ -47,19 +43,19 @@ class MapKey:
 
     @property
     def slow(self) -> bool:
-        return self.method in SLOW
+        return METHODS[self.method].slow
 
 
-class MapCache(Shelf[Saliency]):
+class MapCache(WeightedLRUCache[Saliency]):
     """The maps that were asked for last, by question. Safe to use from any thread."""
 
-    def __init__(self, megabytes: float = KEPT) -> None:
-        super().__init__(megabytes, weigh, "explorer.services.saliency_cache")
+    def __init__(self, megabytes: float = CACHE_MB) -> None:
+        super().__init__(megabytes, size, "explorer.services.saliency_cache")
 
 
-def weigh(saliency: Saliency) -> int:
+def size(saliency: Saliency) -> int:
     """Bytes of a map, with the picture that it makes of itself once it is shown."""
-    return weight(saliency) + 4 * saliency.view.width**2
+    return size_of(saliency) + 4 * saliency.view.width**2
 
 
 def compute_map(
@@ -92,10 +88,8 @@ def _prepare(network: Network, name: str, layer: Layer) -> None:
     """What is done once a network, not once a map, so that the seconds under a map are its own."""
     method = METHODS[name]
     network.peak(method.layers(network, layer))  # cuts the network there
-    if name in ("cmwp", "cam"):
-        graph_of(network, method.title)
-    elif name in ("gradcam", "guided_gradcam", "local_chip"):
-        network.suffix(layer, (layer,))
+    if method.prepare is not None:
+        method.prepare(network, layer)
 
 
 def visible_peak(saliency: Saliency) -> float:
@@ -122,14 +116,8 @@ def blank_reason(saliency: Saliency) -> str:
     if state == "ok":
         return ""
     method = METHODS[saliency.method]
-    if saliency.method in ("deconvolution", "guided_backprop") and not bool(saliency.raw.any()):
-        return (
-            f"zero everywhere: {method.title} lets only the positive part of its signal pass each rectifier on the way down from the "
-            "score, and none of it reaches the pixels"
-        )
-    if saliency.method in ("guided_gradcam", "guided_chip") and not bool(saliency.raw.any()):
-        coarse = "Grad-CAM" if saliency.method == "guided_gradcam" else "CHIP"
-        return f"zero everywhere: it is multiplied with the {coarse} map, which has no positive place here"
+    if method.zero_means and not bool(saliency.raw.any()):
+        return f"zero everywhere: {method.zero_means}"
     if state == "no positive part" and not method.uses_layer:
-        return "no place in this photograph speaks for this class"
+        return "no place in this photograph is evidence for this class"
     return STATES[state]

@@ -30,7 +30,7 @@ from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures
 from explorer.services import custom_networks, gallery, memory, photo_links
-from explorer.services.cache import kept, weight
+from explorer.services.cache import cached_by_size, size_of
 from explorer.services.gallery import GalleryImage
 from explorer.services.saliency_cache import MapCache
 from explorer.state.visitors import at_work
@@ -94,10 +94,10 @@ def _shared_networks() -> list[str]:
 
 def _weigh_network(network: Network) -> int:
     """Its weights, and their copies that its suffixes hold once it was cut."""
-    return COPIES * weight(network)
+    return COPIES * size_of(network)
 
 
-@kept(2400, _weigh_network, lambda: at_work("Loading the network …"))  # one of the largest, or dozens as they usually are
+@cached_by_size(2400, _weigh_network, lambda: at_work("Loading the network …"))  # one of the largest, or dozens as they usually are
 def network(name: str) -> Network:
     """A network of the registry or of one's own; raises ``ChipError`` where its weights are not on this machine."""
     # A visitor must not make the server fetch things.
@@ -119,12 +119,12 @@ def fitted_at(network: Network, layer: str) -> int:
         return 0
 
 
-@kept(256)
+@cached_by_size(256)
 def _importance(network_id: str, layer: str, fitted: int, _network: Network) -> Importance:
     return chipcore.load_importance(_network, layer)
 
 
-@kept(256, meanwhile=lambda: at_work("Looking at the photograph …"))
+@cached_by_size(256, meanwhile=lambda: at_work("Looking at the photograph …"))
 def seen(network_id: str, sha256: str, _network: Network, _image: GalleryImage) -> Prediction:
     """The one pass through the network that a image costs; raises ``ImageError`` for a bad file."""
     view = _network.geometry.view(_image.open())
@@ -141,21 +141,21 @@ def inputs_of(network: Network, seen: Prediction) -> Tensor:
     return network.geometry.normalize(torch.from_numpy(np.array(seen.view)))[None]
 
 
-@kept(64, meanwhile=at_work)
+@cached_by_size(64, meanwhile=at_work)
 def activations(network_id: str, sha256: str, _network: Network, _seen: Prediction) -> Activations:
     """One image's features with all that crosses the cuts: what a gated suffix starts from."""
     with torch.inference_mode():
         return _network.forward_prefix(inputs_of(_network, _seen), _network.layers)
 
 
-@kept(8, meanwhile=at_work)
+@cached_by_size(8, meanwhile=at_work)
 def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> AblatedScores:
-    """What the network says of a image with channels of a layer closed."""
+    """Predictions of a image with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
     return channel_ablation.ablate(_network, _network.layer(layer), known, channels)
 
 
-@kept(32, meanwhile=at_work)
+@cached_by_size(32, meanwhile=at_work)
 def guided_gradient(network_id: str, sha256: str, target: int, _network: Network, _seen: Prediction) -> Tensor:
     """Guided Backprop of a class at the pixels, shape (3, size, size); the guided methods multiply a map with it."""
     return input_gradient(_network, inputs_of(_network, _seen), target, "guided").cpu()
@@ -167,7 +167,7 @@ def answers() -> MapCache:
     return MapCache()
 
 
-@kept(800, meanwhile=lambda: at_work("Making room for four photographs …"))
+@cached_by_size(800, meanwhile=lambda: at_work("Making room for four photographs …"))
 def board(network_id: str, layer_name: str, _network: Network, _layer: Layer) -> tuple[Network, Layer, bool]:
     """The network as it sees a mosaic of four, the layer there, and whether it takes four times the pixels."""
     return grid_game.board(_network, _layer)

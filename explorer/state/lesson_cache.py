@@ -16,7 +16,7 @@ from chipcore.analysis.gate_experiments import Experiment, First, Fitted
 from chipcore.gating.suffix import Activations
 from chipcore.methods import METHODS
 from chipcore.methods.base import MethodInputs
-from explorer.services.cache import kept
+from explorer.services.cache import cached_by_size
 from explorer.services.gallery import GalleryImage
 from explorer.services.jobs import Job
 from explorer.state import queues
@@ -25,14 +25,14 @@ from explorer.state.visitors import at_work, is_local_user
 _KEPT = 8  # experiments that are remembered: another class at the same layer needs no further passes
 
 
-@kept(64, meanwhile=at_work)
+@cached_by_size(64, meanwhile=at_work)
 def activations(network_id: str, sha256: str, layer: str, _network: Network, _layer: Layer, _image: GalleryImage) -> Activations:
     """Features of one layer and the values that cross the cut there, for one image."""
     with torch.inference_mode():
         return _network.forward_prefix(_network.input(_image.open()), (_layer,))
 
 
-@kept(8, meanwhile=at_work)
+@cached_by_size(8, meanwhile=at_work)
 def answer(
     network_id: str, sha256: str, layer: str, first: First, target: int, number_open: int, draw: int, _network: Network, _layer: Layer,
     _activations: Activations, _gate: Tensor,
@@ -41,7 +41,7 @@ def answer(
     return gate_experiments.gated_scores(_network, _layer, _activations, _gate).numpy()
 
 
-@kept(8, meanwhile=at_work)
+@cached_by_size(8, meanwhile=at_work)
 def gradcam(
     network_id: str,
     sha256: str,

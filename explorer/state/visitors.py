@@ -26,7 +26,7 @@ from explorer.services.jobs import Job
 from explorer.services.limits import VISITORS, VisitorSlots, WorkSlots, most_visitors
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-AT_CAPACITY = "**All seats are taken.** Please come back in a few minutes: as many visitors are here as this machine can serve."
+AT_CAPACITY = "**The server is at capacity.** Please try again in a few minutes."
 _COOKIE = "_streamlit_xsrf"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 # Each pass takes all cores by itself: more at once would take more memory and no less time.
@@ -137,7 +137,7 @@ def at_work(words: str = "") -> Iterator[None]:
     def line(before: int) -> None:
         if not place:
             place.append(st.empty())
-        place[0].caption(f":material/hourglass_top: Many visitors are here. {before + 1:,} before you; it goes on by itself.")
+        place[0].caption(f":material/hourglass_top: The server is busy: {before + 1:,} ahead of you; it continues by itself.")
 
     with _room.enter(line):
         for one in place:

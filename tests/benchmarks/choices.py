@@ -27,7 +27,8 @@ from torch import Tensor
 
 from chipcore import load_network
 from chipcore.datasets.ilsvrc import open_ilsvrc
-from chipcore.datasets.image_folder import ImageFolder, batches, find_images
+from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.image_set import batches
 from chipcore.datasets.mosaics import open_class_folders
 from chipcore.fitting.memory import keep_freed_memory
 from chipcore.fitting.moments import Moments

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from chipcore import load_network
-from chipcore.datasets.image_folder import batches, find_images
+from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.image_set import batches
 from chipcore.fitting.moments import Moments
 from chipcore.fitting.regression import solve_rows
 from chipcore.fitting.settings import FitSettings

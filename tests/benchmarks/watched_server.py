@@ -53,12 +53,12 @@ def resident(process: int | str = "self") -> float:
 def tell(file: Path, hooks: Hooks) -> None:
     while True:
         known = sys.modules.get("explorer.services.cache")
-        shelves = dict(known.SHELVES) if known else {}
+        caches = dict(known.CACHES) if known else {}
         said = {
             "hooks": hooks.count(),
             "memory_gb": resident(),
-            "kept_mb": {name: round(shelf.weight / 2**20, 1) for name, shelf in shelves.items()},
-            "most_mb": {name: round(shelf.most / 2**20) for name, shelf in shelves.items()},
+            "kept_mb": {name: round(cache.size / 2**20, 1) for name, cache in caches.items()},
+            "most_mb": {name: round(cache.maximum / 2**20) for name, cache in caches.items()},
         }
         file.with_suffix(".new").write_text(json.dumps(said))
         os.replace(file.with_suffix(".new"), file)

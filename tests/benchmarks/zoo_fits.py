@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from chipcore import FitSettings, Layer, Network, load_network
-from chipcore.datasets.image_folder import Batch
+from chipcore.datasets.image_set import Batch
 from chipcore.errors import CheckpointError
 from chipcore.fitting.pipeline import Gathered, Share, add_batch
 from chipcore.networks import REGISTRY

@@ -52,7 +52,7 @@ def test_cell_tells_its_weight_and_opens_the_channel_in_explore(page: Any, serve
     page.wait_for_selector(IDLE)
     assert f"class={synsets[1]}" in page.url
     assert "layer=stage4" in page.url
-    expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[32]}?")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Evidence for {lite0.classes.labels[32]}")).to_be_visible()
     page.get_by_role("link", name="Channels", exact=True).click()
     page.wait_for_selector(PAINTED)
 
@@ -117,7 +117,7 @@ def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str,
         page.keyboard.press("ArrowDown")  # another class than the chosen one
         page.keyboard.press("Enter")
         page.wait_for_url(lambda url: "/channels" not in url and "channel=" in url)
-        expect(page.get_by_role("heading", name="What speaks for tailed frog?")).to_be_visible()
+        expect(page.get_by_role("heading", name="Evidence for tailed frog")).to_be_visible()
         page.wait_for_selector(IDLE)
         there = page.url
         page.go_back()
@@ -125,7 +125,7 @@ def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str,
         assert settings(page) == chosen
         assert parameters(page.url) == parameters(address)
         page.go_forward()
-        expect(page.get_by_role("heading", name="What speaks for tailed frog?")).to_be_visible()
+        expect(page.get_by_role("heading", name="Evidence for tailed frog")).to_be_visible()
         page.wait_for_selector(IDLE)
         assert parameters(page.url) == parameters(there)
         page.get_by_role("link", name="Channels", exact=True).click()  # not back: the page keeps its settings anyway

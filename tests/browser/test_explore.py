@@ -80,7 +80,7 @@ def test_class_changes_every_picture_and_the_link_reopens_it(page: Any, server: 
     for one, other in zip(old, new, strict=True):
         a, b = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (one, other))
         assert np.abs(a - b).mean() > 1, "a new file must also be a new picture"
-    expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[target]}?")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Evidence for {lite0.classes.labels[target]}")).to_be_visible()
     page.wait_for_url(f"**class={lite0.classes.synsets[target]}**")
     now = sources(page)
     visit(page, page.url)
@@ -92,11 +92,11 @@ def test_image_changes_and_a_synset_finds_a_class(page: Any, server: str, lite0:
     before = sources(page)
     page.get_by_role("radio", name="coffee").click()
     changed(page, before)
-    expect(page.get_by_role("heading", name="What speaks for espresso?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Evidence for espresso")).to_be_visible()
     before = sources(page)
     choose_class(page, lite0.classes.synsets[fitted[0]])
     changed(page, before)
-    expect(page.get_by_role("heading", name=f"What speaks for {lite0.classes.labels[fitted[0]]}?")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Evidence for {lite0.classes.labels[fitted[0]]}")).to_be_visible()
     page.wait_for_url("**photo=coffee**")
     page.wait_for_url(lambda url: f"class={lite0.classes.synsets[fitted[0]]}" in url)
 
@@ -143,7 +143,7 @@ def test_the_view_stays_on_every_page(page: Any, server: str) -> None:
     page.wait_for_selector(IDLE)
     expect(page.get_by_role("radio", name="coffee")).to_be_checked()
     page.get_by_role("link", name="Explore").click()
-    expect(page.get_by_role("heading", name="What speaks for church?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Evidence for church")).to_be_visible()
     expect(page.get_by_role("radio", name="pool2")).to_be_checked()
     for part in ("model=vgg16_slim", "photo=coffee", "class=3", "layer=pool2", "opacity=0.4"):
         page.wait_for_url(lambda url, part=part: part in url)
@@ -164,4 +164,4 @@ def test_values_channels_and_gates(page: Any, server: str) -> None:
     page.reload()
     expect(page.get_by_role("spinbutton", name="Channel, 0 to 1,279")).to_have_value(number)
     page.get_by_role("radio", name="Close channels").click()
-    expect(page.get_by_text("With as many random ones closed")).to_be_visible()
+    expect(page.get_by_text("With as many random channels switched off")).to_be_visible()

@@ -41,8 +41,8 @@ def test_images_become_w(page: Any, server: str, images: Path) -> None:
     page.goto(page.url)
     expect(page.get_by_text("1 good row of W")).to_be_visible()
     page.wait_for_selector(IDLE)
-    page.get_by_role("button", name="Take it out of use").click()
-    expect(page.get_by_text("Another W is in use at these layers.")).to_be_visible()
+    page.get_by_role("button", name="Deactivate").click()
+    expect(page.get_by_text("Another W is active at these layers.")).to_be_visible()
 
 
 def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server: str, tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server
     page.keyboard.press("Enter")
     dialog.locator("input[type=file]").first.set_input_files(tmp_path / "w.pth")
     expect(dialog.get_by_text("w.pth")).to_be_visible()
-    dialog.get_by_role("button", name="Add it").click()
+    dialog.get_by_role("button", name="Add network").click()
     expect(dialog.get_by_text("w.pth is not a checkpoint we can read")).to_be_visible()

@@ -10,7 +10,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 pytestmark = pytest.mark.browser
-FITS = "document.body.innerText.match(/The box fits by ([0-9.]+)/)?.[1]"
+FITS = "document.body.innerText.match(/IoU ([0-9.]+)/)?.[1]"
 
 
 def fits(page: Any) -> str:
@@ -49,7 +49,7 @@ def test_slide_draw_a_box_and_reopen_the_link(page: Any, server: str) -> None:
     assert page.get_by_role("spinbutton", name="Right").input_value() in ("111", "112")
     page.goto(page.url)
     assert fits(page) == drawn
-    page.get_by_role("button", name="Forget my box").click()
+    page.get_by_role("button", name="Clear my box").click()
     page.wait_for_function(f"old => {FITS} == old", arg=moved)
 
 

@@ -138,11 +138,11 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
             "for the same classes.",
         )  # fmt: skip
         signs = st.segmented_control(
-            "Colours for", ["for and against", "for only"], default="for and against", required=True, key="signs", bind="query-params",
+            "Show evidence", ["for and against", "for only"], default="for and against", required=True, key="signs", bind="query-params",
             help="Orange: an open channel raises the class’s score. Blue: it lowers it.",
         )  # fmt: skip
         scale = st.segmented_control(
-            "Strongest colour", [PER_CLASS, "overall"], default=PER_CLASS, required=True, key="strength", bind="query-params",
+            "Color scale ends at the largest weight", [PER_CLASS, "overall"], default=PER_CLASS, required=True, key="strength", bind="query-params",
             help="At the largest weight of every class, or at the largest of them all.",
         )  # fmt: skip
     W = importance.W.numpy()
@@ -156,7 +156,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     st.caption(
         f"{len(rows):,} {'class' if len(rows) == 1 else 'classes'} × {layer.channels:,} channels at {plain(layer.name)}, {blank:.0%} of the weights are zero. "
         "Point at a cell for its weight, click it to see that channel in Explore; on the keyboard, arrow keys and Enter."
-        + (" ‘weak’: learned from fewer than ten photographs’ worth of evidence." if weak else "")
+        + (" ‘weak’: learned from few images (an effective number below ten)." if weak else "")
     )
     titled = f"W of {network.title} at {layer.name}"
 
@@ -213,7 +213,7 @@ def _venn(regions: Sequence[tuple[tuple[bool, ...], tuple[int, ...]]], labels: t
 @st.fragment
 def _overlaps(network: Network, layer: Layer, importance: Importance, target: int, rows: list[int]) -> None:
     navigation.apply_pending()
-    st.subheader("How many do they share?", anchor=False)
+    st.subheader("Shared channels", anchor=False)
     labels = network.classes.labels
     offered = rows[:BRANCHES]
     if len(offered) < 2:
@@ -224,7 +224,7 @@ def _overlaps(network: Network, layer: Layer, importance: Importance, target: in
     if len(compared) < 2:
         st.info("**A Venn diagram takes two or three classes.** Choose one more.", icon=":material/info:")
         return
-    st.caption("Click a channel’s number to see it in Explore. The circles are drawn equal; the numbers count.")
+    st.caption("Click a channel’s number to see it in Explore. Circle sizes are not to scale.")
     left, right = st.columns(2, gap="large")
     with left:
         count = st.slider(
@@ -331,8 +331,8 @@ def _counts(network: Network, importance: Importance, rows: list[int]) -> None:
             Column("against", "Negative weights: an open channel lowers the score.", 0),
             Column("above 1/1000", "Weights above one thousandth of the row’s largest, as in Fig. 11.", 0),
             Column("held-out R²", "How well the row predicts gates and photographs it was not fitted on; 1 is perfect.", 2),
-            Column("photographs’ worth", "How many whole photographs the row is worth: the sum of the class’s probability over them.", 1),
-            Column("row", "Weak: learned from fewer than ten photographs’ worth of evidence."),
+            Column("effective images", "Effective number of images behind the row: the sum of the class’s probability over them.", 1),
+            Column("row", "Weak: learned from few images (an effective number below ten)."),
         ],
         [
             (

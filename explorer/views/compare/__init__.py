@@ -180,7 +180,11 @@ def _lines(cell: MapCell) -> list[str]:
         return [_cost(cell.saliency), f"Nothing to see: {blank}."]
     if METHODS[cell.question.method].is_image:
         return [_cost(cell.saliency), "an image of the class; the photograph plays no part"]
-    drawn = f", colours end at {readable(saliency_cache.visible_peak(cell.saliency))}" if saliency_cache.is_saturated(cell.saliency) else ""
+    drawn = (
+        f", color scale ends at {readable(saliency_cache.visible_peak(cell.saliency))}"
+        if saliency_cache.is_saturated(cell.saliency)
+        else ""
+    )
     return [_cost(cell.saliency), f"maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
 
 
@@ -188,7 +192,7 @@ def _care(selection: Selection, cell: MapCell) -> list[str]:
     if not METHODS[cell.question.method].needs_importance or not cell.shown:
         return []
     weak = selection.importance(cell.layer).evidence(cell.question.target) == "weak"
-    return ["weak W: learned from few photographs"] if weak else []
+    return ["weak W: learned from few images"] if weak else []
 
 
 def _cost(saliency: Saliency) -> str:
@@ -229,7 +233,7 @@ def _agreement(selection: Selection, image: Image.Image, shown: Sequence[MapCell
     ]  # fmt: skip
     left, right = st.columns([1, 1.4], gap="medium")
     with left:
-        st.subheader("Wipe between two maps", anchor=False)
+        st.subheader("Compare with a slider", anchor=False)
         options = list(range(len(maps)))
         for key, default in zip(WIPED, (0, 1), strict=True):
             if st.session_state.get(key, default) not in options:
@@ -242,7 +246,7 @@ def _agreement(selection: Selection, image: Image.Image, shown: Sequence[MapCell
         overlays.wiper(sides[0], sides[1], key="wiper")
         st.caption("Drag across the picture, or use the arrow keys.")
     with right:
-        st.subheader("How alike are they?", anchor=False)
+        st.subheader("Similarity", anchor=False)
         kind = st.segmented_control(
             "Correlation of", ["values", "ranks"], default="values", required=True, key="correlation", bind="query-params",
             help="1: the same picture; 0: nothing in common. By values (Pearson) or by order alone (Spearman), pixel by pixel at the network’s input resolution.",
@@ -322,7 +326,7 @@ def _every_depth(selection: Selection, image: Image.Image) -> None:
             )
             alike.append(f"{upper.layer.name} **{value:.2f}**".replace("-", "\N{MINUS SIGN}"))
     if alike:
-        st.markdown("How alike the two are at each depth (correlation; 1 is the same picture): " + " · ".join(alike))
+        st.markdown("Correlation of the two at each depth (1: identical): " + " · ".join(alike))
     _scale(selection, "row")
     _values([(cell, "depth") for row in rows for cell in row])
     _download(selection, image, rows, tops, "every-depth")
@@ -355,7 +359,7 @@ def _example(selection: Selection, image: Image.Image, cell: MapCell) -> drawing
     picture, alternative = "", "no map" if cell.problem else "blank" if cell.saliency is not None else "not computed yet"
     if cell.saliency is not None and cell.shown:
         # Gradients at the pixels as their papers print them, in colors around gray; Backprop's is printed as a map.
-        own = cell.saliency.image is not None and method.name != "backprop"
+        own = cell.saliency.image is not None and method.shows_image
         small = figures.enlarged(image, 224)
         picture = drawing.data_uri(drawing.method_image(cell.saliency, 224) if own else _picture(selection, small, cell.saliency))
         alternative = _alternative(selection, cell)

@@ -30,7 +30,7 @@ def show(selection: Selection) -> None:
         for layer in selection.network.layers
     ]
     here = next(number for number, one in enumerate(found) if one.layer == selection.layer)
-    st.header(f"What speaks for {plain(selection.label)}?", anchor=False)
+    st.header(f"Evidence for {plain(selection.label)}", anchor=False)
     st.markdown(WHAT_CHIP_DOES)
     above, below = st.container(), st.container()
     with below:
@@ -53,7 +53,7 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job = queues.local_row(selection.network, sha256, layer, selection.target, selection.seen)
     except TooMany as error:
         st.info(
-            f"W holds nothing for {label} at {plain(layer.name)}, and Local CHIP has to wait: {plain(str(error))}",
+            f"W has no row for {label} at {plain(layer.name)}, and Local CHIP is queued: {plain(str(error))}",
             icon=":material/hourglass_top:",
         )
         return missing
@@ -62,8 +62,8 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         job.finished.wait(INLINE_WAIT_S)
     with st.container(key="local", border=True):
         st.markdown(
-            f"**At {plain(layer.name)}, Local CHIP stands in.** W holds nothing for {label} here, so the channels’ weights are learned from this "
-            "photograph alone, with 300 random gates. They say nothing about other photographs, and are noisier than W."
+            f"**At {plain(layer.name)}, this map is Local CHIP’s.** W has no row for {label} here, so the channels’ weights are learned from this "
+            "photograph alone, with 300 random gates. They hold for this photograph only and are noisier than W."
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Learn W from more photographs", key="to-fit", icon=":material/school:"):

@@ -55,10 +55,10 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
         st.markdown(f"**The whole map: {len(order):,}**")
         image(made[2], f"CHIP map of {selection.label} at {layer.name}")
         st.caption(
-            f"Maximum {readable(top)}, of all {len(order):,} channels with a weight for {label}. Each picture’s colours end at its own maximum."
+            f"Maximum {readable(top)}, of all {len(order):,} channels with a weight for {label}. Each picture is scaled to its own maximum."
         )
     with columns[3]:
-        st.markdown("**What each adds**")
+        st.markdown("**Contributions**")
         first = max(0, min(count - LISTED + 2, len(order) - LISTED))
         listed = order[first : first + LISTED]
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)

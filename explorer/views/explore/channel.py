@@ -57,7 +57,7 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
 
 
 def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> None:
-    st.markdown("**Where it fires**")
+    st.markdown("**Activation**")
     signed = bool(activation.min() < 0)
     image(
         of_raw(selection, figures.enlarged(selection.seen.view), activation, signed=signed),

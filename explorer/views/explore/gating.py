@@ -40,8 +40,8 @@ def show(selection: Selection, here: LayerMap) -> None:
 def _channels(selection: Selection, here: LayerMap) -> list[int]:
     layer, label = here.layer, plain(selection.label)
     way = st.segmented_control(
-        "Which channels to close", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params", wrap=True,
-        help="A closed channel’s feature map is set to 0 for the rest of the network (Eq. 1). **Largest weight:** by W alone, whatever the "
+        "Which channels to switch off", [WEIGHT, SHARE, OWN], default=WEIGHT, required=True, key="which", bind="query-params", wrap=True,
+        help="A channel that is switched off has its feature map set to 0 for the rest of the network (Eq. 1). **Largest weight:** by W alone, whatever the "
         "photograph. **Adding most here:** by weight times mean activation on this photograph.",
     )  # fmt: skip
     if way == OWN:
@@ -53,7 +53,7 @@ def _channels(selection: Selection, here: LayerMap) -> list[int]:
             help="‘One channel’ shows what each of them looks for.",
         ))  # fmt: skip
     if here.row is None:
-        st.caption(f"Without a row of W for {label} nobody knows which matter; make your own choice.")
+        st.caption(f"Channel importance for {label} is unknown without a row of W; choose channels yourself.")
         return []
     steps = channel_ablation.ablation_steps(layer.channels)
     if st.session_state.get("many") not in (None, *steps):
@@ -72,7 +72,7 @@ def _answer(selection: Selection, closed: AblatedScores, count: int) -> None:
     shown = _shown(selection, closed)
     labels = selection.network.classes.labels
     st.html(bars.bars(
-        ["class", "all open", f"these {count:,} closed", f"{count:,} random ones closed"],
+        ["class", "all on", f"these {count:,} off", f"{count:,} random ones off"],
         [
             bars.Line(labels[i], tuple(bars.TableCell(float(p[i]), percent(float(p[i]))) for p in (before, after, random)), i == target)
             for i in shown
@@ -113,10 +113,10 @@ def _sentence(selection: Selection, closed: AblatedScores, count: int) -> str:
     label, target = plain(selection.label), selection.target
     before, after = float(selection.seen.probabilities[target]), float(closed.chosen[target])
     if not count:
-        return "Nothing is closed yet: all three columns are the network as it is."
+        return "No channel is switched off yet: all three columns are the unchanged network."
     low, high = float(closed.random[:, target].min()), float(closed.random[:, target].max())
     channels = "channel" if count == 1 else "channels"
     return (
-        f"Close {'this' if count == 1 else 'these'} **{count:,}** {channels}, and {label} goes from **{percent(before)}** to **{percent(after)}**. "
-        f"With as many random ones closed it lies between {percent(low)} and {percent(high)}."
+        f"Switch off {'this' if count == 1 else 'these'} **{count:,}** {channels}, and {label} goes from **{percent(before)}** to **{percent(after)}**. "
+        f"With as many random channels switched off it lies between {percent(low)} and {percent(high)}."
     )

@@ -39,8 +39,8 @@ def notes(network: Network, target: int, found: Sequence[LayerMap]) -> list[Note
         worth = min(float(one.importance.evidence_mass[target]) for one in weak if one.importance is not None)
         said.append(Note(
             "weak",
-            f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from about "
-            f"{worth:.1f} photographs’ worth of evidence. Below {GOOD_EVIDENCE:.0f} a row is called weak: few photographs give a poor W.",
+            f"**Read these maps with care.** At {_names(weak, found, 'every depth')}, the row of W for {label} was learned from "
+            f"few images (effective number {worth:.1f}). Below {GOOD_EVIDENCE:.0f} a row is called weak.",
         ))  # fmt: skip
     if len(unfitted) > 1:  # one sentence for a network that nobody has fitted yet
         said.append(Note(

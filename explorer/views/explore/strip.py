@@ -50,8 +50,8 @@ def show(selection: Selection, found: list[LayerMap], here: LayerMap) -> None:
             help=" ".join(f"**{name}:** {meaning}" for name, meaning in MEANING.items()),
         )  # fmt: skip
         signed = st.toggle(
-            "Evidence against, too", key="signed", bind="query-params",
-            help="Both signs in a diverging colour map: red speaks for the class, blue against it.",
+            "Evidence against", key="signed", bind="query-params",
+            help="Positive and negative contributions in a diverging color map: red is evidence for the class, blue against it.",
         )  # fmt: skip
         place_of_legend = st.container(width="stretch")
     image = figures.enlarged(selection.seen.view)

@@ -30,14 +30,14 @@ def _image(selection: Selection) -> None:
     st.subheader("The photograph", anchor=False)
     with st.container(key="view"):
         image(figures.enlarged(selection.seen.view), f"{selection.image.description}, as {selection.network.title} sees it")
-    fitted = "squeezed" if geometry.fit == "squash" else "cropped"
+    fitted = "resized" if geometry.fit == "squash" else "cropped"
     credit = f" {plain(selection.image.credit)}." if selection.image.credit else ""
     st.caption(f"As the network sees it: {fitted} to {geometry.size} × {geometry.size} pixels.{credit}")
 
 
 def _predictions(selection: Selection) -> None:
     """A bar chart whose bars are buttons: each asks for the evidence of its class."""
-    st.subheader("What the network says", anchor=False)
+    st.subheader("Predictions", anchor=False)
     best = selection.seen.best(sidebar.PREDICTIONS)
     rules = []
     with st.container(key="predictions", gap=None):
@@ -50,10 +50,12 @@ def _predictions(selection: Selection) -> None:
             rules.append(f".st-key-prediction-{rank} {{ --share: {share:.1%}; }}")
     st.html(f"<style>{' '.join(rules)}</style>")
     if selection.target in best:
-        st.caption("Click a prediction to see what speaks for it.")
+        st.caption("Click a prediction to see the evidence for it.")
     else:
         share = float(selection.seen.probabilities[selection.target])
-        st.caption(f"{plain(selection.label)}, which you asked for, has {percent(share)}. Click a prediction to see what speaks for it.")
+        st.caption(
+            f"{plain(selection.label)}: {percent(share)} (chosen by you or by the link). Click a prediction to see the evidence for it."
+        )
 
 
 def _equation(selection: Selection, here: LayerMap) -> None:

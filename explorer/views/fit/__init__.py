@@ -11,7 +11,7 @@ from chipcore.datasets.image_folder import ImageFolder
 from chipcore.fitting.memory import GB
 from chipcore.importance import GOOD_EVIDENCE
 from explorer.components.job_progress import progress_until_done
-from explorer.services import allowed_paths, fit_settings, fit_trial, fits, uploads
+from explorer.services import allowed_paths, fit_settings, fit_trial, fits, gallery, uploads
 from explorer.services.fit_settings import Field
 from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
@@ -28,7 +28,7 @@ WHAT = (
 _THEIRS = " Only who started it, in the same browser, can stop or forget it."
 FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
-_KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
+_KINDS = [*gallery.KINDS, "zip"]
 
 
 def show(selection: Selection) -> None:
@@ -45,7 +45,7 @@ def show(selection: Selection) -> None:
         with settings:
             values, memory = _settings()
     if found is None or not chosen:
-        st.info("Choose photographs and at least one layer: what the fit costs is told here before it starts.", icon=":material/info:")
+        st.info("Choose photographs and at least one layer to see the estimated time and memory.", icon=":material/info:")
     else:
         try:
             entered = fit_settings.settings(values)
@@ -191,7 +191,7 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
     try:
         job = st.session_state["fit-trial"] = desk.start(
             key,
-            "Trying a few photographs to see how long it takes",
+            "Estimating the time on a few images",
             lambda job: fit_trial.estimate_cost(network, request, found, job.report),
             owner=is_local_user(),
         )
@@ -206,7 +206,7 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
         cells[1].metric(
             "gated predictions",
             f"{len(found) * request.settings['gates'] * len(request.layers):,}",
-            help="photographs × gates × layers: how often the network is asked with some of its channels closed",
+            help="photographs × gates × layers: how often the network is asked with some of its channels switched off",
         )
         cost = job.result if job.state == "done" else None
         cells[2].metric(
@@ -214,13 +214,13 @@ def _cost(selection: Selection, request: FitRequest, found: ImageFolder) -> None
         )
         cells[3].metric(
             "time, about", duration(cost.seconds) if cost else "…",
-            help="Reckoned from a trial of a few photographs on this machine as busy as it was then; solving for W at the end is not in it.",
+            help="Estimated from a trial on a few images at the machine’s present load; solving for W at the end is not included.",
         )  # fmt: skip
         started = fitting.get(f"fit-{request.key}")
         busy = started is not None and not started.over
         done = run is not None and bool(run.finished)
         with cells[4]:
-            label = "Use this W again" if done else "Go on" if run is not None and run.can_resume else "Start the fit"
+            label = "Activate W" if done else "Resume" if run is not None and run.can_resume else "Start the fit"
             if st.button(
                 label, type="primary", icon=":material/play_arrow:", width="stretch", key="start", disabled=busy or job.state == "failed"
             ):
@@ -281,7 +281,7 @@ def _under_way(selection: Selection) -> None:
                 progress_until_done(desk, job)
                 if job.rate:
                     st.caption(
-                        "It goes on when this tab is closed; whoever opens this page finds it." + ("" if can_stop_job(job) else _THEIRS)
+                        "It keeps running when this tab is closed and can be found from this page." + ("" if can_stop_job(job) else _THEIRS)
                     )
             st.session_state[result.WANTED] = run.key
         elif not run.finished and ours:
@@ -293,13 +293,13 @@ def _interrupted(selection: Selection, run: Run, job: Job | None) -> None:
         if job is not None and job.state == "failed":
             progress_until_done(queues.fits(), job)
         else:
-            kept = "What was done is kept." if run.can_resume else "It had just begun."
+            kept = "Its progress is kept." if run.can_resume else "It had just begun."
             st.markdown(f"**{plain(run.title)}** was stopped before it was done. {kept}")
         if not can_shut_down(run.owner):
-            st.caption(f"It can be gone on with by asking for the same fit.{_THEIRS}")
+            st.caption(f"Start the same fit again to resume it.{_THEIRS}")
             return
         with st.container(horizontal=True):
-            if st.button("Go on", key=f"go-on-{run.key}", icon=":material/play_arrow:", type="primary"):
+            if st.button("Resume", key=f"go-on-{run.key}", icon=":material/play_arrow:", type="primary"):
                 try:
                     _go_on(selection, run)
                 except TooMany as error:
@@ -307,7 +307,7 @@ def _interrupted(selection: Selection, run: Run, job: Job | None) -> None:
                 else:
                     st.rerun()
             if st.button(
-                "Forget it",
+                "Delete",
                 key=f"forget-{run.key}",
                 icon=":material/delete:",
                 help="Removes what was done so far; then it can be begun anew.",

@@ -45,7 +45,7 @@ def show(selection: Selection) -> None:
     try:
         _result(selection, done[key])
     except ChipError as error:
-        st.warning(f"This result can’t be shown: {plain(str(error))}", icon=":material/info:")
+        st.warning(f"Could not read this result: {plain(str(error))}", icon=":material/info:")
 
 
 def _said(run: Run) -> str:
@@ -66,7 +66,7 @@ def _result(selection: Selection, run: Run) -> None:
     _in_use(selection, run)
     left, right = st.columns([1, 1.3], gap="medium")
     with left:
-        st.markdown("##### How many photographs speak for each class")
+        st.markdown("##### Effective number of images of each class")
         st.plotly_chart(figures.evidence(rows), key="evidence", alt=_bars_in_words(rows), config={"displayModeBar": False})
         shown = f" The first {figures.SHOWN} are shown." if len(rows) > figures.SHOWN else ""
         st.caption(f"The sum of the network’s probabilities for the class. Below {GOOD_EVIDENCE:.0f} (dotted) a row is weak.{shown}")  # fmt: skip
@@ -91,12 +91,12 @@ def _verdict(run: Run, rows: list[EvidenceRow]) -> None:
     if run.unreadable:
         told += f" {len(run.unreadable)} could not be read and were left out: {', '.join(plain(name) for name in run.unreadable[:3])}."
     if not good and not weak:
-        st.warning(f"{told} **No row of W could be learned:** the network sees too little of the classes asked for in these photographs. Give photographs of them.", icon=":material/block:")  # fmt: skip
+        st.warning(f"{told} **No class had enough evidence:** the network gives the requested classes too little probability on these images. Add images of them.", icon=":material/block:")  # fmt: skip
     elif not good:
-        st.warning(f"{told} **Every row is weak** ({weak}): none has {GOOD_EVIDENCE:.0f} photographs’ worth of evidence. Give more photographs of a class before you believe its maps.", icon=":material/balance:")  # fmt: skip
+        st.warning(f"{told} **Every row is weak** ({weak}): each comes from few images (an effective number below {GOOD_EVIDENCE:.0f}). Add images of a class before you trust its maps.", icon=":material/balance:")  # fmt: skip
     else:
         weakly = (
-            f" and {weak:,} weak ones, from less than {GOOD_EVIDENCE:.0f} photographs’ worth of evidence: take their maps with care"
+            f" and {weak:,} weak ones, from few images (an effective number below {GOOD_EVIDENCE:.0f}): read their maps with care"
             if weak
             else ""
         )
@@ -106,20 +106,20 @@ def _verdict(run: Run, rows: list[EvidenceRow]) -> None:
 def _in_use(selection: Selection, run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if fits.is_active(run, selection.network):
-            st.markdown(":material/check_circle: This W is in use in all views and on the command line.")
-            if st.button("Take it out of use", key="take-out", icon=":material/undo:", help="Back to the W that ships with the app at these layers, or to none. This fit stays here."):  # fmt: skip
+            st.markdown(":material/check_circle: This W is active in all views and on the command line.")
+            if st.button("Deactivate", key="take-out", icon=":material/undo:", help="Back to the W that ships with the app at these layers, or to none. This fit stays here."):  # fmt: skip
                 fits.deactivate(run, selection.network)
                 st.rerun()
         else:
-            st.markdown("Another W is in use at these layers.")
-            if st.button("Use this W", key="put-in", icon=":material/check:"):
+            st.markdown("Another W is active at these layers.")
+            if st.button("Activate W", key="put-in", icon=":material/check:"):
                 fits.activate(run, selection.network)
                 st.rerun()
 
 
 def _bars_in_words(rows: list[EvidenceRow]) -> str:
     told = ", ".join(f"{row.label} {row.worth:.1f}" for row in rows[:8])
-    return f"Photographs’ worth of evidence for each class: {told}"
+    return f"Effective number of images for each class: {told}"
 
 
 def _table(rows: list[EvidenceRow]) -> None:
@@ -134,7 +134,7 @@ def _table(rows: list[EvidenceRow]) -> None:
         },
         hide_index=True, height=min(560, 38 * (len(rows) + 1)), placeholder="not measured",
         column_config={
-            "worth": st.column_config.NumberColumn(format="%.1f", help="Photographs’ worth of evidence: the sum of f, the network’s probability of the class."),
+            "worth": st.column_config.NumberColumn(format="%.1f", help="Effective number of images: the sum of f, the network’s probability of the class."),
             "photographs": st.column_config.NumberColumn(help="In how many photographs the network saw something of the class."),
             "R²": st.column_config.NumberColumn(format="%.2f", help="How well the row predicts photographs and gates that it was not learned from: 1 is perfect, 0 no better than a constant."),
             "channels": st.column_config.NumberColumn(help="With a weight that is not zero."),

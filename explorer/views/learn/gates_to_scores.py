@@ -119,7 +119,7 @@ def _gate(selection: Selection) -> _Gate:
             help=f"At random, as CHIP does; or by their importance for {plain(selection.label)}, which CHIP has learned.",
         ))  # fmt: skip
         keep("redraw", 0)
-        st.button("Draw again", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
+        st.button("New random gates", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
     draw = int(st.session_state["redraw"])
     order = gate_experiments.ablation_order(channels, draw, first, row)
     return _Gate(gate_experiments.partly_open_gate(order, gate_experiments.open_count(channels, percentage)), first, draw)
@@ -153,7 +153,7 @@ def gate(selection: Selection) -> Take:
     with words:
         st.markdown(
             f"This layer sees the photograph as **{layer.channels:,} channels**: small pictures of where each one found its pattern. "
-            "A switch behind every channel can close it: zeros go on in its place. The rest of the network stays as it is."
+            "A gate behind every channel can switch it off: its values are replaced by zeros. The rest of the network is unchanged."
         )
         st.latex(r"\hat A_k = d_k \, A_k")
         st.latex(r"z_k = \frac{1}{uv}\sum_{i,j} \hat A_k(i,j)")
@@ -167,7 +167,7 @@ def gate(selection: Selection) -> Take:
             (f"mean <i>A</i><sub>{k}</sub>", "over all its pixels", readable(a)),
             (f"<i>z</i><sub>{k}</sub>", "what is left behind the switch", f"{d} · {readable(a)} = {readable(d * a)}"),
         ])  # fmt: skip
-        st.caption("Eq. 1 and 2. The mean of every channel behind its switch is all that CHIP will remember of this gate.")
+        st.caption("Eq. 1 and 2. CHIP keeps only the mean of every channel behind its gate, **z**.")
     with doing:
         squares = pictures.gates_picture(chosen.gate, style())
         image(squares, f"{chosen.number_open} of {layer.channels} switches are open, the others closed")

@@ -91,10 +91,10 @@ def fit(selection: Selection) -> Take | None:
         return None
     path, measured = found
     with doing, st.container(border=True):
-        try_this("raise the price until a handful of channels is left. Do they still predict the gates they never saw?")
+        try_this("raise λ until a handful of channels is left. Do they still predict the gates they never saw?")
         keep("lambda", USUAL)
         ratio = kept("lambda", st.select_slider(
-            "λ, as a share of the price at which nothing is worth it", RATIOS, key="lambda", bind="query-params",
+            "λ, as a share of the smallest λ that keeps no channel", RATIOS, key="lambda", bind="query-params",
             help=f"chipcore’s own fits take {USUAL:g}.",
         ))  # fmt: skip
     chosen = RATIOS.index(ratio)
@@ -108,7 +108,7 @@ def fit(selection: Selection) -> Take | None:
             ("<i>λ</i>", f"{ratio:g} × the largest that keeps anything", readable(one.lam)),
             ("‖<b>w</b><sub>c</sub>‖<sub>0</sub>", "channels in use", f"{one.support:,} of {layer.channels:,}"),
             (f"<i>w</i><sup>{top}</sup>", f"the largest weight, channel {top}", readable(float(one.row[top]))),
-            ("<i>b</i><sub>c</sub>", "the score that no channel answers for", readable(one.intercept)),
+            ("<i>b</i><sub>c</sub>", "the constant: the score with no channel open", readable(one.intercept)),
             ("<i>R</i>²", "of the gates it learned from", readable(one.r2)),
             ("<i>R</i>²", "of the gates it never saw", readable(one.held_out)),
         ])  # fmt: skip

@@ -13,13 +13,14 @@ from chipcore.datasets.annotations import NO_BOXES, Box
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import THRESHOLDS, best_threshold, curves_csv, energy_in_boxes, overlap_curves
 from chipcore.evaluation.cutting import ThresholdedMap, relative, threshold_map
+from chipcore.images import exif_orientation
 from chipcore.methods import METHODS
 from explorer.components import downloads, map_cell, overlays
 from explorer.components.map_cell import MapCell
 from explorer.figures import compare as pictures
 from explorer.figures import localize as drawing
 from explorer.services import ground_truth, reproduce, saliency_cache
-from explorer.services.cache import kept
+from explorer.services.cache import cached_by_size
 from explorer.services.ground_truth import Truth
 from explorer.state import bundle
 from explorer.state.selection import Selection
@@ -31,9 +32,10 @@ FIRST = ("chip", "gradcam", "cmwp")
 OFFERED = tuple(name for name, method in METHODS.items() if not method.is_image)
 SIDES = ("left", "top", "right", "bottom")
 PICTURE = "boxes"
+OBJECT = "xml-object"
 _HEADS = (
     ("IoU now", "Intersection over union at this threshold: the area that both boxes share over the area that either covers. 1 is a perfect fit."),
-    ("Best IoU", "At the threshold that fits this photograph best. Nobody knows that one beforehand."),
+    ("Best IoU", "At the threshold that fits this photograph best. It cannot be known without the true box."),
     ("at", "The threshold of the best IoU."),
     ("Inside", "Share of the map’s positive mass inside the true box, whatever the threshold."),
 )  # fmt: skip
@@ -69,7 +71,7 @@ def _missing(selection: Selection, cell: MapCell) -> None:
     elif cell.saliency is not None and not cell.shown:
         st.info(f"**The {cell.title} map is blank:** {plain(saliency_cache.blank_reason(cell.saliency))}.", icon=":material/block:")
     elif METHODS[cell.question.method].needs_importance and selection.importance(cell.layer).evidence(cell.question.target) == "weak":
-        st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few photographs, so read its map with care.")
+        st.caption(f"{cell.title}: the row of W of {plain(selection.label)} was learned from few images, so read its map with care.")
 
 
 # --- the live part: a change of threshold or box draws only this again -----------------------------------------
@@ -143,7 +145,7 @@ def _command(selection: Selection, saliency: Saliency, name: str, threshold: flo
     )  # fmt: skip
 
 
-@kept(64)
+@cached_by_size(64)
 def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
     assert _cell.saliency is not None
     return relative(_cell.saliency.raw, size)
@@ -175,7 +177,7 @@ def _numbers(
         )  # fmt: skip
         return
     now = round(threshold * 100)
-    st.subheader(f"The box fits by {curves[drawn][now]:.2f}", anchor=False)
+    st.subheader(f"IoU {curves[drawn][now]:.2f}", anchor=False)
     st.caption("IoU: what both boxes cover, over what either covers. 1 is a perfect fit; from 0.5 on a box counts as found.")
     with st.container(key="curves"):
         st.plotly_chart(
@@ -241,7 +243,7 @@ def _truth(selection: Selection) -> Truth | None:
     if state["xml"] is not None:
         name, content = state["xml"]
         try:
-            return ground_truth.from_voc_xml(content, name, selection.image.open().size, geometry)
+            return _of_xml(selection, content, name)
         except DataError:
             return None  # said where it was given, in _box_controls
     return ground_truth.from_gallery(selection.image.name, geometry) if selection.image.credit else None
@@ -266,7 +268,7 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         st.warning(ground_truth.problem_of([int(one) for one in mine], size), icon=":material/crop_free:")
     with st.container(horizontal=True):
         st.button(
-            "Forget my box",
+            "Clear my box",
             key="forget",
             on_click=_forget,
             args=(selection,),
@@ -280,10 +282,35 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         if state["xml"] is not None:
             name, content = state["xml"]
             try:
-                known = ground_truth.from_voc_xml(content, name, selection.image.open().size, selection.network.geometry)
+                names = ground_truth.objects_in(content, name)
+                if len(names) > 1:
+                    of_class = _object(selection, names)
+                    st.selectbox(
+                        "Which of its objects", names, index=names.index(of_class) if of_class else None, key=f"{OBJECT}-{selection.target}",
+                        placeholder="choose one",
+                    )  # fmt: skip
+                known = _of_xml(selection, content, name)
                 st.caption(f"{len(known.boxes)} box{'es' if len(known.boxes) > 1 else ''} around {plain(known.what)}.")
             except DataError as error:
                 st.warning(f"**Not used:** {plain(str(error))}", icon=":material/error:")
+
+
+def _object(selection: Selection, names: Sequence[str]) -> str:
+    """The object that was chosen from an XML with several, or else the one of the class on screen; '' where neither."""
+    chosen: str | None = st.session_state.get(f"{OBJECT}-{selection.target}")
+    return (
+        chosen
+        if chosen is not None and chosen in names
+        else ground_truth.object_of_class(names, selection.network.classes, selection.target)
+    )
+
+
+def _of_xml(selection: Selection, content: bytes, name: str) -> Truth:
+    image = selection.image.open()
+    chosen = _object(selection, ground_truth.objects_in(content, name))
+    return ground_truth.from_voc_xml(
+        content, name, image.size, selection.network.geometry, orientation=exif_orientation(image), chosen=chosen
+    )  # fmt: skip
 
 
 def _set(selection: Selection, box: list[int | None] | Box | None) -> None:

@@ -32,11 +32,11 @@ def show(selection: Selection, methods: Sequence[str]) -> None:
     st.subheader("The grid game", anchor=False)
     st.markdown(
         "Four photographs in one picture. Asked for the class of one of them, how much of a map lies **on the right one**? "
-        f"A map that knows nothing scores {percent(grid_game.CHANCE)}."
+        f"A uniform map scores {percent(grid_game.CHANCE)}."
     )
     names = st.pills(
         "Four photographs", list(selection.gallery), selection_mode="multi", default=list(FIRST), key="tiles", bind="query-params",
-        help="Add your own in the sidebar. Each plays for the class that the network finds in it when it sees it alone.",
+        help="Add your own in the sidebar. The target class of each is the network’s first prediction for it alone.",
     )  # fmt: skip
     place = st.container()
     with place:
@@ -68,11 +68,11 @@ def _tiles(selection: Selection, names: Sequence[str]) -> list[Tile] | None:
 def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -> None:
     labels = selection.network.classes.labels
     taken = ", ".join(f"{plain(tile.name)} for **{plain(labels[tile.target])}** ({percent(tile.probability)})" for tile in tiles)
-    st.markdown(f"They play {taken}.")
+    st.markdown(f"Target classes: {taken}.")
     targets = [tile.target for tile in tiles]
     if len(set(targets)) < 4:
         st.warning(
-            "Two of them play for the same class, so a map of it is right on either and wrong on one: choose photographs of four classes for a fair game.",
+            "Two photographs have the same target class, so a map of it is right on either and wrong on one: choose photographs of four classes for a fair game.",
             icon=":material/balance:",
         )  # fmt: skip
     desk = queues.slow_maps()
@@ -83,7 +83,8 @@ def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
         st.button(
             f"Play{several}", key="play", type="primary", icon=":material/play_arrow:", on_click=_play, args=(selection, tiles, missing)
         )
-        slow = [METHODS[method].title for method in missing if method in ("lime", "occlusion")]
+        # What runs the whole network again and again; a fit at the layer takes seconds there, too.
+        slow = [METHODS[method].title for method in missing if METHODS[method].slow and not METHODS[method].uses_layer]
         if slow:
             st.caption(
                 f"{' and '.join(slow)} will take minutes here: the mosaic has four times as many pixels, and it is asked four times."
@@ -183,7 +184,7 @@ def _file(selection: Selection, place: int, tile: Tile) -> str:
 
 def _care(selection: Selection, method: str, tile: Tile) -> str:
     weak = METHODS[method].needs_importance and selection.importance(selection.layer).evidence(tile.target) == "weak"
-    return "; weak W, learned from few photographs" if weak else ""
+    return "; weak W, learned from few images" if weak else ""
 
 
 def _percents(share: float) -> str:

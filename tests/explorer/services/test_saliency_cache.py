@@ -21,7 +21,7 @@ def saliency(raw: torch.Tensor, method: str = "gradcam") -> Saliency:
 
 
 def test_the_oldest_unused_map_goes_first() -> None:
-    kept = MapCache(2.5 * saliency_cache.weigh(saliency(torch.ones(2, 2))) / 2**20)
+    kept = MapCache(2.5 * saliency_cache.size(saliency(torch.ones(2, 2))) / 2**20)
     first, second, third = (MapKey("net", "photo", "chip", "last", target) for target in range(3))
     one = saliency(torch.ones(2, 2))
     kept.put(first, one)

@@ -369,7 +369,7 @@ def test_closed_channels_move_the_predictions(open_app: OpenApp, lite0: Network)
     assert f"to **{percent(after)}**" in sections(app)
     assert after < 0.5 * float(known.scores.softmax(1)[0, target])
     app.select_slider(key="many").set_value(0).run()
-    assert "Nothing is closed yet" in sections(app)
+    assert "No channel is switched off yet" in sections(app)
     app.button_group(key="which").set_value("my own choice").run()
     app.multiselect(key="closed").set_value([3, 4]).run()
     assert not app.exception

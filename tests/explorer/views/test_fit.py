@@ -99,7 +99,7 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
         "\n".join(element.proto.body for element in page.get("html")) for page in (before, open_fit("explore", **{"class": "zebra"}))
     ]
     assert captions[0] != captions[1], "the other views use the new W at once"
-    app = press(app, "Take it out of use")
+    app = press(app, "Deactivate")
     assert "Another W is in use" in said(app)
     assert "\n".join(element.proto.body for element in open_fit("explore", **{"class": "zebra"}).get("html")) == captions[0]
     # Another visitor, with the link alone.
@@ -111,7 +111,7 @@ def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest])
     desk = queues.fits()
     blocker = desk.start("blocker", "something else", lambda job: job.stopping.wait(60))
     app = press(app, "Start the fit")
-    assert "waits for 1 before it" in "\n".join(str(element.proto.text) for element in app.get("progress"))
+    assert "queued, 1 ahead" in "\n".join(str(element.proto.text) for element in app.get("progress"))
     run = fits.runs()[0]
     desk.get(f"fit-{run.key}").stop()  # type: ignore[union-attr]
     blocker.stop()
@@ -120,7 +120,7 @@ def test_a_fit_that_was_stopped_is_found_again(open_fit: Callable[..., AppTest])
     queues.fits.clear()  # the server is started anew: only the run's folder knows of it
     app = open_fit()
     assert "was stopped before it was done" in said(app)
-    app = wait(press(app, "Go on"))
+    app = wait(press(app, "Resume"))
     assert "What was learned" in said(app)
 
 
@@ -161,8 +161,8 @@ def test_a_fit_that_fails_says_why(open_fit: Callable[..., AppTest], tmp_path: P
         file.write_bytes(b"no photograph")
     app = wait(press(app, "Start the fit"))
     assert "could be read as a photograph" in said(app)
-    app = press(app, "Forget it")
-    assert fits.runs() == [] and "Forget it" not in [button.label for button in app.button]
+    app = press(app, "Delete")
+    assert fits.runs() == [] and "Delete" not in [button.label for button in app.button]
 
 
 # --- a network of one's own -------------------------------------------------------------------------------
@@ -247,16 +247,16 @@ def test_mistakes_in_what_was_given_are_sentences_with_the_visitors_names(places
 
 
 def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None:
-    app = press(AppTest.from_string(FORM, default_timeout=240).run(), "Add it")
+    app = press(AppTest.from_string(FORM, default_timeout=240).run(), "Add network")
     assert "name the architecture" in said(app)
     app.text_input(key="own-mean").set_value("0.5 zebra")
-    assert "give one number" in said(press(app, "Add it"))
+    assert "give one number" in said(press(app, "Add network"))
     app.text_input(key="own-mean").set_value("0.5")
     app.selectbox(key="own-architecture").set_value("squeezenet1_0")
     app.selectbox(key="own-checkpoint-path").set_value(str(places["checkpoint"]))
-    assert "does not fit squeezenet1" in said(press(app, "Add it"))
+    assert "does not fit squeezenet1" in said(press(app, "Add network"))
     app.selectbox(key="own-checkpoint-path").set_value(str(places["checkpoint"].with_name("squeezenet1_0.pth")))
-    app = press(app, "Add it")
+    app = press(app, "Add network")
     key = app.header[0].value
     assert custom_networks.known(key) and custom_networks.read(key).mean == (0.5,)
     assert key in cached._shared_networks(), "a file of an allowed folder: every visitor is offered it"
