@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from chipcore.errors import SettingsError
-from chipcore.importance import Importance
+from chipcore.importance import Importance, Ranking
 
 TOP = 10  # Fig. 11, left: a class's ten most important channels
 SHARE = 1e-3  # Fig. 11, right: channels above one thousandth of the class's largest weight
@@ -38,8 +38,12 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return units[0] @ units[1].T
 
 
-def arrays(importance: Importance, classes: Sequence[int], top: int = TOP, share: float = SHARE) -> dict[str, np.ndarray]:
+def arrays(
+    importance: Importance, classes: Sequence[int], top: int = TOP, share: float = SHARE, by: Ranking = "weight"
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Rows of W and what they share, by name.
+
+    ``by`` is what channels are ranked and rows compared by: the paper's weight, or the contribution to the class's score.
 
     Returns:
         ``classes`` (n,); ``W`` (n, K); ``r2``, ``support``, ``images`` and ``evidence_mass`` (n,) as in a file of W; ``top`` and
@@ -52,14 +56,14 @@ def arrays(importance: Importance, classes: Sequence[int], top: int = TOP, share
     if top < 1 or not 0 <= share < 1:
         raise SettingsError(f"top is {top} and above {share}; give a whole number from 1 on and a share below 1.")
     rows = list(classes)
-    W = importance.W[rows].numpy()
-    sets = top_sets(W, top)
+    W, ranked = importance.W[rows].numpy(), importance.ranking(by)[rows].numpy()
+    sets = top_sets(ranked, top)
     counted = sets.astype(np.float32)
     shared = (counted @ counted.T).astype(np.int64)
     own = sets.sum(1)
     either = own[:, None] + own[None] - shared
     told = {name: getattr(importance, name)[rows].numpy() for name in ("r2", "support", "images", "evidence_mass")}
     return {
-        "classes": np.array(rows, dtype=np.int64), "W": W, **told, "top": sets, "above": above_sets(W, share), "shared": shared,
-        "jaccard": shared / np.maximum(either, 1), "cosine": cosines(W, W),
+        "classes": np.array(rows, dtype=np.int64), "W": W, **told, "top": sets, "above": above_sets(ranked, share), "shared": shared,
+        "jaccard": shared / np.maximum(either, 1), "cosine": cosines(ranked, ranked),
     }  # fmt: skip
