@@ -160,7 +160,8 @@ def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], 
 def switched_off(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> Tensor:
     """Probabilities (C,) with some channels of a layer switched off: one pass through what follows the layer."""
     known, where = activations(network_id, sha256, _network, _seen), _network.layer(layer)
-    return channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0].softmax(-1)
+    scores = channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0]
+    return _network.class_probabilities(scores)
 
 
 @cached_by_size(8, meanwhile=at_work)
