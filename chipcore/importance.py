@@ -154,7 +154,7 @@ class Importance:
             return None if mine is None or theirs is None else torch.where(own[:, None], mine, theirs)
 
         tensors = {name: rows(name) for name in TENSORS}
-        more = {"activation": optional("activation", None), "contrast_W": optional("contrast_W", "W")}
+        more: dict[str, Any] = {"activation": optional("activation", None), "contrast_W": optional("contrast_W", "W")}
         if self.intercept is not None or other.intercept is not None:  # a row without has none: 0
             mine, theirs = (torch.zeros(len(own)) if one.intercept is None else one.intercept for one in (self, other))
             more["intercept"] = torch.where(own, mine, theirs)
