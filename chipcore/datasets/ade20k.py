@@ -26,6 +26,7 @@ from chipcore.datasets.annotations import AnnotatedObject, mask_to_view, visible
 from chipcore.datasets.class_names import Classes
 from chipcore.datasets.coco import read_rgb
 from chipcore.datasets.image_folder import ImageFolder, existing_folder
+from chipcore.datasets.orientation import upright_mask
 from chipcore.datasets.registry import DataSet, register
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
@@ -234,7 +235,8 @@ class Ade20k:
         if scene not in self._classes:
             yield AnnotatedObject(item.scene or scene, skip="scene without a known critical object")
             return
-        mask = mask_to_view(item.mask(SCENES[scene]), self._geometry)
+        upright = upright_mask(item.mask(SCENES[scene]), image, f"the annotation of {name}")
+        mask = mask_to_view(upright, self._geometry)
         yield visible_object(f"{scene}: {' or '.join(SCENES[scene])}", self._classes[scene], mask)
 
 

@@ -57,7 +57,7 @@ def data_sets() -> tuple[DataSet, ...]:
     Examples
     --------
     >>> [one.name for one in data_sets()]
-    ['ILSVRC', 'COCO', 'ADE20K']
+    ['ILSVRC', 'COCO', 'COCO instances', 'ADE20K']
     """
     for module in pkgutil.iter_modules(datasets.__path__):
         importlib.import_module(f"{datasets.__name__}.{module.name}")

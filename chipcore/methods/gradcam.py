@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,10 +23,11 @@ def guided_zero(coarse: str) -> str:
     return f"it is multiplied with the {coarse} map, which has no positive place here"
 
 
-def feature_gradient(request: MethodInputs) -> tuple[Tensor, Tensor]:
+def feature_gradient(request: MethodInputs, objective: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """A layer's features and the class score's gradient there, both (K, u, v).
 
-    Runs the suffix alone, forward and backward, with every gate open.
+    Runs the suffix alone, forward and backward, with every gate open. ``objective`` makes a number of the scores (C,) whose
+    gradient is taken in place of the class score's.
     """
     activations, layer = request.known_activations(), request.layer
     suffix = request.network.suffix(layer, (layer,))
@@ -33,7 +36,8 @@ def feature_gradient(request: MethodInputs) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         features = activations.features[layer.path].clone().requires_grad_()
         scores = suffix.scores(suffix.prepare(features), side_inputs, features.new_ones(1, 1, layer.channels))
-        (gradient,) = torch.autograd.grad(scores[0, 0, request.target], features)
+        value = scores[0, 0, request.target] if objective is None else objective(scores[0, 0])
+        (gradient,) = torch.autograd.grad(value, features)
     return features.detach()[0], gradient[0]
 
 

@@ -18,7 +18,7 @@ from explorer.services import fits, reproduce
 from explorer.services.fits import Run
 from explorer.state import url
 from explorer.state.selection import Selection
-from explorer.text import duration, plain, readable
+from explorer.text import decimal, duration, plain, readable
 
 WANTED = "fit-wanted"  # in the session: the run whose result is to be shown when it is over
 
@@ -158,7 +158,7 @@ def _curves(selection: Selection, run: Run, layer: str) -> tuple[Curve | None, s
     curve, used = found[index], run.request.fit_settings.lambda_ratio
     left, right = st.columns(2, gap="large")
     place = int(np.abs(np.log(curve.ratios / used)).argmin()) if used > 0 else len(curve.ratios) - 1
-    r2 = "not measured" if np.isnan(curve.r2_held_out[place]) else f"{curve.r2_held_out[place]:.2f}"
+    r2 = "not measured" if np.isnan(curve.r2_held_out[place]) else decimal(curve.r2_held_out[place])
     with left:
         told = (
             f"At λ ratio {readable(used)} (dotted), {int(curve.support[place])} channels are in use and R² on held-out photographs is {r2}."
