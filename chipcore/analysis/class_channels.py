@@ -93,7 +93,12 @@ def trio(importance: Importance, target: int) -> list[int]:
 
 
 def by_importance(row: np.ndarray) -> np.ndarray:
-    """Channels (K,) from the largest weight to the smallest."""
+    """Channels (K,) from the largest weight to the smallest.
+
+    Example:
+        >>> by_importance(np.array([0.5, -1.0, 2.0])).tolist()
+        [2, 0, 1]
+    """
     return np.argsort(-row, kind="stable")
 
 
@@ -110,7 +115,12 @@ def by_similarity(W: np.ndarray) -> np.ndarray:
 
 
 def relative(W: np.ndarray) -> np.ndarray:
-    """Rows (n, K) divided by their largest magnitude, so in [-1, 1]."""
+    """Rows (n, K) divided by their largest magnitude, so in [-1, 1].
+
+    Example:
+        >>> relative(np.array([[1.0, -4.0], [0.0, 0.0]])).tolist()
+        [[0.25, -1.0], [0.0, 0.0]]
+    """
     top = np.abs(W).max(axis=1, keepdims=True)
     return W / np.where(top > 0, top, 1)
 
@@ -188,7 +198,12 @@ class Region:
 
 
 def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
-    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
+    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too.
+
+    Example:
+        >>> [(region.name, region.channels) for region in regions([[1, 2], [2, 3]])]
+        [('10', (1,)), ('01', (3,)), ('11', (2,))]
+    """
     everything = dict.fromkeys(channel for channels in sets for channel in channels)
     every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
     every.sort(key=lambda members: (sum(members), [not member for member in members]))
