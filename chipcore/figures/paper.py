@@ -372,7 +372,7 @@ def localization_errors(
 ) -> dict[str, Any]:
     """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
     panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
-    found = localization.evaluate(panel, Ilsvrc(boxes, network), limit, seed, progress).to_dict()
+    found = localization.evaluate(panel, Ilsvrc(boxes, network.classes, network.geometry), limit, seed, progress).to_dict()
     one: dict[str, Any] = found["layers"][layer]
     if not one["images"]:
         raise DataError(
