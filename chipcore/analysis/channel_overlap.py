@@ -15,7 +15,12 @@ SHARE = 1e-3  # Fig. 11, right: channels above one thousandth of the class's lar
 
 
 def top_sets(W: np.ndarray, count: int) -> np.ndarray:
-    """Per row its ``count`` channels of largest positive importance (Fig. 11, left), bool (n, K)."""
+    """Per row its ``count`` channels of largest positive importance (Fig. 11, left), bool (n, K).
+
+    Example:
+        >>> top_sets(np.array([[3.0, -9.0, 1.0, 2.0]]), 2).astype(int).tolist()
+        [[1, 0, 0, 1]]
+    """
     count = min(count, W.shape[1])
     # By the smallest weight that is still among them: sorting a thousand rows took a tenth of a second.
     least = torch.topk(torch.from_numpy(W), count, dim=1).values[:, -1:].numpy()
@@ -27,12 +32,22 @@ def top_sets(W: np.ndarray, count: int) -> np.ndarray:
 
 
 def above_sets(W: np.ndarray, share: float = SHARE) -> np.ndarray:
-    """Per row its channels above ``share`` of the largest (Fig. 11, right), bool (n, K)."""
+    """Per row its channels above ``share`` of the largest (Fig. 11, right), bool (n, K).
+
+    Example:
+        >>> above_sets(np.array([[1000.0, 2.0, 0.5, -5.0]])).astype(int).tolist()
+        [[1, 1, 0, 0]]
+    """
     return (share * W.max(1, keepdims=True) < W) & (W > 0)
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines between the rows of (n, K) and of (m, K), shape (n, m); 0 for a row of zeros."""
+    """Cosines between the rows of (n, K) and of (m, K), shape (n, m); 0 for a row of zeros.
+
+    Example:
+        >>> cosines(np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
     lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (one, other)]
     units = [rows / np.where(length > 0, length, 1) for rows, length in zip((one, other), lengths, strict=True)]
     return units[0] @ units[1].T

@@ -69,21 +69,36 @@ def suggested(
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
 
-def contrast(importance: Importance, target: int, among: Sequence[int], count: int = 10, by: Ranking = "weight") -> list[int]:
-    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest, and the one furthest from it."""
-    among = [index for index in among if importance.support[index] > 0]
-    if not among:
+def trio(importance: Importance, target: int) -> list[int]:
+    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest relative, and a stranger.
+
+    Relatives are classes whose channels contribute alike: by the cosine of the rows of w times mean activation, where W
+    was fitted with activations, else of the weights. Only rows with good evidence, as long as there are two others of
+    those; fewer classes where fewer have a row.
+    """
+    rows = fitted(importance)
+    if not rows:
         return []
-    first = target if target in among else among[0]
-    others = [near.index for near in neighbors(importance, first, count, by) if near.index in among]
-    return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
+    first = target if target in rows else rows[0]
+    ranking = importance.ranking("weight" if importance.activation is None else "contribution").float().numpy()
+    others = [index for index in rows if index != first]
+    good = [index for index in others if importance.evidence(index) == "good"]
+    others = good if len(good) > 1 else others
+    alike = cosines(ranking[others], ranking[[first]])[:, 0]
+    order = np.argsort(-alike, kind="stable")
+    return list(dict.fromkeys([first, *(others[place] for place in (*order[:1], *order[-1:]))]))
 
 
 # --- the order of channels and classes ------------------------------------------------------------------------
 
 
 def by_importance(row: np.ndarray) -> np.ndarray:
-    """Channels (K,) from the largest weight to the smallest."""
+    """Channels (K,) from the largest weight to the smallest.
+
+    Example:
+        >>> by_importance(np.array([0.5, -1.0, 2.0])).tolist()
+        [2, 0, 1]
+    """
     return np.argsort(-row, kind="stable")
 
 
@@ -100,7 +115,12 @@ def by_similarity(W: np.ndarray) -> np.ndarray:
 
 
 def relative(W: np.ndarray) -> np.ndarray:
-    """Rows (n, K) divided by their largest magnitude, so in [-1, 1]."""
+    """Rows (n, K) divided by their largest magnitude, so in [-1, 1].
+
+    Example:
+        >>> relative(np.array([[1.0, -4.0], [0.0, 0.0]])).tolist()
+        [[0.25, -1.0], [0.0, 0.0]]
+    """
     top = np.abs(W).max(axis=1, keepdims=True)
     return W / np.where(top > 0, top, 1)
 
@@ -178,7 +198,12 @@ class Region:
 
 
 def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
-    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
+    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too.
+
+    Example:
+        >>> [(region.name, region.channels) for region in regions([[1, 2], [2, 3]])]
+        [('10', (1,)), ('01', (3,)), ('11', (2,))]
+    """
     everything = dict.fromkeys(channel for channels in sets for channel in channels)
     every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
     every.sort(key=lambda members: (sum(members), [not member for member in members]))

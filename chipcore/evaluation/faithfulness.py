@@ -44,11 +44,16 @@ _BATCH = 32
 
 
 def area(curve: np.ndarray) -> float:
-    """Area under a curve (n + 1,) over equal steps from 0 to 1, by trapezoids."""
+    """Area under a curve (n + 1,) over equal steps from 0 to 1, by trapezoids.
+
+    Example:
+        >>> area(np.array([1.0, 0.5, 0.0]))
+        0.5
+    """
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
-def pixel_order(raw: Tensor, size: int, seed: int) -> np.ndarray:
+def pixel_order(raw: Tensor, size: int | tuple[int, int], seed: int) -> np.ndarray:
     """Pixels from the finished map's largest value to its smallest, shape (size * size,).
 
     Where the finished map is zero, what speaks against the class comes last: the up-sampled signed map decides.
@@ -63,9 +68,10 @@ def blurred(inputs: Tensor) -> Tensor:
     """Petsiuk et al.'s blank canvas for insertion: a Gaussian of 11 pixels and sigma 5, on inputs (1, 3, h, w)."""
     x = torch.arange(11, dtype=torch.float32, device=inputs.device) - 5
     bell = torch.exp(-(x**2) / (2 * 5**2))
-    bell = (bell / bell.sum()).repeat(3, 1, 1, 1)
-    wide = functional.conv2d(functional.pad(inputs, (5, 5, 5, 5), mode="replicate"), bell, groups=3)
-    return functional.conv2d(wide, bell.transpose(2, 3), groups=3)
+    channels = inputs.shape[1]
+    bell = (bell / bell.sum()).repeat(channels, 1, 1, 1)
+    wide = functional.conv2d(functional.pad(inputs, (5, 5, 5, 5), mode="replicate"), bell, groups=channels)
+    return functional.conv2d(wide, bell.transpose(2, 3), groups=channels)
 
 
 def pixel_curve(network: Network, start: Tensor, end: Tensor, order: np.ndarray, target: int, steps: int) -> np.ndarray:
@@ -84,7 +90,8 @@ def pixel_curve(network: Network, start: Tensor, end: Tensor, order: np.ndarray,
         for first in range(0, len(counts), _BATCH):
             upto = torch.from_numpy(counts[first : first + _BATCH]).to(start.device).view(-1, 1, 1, 1)
             images = torch.where(turned < upto, end, start)
-            curve.append(network.forward_prefix(images, network.layers[-1:]).scores.softmax(1)[:, target].cpu().numpy())
+            scores = network.forward_prefix(images, network.layers[-1:]).scores
+            curve.append(network.class_probabilities(scores)[:, target].cpu().numpy())
     return np.concatenate(curve)
 
 
@@ -100,7 +107,12 @@ def channel_weights(network: Network, layer: Layer, layers: tuple[Layer, ...], a
 
 
 def closing_gates(order: Tensor, steps: int) -> Tensor:
-    """Gates that close channels in an order (K,), in equal parts from none to all, float (steps + 1, K)."""
+    """Gates that close channels in an order (K,), in equal parts from none to all, float (steps + 1, K).
+
+    Example:
+        >>> closing_gates(torch.tensor([1, 0]), 2).tolist()
+        [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+    """
     K = len(order)
     rank = torch.empty(K, dtype=torch.int64, device=order.device)
     rank[order] = torch.arange(K, device=order.device)
@@ -131,7 +143,7 @@ def channel_curves(
     with torch.no_grad():
         suffix = panel.network.suffix(layer, panel.layers)
         scores = perturbed_scores(suffix, features, activations.side_inputs[layer.path], gates.flatten(0, 1)[None], _BATCH)
-    f = scores[0].softmax(1)[:, target].view(len(gates), -1).cpu().numpy()
+    f = panel.network.class_probabilities(scores[0])[:, target].view(len(gates), -1).cpu().numpy()
     return {**dict(zip(orders, f, strict=False)), "random": f[len(orders) :].mean(0)}
 
 
@@ -218,7 +230,7 @@ def evaluate(
             for method in panel.methods if {"deletion", "sanity"} & set(parts) else ():
                 raw = panel.raw_map(method, inputs, target, layer, activations, tally)
                 if "deletion" in parts:
-                    order_of = pixel_order(raw, inputs.shape[-1], seed)
+                    order_of = pixel_order(raw, network.geometry.shape, seed)
                     pixels[layer.name, method, "deletion"].append(pixel_curve(network, inputs, blank, order_of, target, steps))
                     pixels[layer.name, method, "insertion"].append(pixel_curve(network, canvas, inputs, order_of, target, steps))
                 if sanity:

@@ -10,7 +10,6 @@ every image is n times smaller and much harder to see. The result says which it 
 from __future__ import annotations
 
 import argparse
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,13 +60,23 @@ class GridPointing(Result):
 
 
 def cells_of(size: int, side: int) -> np.ndarray:
-    """Which cell every pixel of a (size, size) picture is in, int (size, size), cells counted in reading order."""
+    """Which cell every pixel of a (size, size) picture is in, int (size, size), cells counted in reading order.
+
+    Example:
+        >>> cells_of(4, 2).tolist()
+        [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    """
     place = ((np.arange(size) + 0.5) * side / size).astype(int)
     return place[:, None] * side + place[None]
 
 
 def shares(heat: np.ndarray, side: int) -> np.ndarray:
-    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any."""
+    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any.
+
+    Example:
+        >>> shares(np.array([[3.0, 1.0], [0.0, 0.0]]), 2).tolist()
+        [0.75, 0.25, 0.0, 0.0]
+    """
     mass = np.bincount(cells_of(heat.shape[0], side).ravel(), weights=heat.astype(np.float64).ravel(), minlength=side * side)
     return mass / mass.sum() if mass.sum() > 0 else mass
 
@@ -84,7 +93,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
     try:
         with torch.no_grad():
             every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
-            activations = network.forward_prefix(torch.zeros(1, 3, size, size), every)
+            activations = network.forward_prefix(torch.zeros(1, network.geometry.channels, size, size), every)
     except (RuntimeError, ValueError, AssertionError):
         return None
     if tuple(activations.scores.shape) != (1, len(network.classes)):
@@ -96,7 +105,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
 
     geometry = replace(network.geometry, size=size, resize=max(size, network.geometry.resize))
     layers = tuple(grown(layer) for layer in network.layers)
-    larger = replace(network, geometry=geometry, layers=layers, _cuts={}, _lock=threading.Lock())
+    larger = network.private(geometry=geometry, layers=layers)
     return replace(panel, network=larger, layers=tuple(grown(layer) for layer in panel.layers))
 
 
@@ -140,6 +149,8 @@ def evaluate(
     if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
         raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
     network, size = panel.network, panel.network.geometry.size
+    if network.geometry.width is not None:
+        raise SettingsError(f"{network.name} takes no square inputs, so its images make no grid; choose another protocol.")
     larger = enlarged(panel, side * size) if scale != "squashed" else None
     full = larger is not None
     if scale == "full" and not full:
@@ -153,7 +164,7 @@ def evaluate(
 
     def usable(name: str, target: int) -> bool:
         try:
-            f = panel.look(to_input(view(name), network.geometry)).scores.softmax(1)[0]
+            f = network.class_probabilities(panel.look(to_input(view(name), network.geometry)).scores)[0]
         except ImageError as error:
             broken.append(str(error))
             return False

@@ -17,7 +17,7 @@ from chipcore.fitting.planning import ClassSlice
 from chipcore.fitting.pooled_moments import PooledMoments
 from chipcore.fitting.samples import Samples
 from chipcore.fitting.settings import FitSettings
-from chipcore.gating.gates import draw, generator
+from chipcore.gating.gates import draw_batch
 from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.networks.network import Network
 
@@ -118,7 +118,7 @@ def add_batch(
     layers = tuple(dict.fromkeys(one.slice.layer for one in sums))
     activations = network.forward_prefix(network.geometry.normalize(batch.views.to(network.device)), layers)
     _check_finite(activations.scores, batch.names, network, "")
-    original = activations.scores.softmax(1)
+    original = network.class_probabilities(activations.scores)
     held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     order = np.array([places[name] if places else number for number, name in enumerate(batch.names)], np.int64)
     for one in sums:
@@ -140,22 +140,22 @@ def add_batch(
             value[at] if batched else value for value, batched in zip(activations.side_inputs[layer.path], suffix.batched, strict=True)
         )
         sigma2 = settings.sigma2 or layer.channels
-        drawn = [
-            draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, batch.names[s]))
-            for s in at.tolist()
-        ]
-        bits = np.stack([one for one, _weight in drawn])
-        gates = torch.from_numpy(bits).to(features)
-        weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
+        drawn, weight = draw_batch(
+            settings.generator, settings.draw, settings.gates, layer.channels, sigma2, settings.seed, layer.path,
+            [batch.names[s] for s in at.tolist()], features.device,
+        )  # fmt: skip
+        bits, gates, weight = drawn.cpu().numpy(), drawn.to(features), weight.to(features)
         # A probability and the contrast need every score.
         wanted = active[at] if settings.target == "score" and not settings.contrast else None
         perturbed = perturbed_scores(
             suffix, features, side_inputs, gates, batch_size(suffix.peak, network.device), settings.precision, wanted
         )
         _check_finite(perturbed, [batch.names[s] for s in at.tolist()], network, f" with channels of {layer.name} closed")
-        normalizer = perturbed.logsumexp(-1) if wanted is None else perturbed.new_zeros(perturbed.shape[:2])
+        # Classes that do not exclude each other have no common normalizer, and so no contrast.
+        common = wanted is None and network.outputs in ("logits", "probabilities")
+        normalizer = perturbed.logsumexp(-1) if common else perturbed.new_zeros(perturbed.shape[:2])
         if settings.target == "probability":
-            perturbed, normalizer = perturbed.softmax(-1), torch.zeros_like(normalizer)
+            perturbed, normalizer = network.class_probabilities(perturbed), torch.zeros_like(normalizer)
         apart_here = held_out[at]
         one.samples.add(order[at.cpu().numpy()], apart_here, pooled[at], bits, weight, original[at], perturbed, normalizer, settings.cutoff)
         if settings.pooled_share:

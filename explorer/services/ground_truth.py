@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipcore.datasets.annotations import Box, boxes_in_view
+from chipcore.datasets.annotations import Box, box_to_view, boxes_in_view
 from chipcore.datasets.class_names import Classes
 from chipcore.datasets.coco import synsets_of
 from chipcore.datasets.ilsvrc import Annotation, parse_annotation
@@ -81,6 +81,25 @@ def from_voc_xml(
 def to_view(annotation: Annotation, image: tuple[int, int], geometry: InputGeometry) -> np.ndarray:
     """An annotation's boxes on the network's view, shape (m, 4); those outside a crop are left out."""
     return boxes_in_view(annotation.boxes, annotation.size, image, geometry)
+
+
+def to_other_view(box: Box, image: tuple[int, int], drawn: InputGeometry, geometry: InputGeometry) -> Box | None:
+    """A box that was drawn on one network's view, on another's; None where that one does not see it.
+
+    Args:
+        box: on the view it was drawn on, both ends inside.
+        image: width and height of the image.
+        drawn: how the image became that view.
+        geometry: how it becomes the other one.
+    """
+    side = drawn.size
+    if drawn.fit == "squash":
+        return box_to_view(box, (side, side), image, geometry)
+    cut = min(image) * drawn.size / drawn.resize  # pixels of the image on a side of the square that the crop keeps
+    left, top = ((whole - cut) / 2 for whole in image)
+    ends = [start + edge * cut / side for start, edge in ((left, box[0]), (top, box[1]), (left, box[2] + 1), (top, box[3] + 1))]
+    x0, y0, x1, y1 = (round(end) for end in ends)
+    return box_to_view((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), image, image, geometry)
 
 
 def problem_of(box: Sequence[int], size: int) -> str:

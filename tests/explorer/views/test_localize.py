@@ -27,6 +27,7 @@ from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import InputGeometry
 from explorer.figures import localize as drawing
 from explorer.services import gallery, ground_truth
+from explorer.services.start_threshold import start_threshold
 from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
@@ -200,6 +201,18 @@ def test_the_threshold_moves_the_box(open_page: OpenApp) -> None:
     best = next(button for button in app.button if button.key == "to-best")
     best.click().run()
     assert numbers(app)[0][0] == numbers(app)[0][1]
+
+
+def test_the_slider_starts_at_the_method_s_threshold_until_it_is_moved(open_page: OpenApp, lite0: Network) -> None:
+    chip, gradcam = (round(100 * start_threshold(lite0, lite0.layer("head"), method)) for method in ("chip", "gradcam"))
+    assert chip != gradcam
+    app = open_page()
+    assert app.slider(key="threshold").value == chip
+    app.segmented_control(key="drawn").set_value("gradcam").run()
+    assert app.slider(key="threshold").value == gradcam
+    app.slider(key="threshold").set_value(60).run()
+    app.segmented_control(key="drawn").set_value("chip").run()
+    assert app.slider(key="threshold").value == 60
 
 
 def test_a_box_of_one_s_own_is_typed_and_in_the_link(open_page: OpenApp) -> None:
