@@ -11,19 +11,29 @@ from __future__ import annotations
 import io
 import math
 import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
-from chipcore.errors import ImageError, SettingsError
+from chipcore.errors import ImageError, ImageNotice, SettingsError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Pillow's name of every format that is read, with the endings its files go by. Its JPEG reads MPO, which phones write into .jpg.
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), "PNG": (".png", ".apng"), "WEBP": (".webp",), "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff"), "JPEG2000": (".jp2", ".j2k", ".jpx"), "AVIF": (".avif", ".avifs"),
+}  # fmt: skip
+HEIF_ENDINGS = (".heic", ".heif", ".hif")  # what iPhones write; pillow-heif reads them where it is installed
+# Pillow can be built without these two.
+_BUILT = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+FORMATS = tuple(name for name in _ENDINGS if name not in _BUILT or features.check(_BUILT[name]))
+SUFFIXES = tuple(ending for name in FORMATS for ending in _ENDINGS[name])
+KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000 or AVIF"
 MAX_PIXELS = 50_000_000  # a 50-megapixel camera; decoding it takes 150 MB
 MAX_SIDE = 8192  # of a network's input
 
@@ -80,25 +90,96 @@ class InputGeometry:
         return ((view.to(torch.float32) / 255 - mean) / std).movedim(-1, -3)
 
 
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read here: :data:`FORMATS`, and HEIF where ``pillow-heif`` is installed."""
+    return (*FORMATS, "HEIF") if _reads_heif() else FORMATS
+
+
+def suffixes() -> tuple[str, ...]:
+    """The endings of the files that are read here, lower case, with their dot."""
+    return (*SUFFIXES, *HEIF_ENDINGS) if _reads_heif() else SUFFIXES
+
+
+def _reads_heif() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Upright, flattened on white and RGB; the first frame of an animation; 16-bit grays scaled to 8.
+    """Upright, flattened on white and RGB; the first frame of an animation; grays of more than 8 bits scaled to 8.
+
+    How EXIF had the image turned stays known, see :func:`exif_orientation`. A gray image that uses 10, 12 or 14 of its 16
+    bits, as scanners, microscopes and X-ray machines write them, is scaled by the bits it uses, with an ``ImageNotice``.
 
     Raises ``ImageError`` for pixels that are no colors: floating-point numbers have no known range.
     """
-    image = _upright(image)
-    if image.mode == "RGB":
-        return image
+    orientation = exif_orientation(image)
+    flat = _flattened(_upright(image))
+    if orientation != 1:
+        flat.info[_ORIENTATION] = orientation
+    return flat
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # I, I;16, I;16B: Pillow's convert() would clip at 255, not scale
         values = np.asarray(image).astype(np.float64)
-        scale = 257.0 if image.mode != "I" or values.max(initial=0) > 255 else 1.0
-        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+        top = _full_scale(float(values.max(initial=0)))
+        gray = np.clip(values * (255 / top), 0, 255)
+        if isinstance(transparent, int):
+            gray = np.where(values == transparent, 255, gray)
+        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError("this photograph's pixels are floating-point numbers, whose range nobody knows; save it with 8 or 16 bits.")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparent is not None:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _full_scale(brightest: float) -> float:
+    """White of a gray image of 16 or more bits, by the bits that its brightest pixel needs: files rarely say how many are used."""
+    if brightest <= 255 or brightest > 2**14 - 1:
+        return 255 if brightest <= 255 else 65535
+    bits = next(bits for bits in (10, 12, 14) if brightest < 2**bits)
+    _notice(
+        f"a gray photograph of 16 bits uses {bits} or fewer, as X-rays and microscopes do; it was scaled from 0..{2**bits - 1}. "
+        "If it is only dark, save it with 8 bits."
+    )
+    return 2**bits - 1
+
+
+def _notice(sentence: str) -> None:
+    warnings.warn(sentence, ImageNotice, stacklevel=2)
+
+
+_ORIENTATION = "exif_orientation"  # in the ``info`` of an image that was turned upright
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """How EXIF says, or said before :func:`as_rgb`, that an image is turned: 1 (not at all) to 8; 5 to 8 swap its sides.
+
+    Annotations may have been made on the pixels as stored; this says how those have been turned since.
+
+    Examples
+    --------
+    >>> stored = Image.new("RGB", (30, 20))
+    >>> stored.getexif()[0x0112] = 6
+    >>> exif_orientation(stored), exif_orientation(as_rgb(stored)), as_rgb(stored).size
+    (6, 6, (20, 30))
+    """
+    try:
+        told = image.info.get(_ORIENTATION) or image.getexif().get(0x0112, 1)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's parser raises many types
+        return 1
+    return told if isinstance(told, int) and 1 <= told <= 8 else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -134,10 +215,13 @@ def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
         if not stat.S_ISREG(kind):  # reading a pipe would wait for ever
             raise ImageError(f"{label} is not a file; give a photograph.")
     try:
-        with Image.open(stream, formats=FORMATS) as image:
+        with Image.open(stream, formats=formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{label} has {image.width} x {image.height} pixels; give at most {MAX_PIXELS // 10**6} million.")
+            deep = image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
             image.load()
+            if deep and np.asarray(image)[..., :3].max(initial=0) < 64:
+                _notice(f"{label} has 16 bits a color and uses 14 or fewer, so it is nearly black here; save it with 8 bits.")
             return as_rgb(image)
     except ImageError:
         raise
@@ -146,7 +230,13 @@ def open_image(source: str | Path | bytes, name: str = "") -> Image.Image:
     except PermissionError:
         raise ImageError(f"{label} may not be read; check its permissions.") from None
     except Exception:  # Pillow's readers raise whatever comes up in a damaged file
-        raise ImageError(f"{label} is not a photograph we can read (JPEG, PNG, WebP, GIF, BMP or TIFF, whole).") from None
+        raise ImageError(f"{label} is not a photograph we can read ({_kinds(label)}).") from None
+
+
+def _kinds(label: str) -> str:
+    if label.lower().endswith(HEIF_ENDINGS) and not _reads_heif():
+        return "HEIC takes pillow-heif: pip install pillow-heif"
+    return f"{KINDS}, whole"
 
 
 def as_image(given: Any, name: str = "") -> Image.Image:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ GOOD_EVIDENCE = 10.0  # images' worth of evidence from which on a row is as good
 
 Evidence = Literal["none", "weak", "pooled", "good"]
 Ranking = Literal["weight", "contribution"]
+
+_FOUNDED: tuple[Evidence, ...] = ("none", "weak", "pooled", "good")  # the better, the later
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,15 @@ class Importance:
         row = self.ranking(by)[index]
         return [int(k) for k in (row > share * row.max()).nonzero().flatten() if row[k] > 0]
 
-    def completed_by(self, other: Importance) -> Importance:
-        """This W with the rows that it lacks taken from another of the same network and layer."""
+    def completed_by(self, other: Importance, *, better: bool = False) -> Importance:
+        """This W with the rows that it lacks taken from another of the same network and layer.
+
+        With ``better`` also those that are better founded there, see :meth:`shadowed_by`: a row from few images does not replace
+        one from many.
+        """
         own = self.support > 0
+        if better:
+            own[self.shadowed_by(other)] = False
 
         def rows(name: str) -> Tensor:
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -141,6 +150,18 @@ class Importance:
         tensors = {name: rows(name) for name in TENSORS}
         more = optional("activation", None), optional("contrast_W", "W")
         return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata}, activation=more[0], contrast_W=more[1])
+
+    def shadowed_by(self, other: Importance) -> list[int]:
+        """The classes whose row here has weaker evidence (:meth:`evidence`) than in another W of the same network and layer.
+
+        Examples
+        --------
+        >>> few, many = (Importance(torch.ones(1, 2), *torch.ones(3, 1), torch.tensor([mass])) for mass in (2.0, 40.0))
+        >>> few.shadowed_by(many), many.shadowed_by(few)
+        ([0], [])
+        """
+        fitted = [int(c) for c in (self.support > 0).nonzero().flatten()]
+        return [c for c in fitted if _FOUNDED.index(other.evidence(c)) > _FOUNDED.index(self.evidence(c))]
 
     def file_below(self, folder: Path) -> Path:
         """The file that :meth:`save` writes below ``folder``."""
@@ -243,8 +264,9 @@ def _are_numbers(tensors: dict[str, Tensor]) -> bool:
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
     """W of a layer: from ``folder`` alone, or from the user's cache and what is bundled.
 
-    A row that the user's own fit did not reach (it was restricted to some classes, or had no images of
-    one) is the bundled row, so fitting one class does not take the others away.
+    A row that the user's own fit did not reach (it was restricted to some classes, or had no images of one) is the bundled
+    row, so fitting one class does not take the others away. So is a row that is better founded there: one of few images
+    does not replace one of many. A named ``folder`` is taken as it is.
 
     Raises ``ImportanceNotFitted``, which says how to fit it, or ``ImportanceError`` for a damaged file.
     """
@@ -260,8 +282,44 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     if not found and other is not None:
         raise other
     if found:
-        return found[0] if len(found) == 1 else found[0].completed_by(found[1])
+        return found[0] if len(found) == 1 else found[0].completed_by(found[1], better=True)
     raise ImportanceNotFitted(
         f"W of {network.name} at {at.name} is not fitted for these weights; use the method local_chip, or fit it with: "
         f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
     )
+
+
+def forget_rows(network: Network, layer: str, folder: Path, classes: Sequence[int] = ()) -> int:
+    """Take rows out of the W that was fitted into a folder, or all of it where no classes are named; gives how many there were.
+
+    Raises ``ImportanceNotFitted`` where the folder has no W of the layer, ``ImportanceError`` for a damaged file unless all of it goes.
+    """
+    at = network.layer(layer)
+    path = file_of(network, at, folder)
+    if not is_file(path):
+        raise ImportanceNotFitted(
+            f"{folder} holds no W of {network.name} at {at.name} that was fitted here, so there is nothing to forget."
+        )
+    if not classes:
+        try:
+            rows = int((read_importance(path, network, at).support > 0).sum())
+        except ImportanceError:  # damaged, or of another input: it goes all the same
+            rows = 0
+        path.unlink()
+        return rows
+    known = read_importance(path, network, at)
+    keep = torch.ones_like(known.support, dtype=torch.bool)
+    keep[list(classes)] = False
+
+    def kept(name: str) -> Tensor | None:
+        value: Tensor | None = getattr(known, name)
+        return None if value is None else torch.where(keep[:, None] if value.ndim == 2 else keep, value, torch.zeros_like(value))
+
+    tensors: dict[str, Any] = {name: kept(name) for name in (*TENSORS, *OPTIONAL)}
+    left = replace(known, **tensors)
+    rows = int((known.support[~keep] > 0).sum())
+    if bool((left.support > 0).any()):
+        left.save(folder)
+    else:
+        path.unlink()
+    return rows

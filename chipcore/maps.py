@@ -35,6 +35,23 @@ def state(raw: Tensor) -> State:
     return "ok" if raw.max() > 0 else "no positive part"
 
 
+ROUNDING = 1e-5  # of a probability in float32, whatever else is in its batch
+
+
+def without_rounding(raw: Tensor, scale: float) -> Tensor:
+    """Zeros where a map of differences of numbers as large as ``scale`` holds nothing but their rounding, else the map as it is.
+
+    For methods that watch how a probability changes: on an image where nothing changes it, the rounding of float32 (6e-8 of 1)
+    would be drawn at full color.
+
+    Examples
+    --------
+    >>> without_rounding(torch.tensor([[6e-8, 0.0]]), scale=0.9).any().item(), without_rounding(torch.tensor([[0.01, 0.0]]), 0.9).any().item()
+    (False, True)
+    """
+    return raw if float(raw.abs().max()) > ROUNDING * scale else torch.zeros_like(raw)
+
+
 def upsample(raw: Tensor, size: int | tuple[int, int], smoothing: Smoothing = "bilinear") -> Tensor:
     """A signed map (u, v) at another resolution, float32: (size, size), or (height, width) where both are given.
 

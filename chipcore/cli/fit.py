@@ -25,7 +25,7 @@ from chipcore.fitting.shards import fit_shard
 from chipcore.gating.gates import Draw
 from chipcore.importance import Importance, load_importance
 from chipcore.networks import Network
-from chipcore.storage import check_writable, fitted_importance, locked
+from chipcore.storage import BUNDLED_IMPORTANCE, check_writable, fitted_importance, locked
 
 MAX_MEMORY_GB = 1e6
 
@@ -160,6 +160,8 @@ def run(options: argparse.Namespace) -> None:
     results = [layer_row(name, importance, files[name]) for name, importance in fitted.items()]
     for sentence in unreadable:
         print_error(f"left out: {sentence}")
+    for name, importance in fitted.items():
+        _tell_shadowed(importance, network, name, out)
     if options.json:
         print(
             json.dumps(
@@ -233,6 +235,23 @@ def print_layers(results: Sequence[dict[str, Any]]) -> None:
         r2_text = "-" if row["median_r2"] is None else f"{row['median_r2']:.3f}"
         print(
             f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
+        )
+
+
+def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Path) -> None:
+    """Say where what ships is better founded than this fit, and so stays in use."""
+    if out.resolve() != fitted_importance().resolve():
+        return
+    try:
+        shipped = load_importance(network, layer, BUNDLED_IMPORTANCE)
+    except ChipError:  # nothing ships for this network
+        return
+    classes = importance.shadowed_by(shipped)
+    if classes:
+        named = ", ".join(network.classes.labels[c] for c in classes[:3]) + (", ..." if len(classes) > 3 else "")
+        print_error(
+            f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
+            f"give --importance {out} to use yours."
         )
 
 

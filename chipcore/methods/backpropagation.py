@@ -122,13 +122,18 @@ def _method(rule: Rule | None) -> Callable[[MethodInputs], Explanation]:
     return compute
 
 
+_BLOCKED = (
+    "{} lets only the positive part of its signal pass each rectifier on the way down from the score, and none of it reaches the pixels"
+)
 _properties = dict[str, Any](instance=("gradient",), high_resolution=True)
 register(
-    "guided_backprop", "Guided Backprop", "Springenberg et al. 2015", Properties(**_properties, row="Guided Backpropagation")
+    "guided_backprop", "Guided Backprop", "Springenberg et al. 2015", Properties(**_properties, row="Guided Backpropagation"), order=70,
+    shows_image=True, zero_means=_BLOCKED.format("Guided Backprop"),
 )(_method("guided"))  # fmt: skip
 register(
-    "backprop", "Backprop", "Simonyan, Vedaldi and Zisserman 2014", Properties(**_properties, class_discriminative=True)
+    "backprop", "Backprop", "Simonyan, Vedaldi and Zisserman 2014", Properties(**_properties, class_discriminative=True), order=80,
 )(_method(None))  # fmt: skip
 register(
-    "deconvolution", "Deconvolution", "Zeiler and Fergus 2014", Properties(**_properties, multi_layer=True, row="Deconvolution")
+    "deconvolution", "Deconvolution", "Zeiler and Fergus 2014", Properties(**_properties, multi_layer=True, row="Deconvolution"), order=120,
+    shows_image=True, zero_means=_BLOCKED.format("Deconvolution"),
 )(_method("deconvolution"))  # fmt: skip

@@ -133,6 +133,11 @@ class Method:
     - ``from_features``: begins with the layer's features, which one pass can share with others
     - ``adds_channels``: made from the sum of Eq. 10, so channels of it can be chosen
     - ``is_image``: its result is an image of its own, not a map of the image
+    - ``order``: its place in lists, lowest first; what has none comes last
+    - ``slow``: takes seconds a map on a CPU, so the explorer waits to be asked for it
+    - ``shows_image``: its paper prints the colors of ``Explanation.image``, not a map
+    - ``zero_means``: the sentence that says why a map of zeros alone came out, where the method knows
+    - ``prepare``: what is done once for a network and layer, not once for a map
     """
 
     name: str
@@ -147,6 +152,11 @@ class Method:
     from_features: bool = False
     adds_channels: bool = False
     is_image: bool = False
+    order: int = 1000
+    slow: bool = False
+    shows_image: bool = False
+    zero_means: str = ""
+    prepare: Callable[[Network, Layer], object] | None = None
 
     def layers(self, network: Network, layer: Layer) -> tuple[Layer, ...]:
         """The layers whose features it reads."""
@@ -190,10 +200,28 @@ METHODS: dict[str, Method] = {}
 
 
 def register(name: str, title: str, source: str, properties: Properties, **more: Any) -> Callable[[Compute], Compute]:
-    """Add a method to the registry; the command line and the app take their choices from it."""
+    """Add a method to the registry; the command line and the app take their choices from it.
+
+    Parameters
+    ----------
+    name, title, source, properties
+        As in :class:`Method`.
+    more
+        Further fields of :class:`Method`.
+
+    Examples
+    --------
+    >>> @register("brightness", "Brightness", "nobody", Properties(instance=("gradient",)), order=999)
+    ... def brightness(request: MethodInputs) -> Explanation:
+    ...     return Explanation(request.inputs[0].mean(0), passes=0)
+    >>> METHODS.pop("brightness").title
+    'Brightness'
+    """
 
     def add(compute: Compute) -> Compute:
         METHODS[name] = Method(name, title, source, properties, compute, **more)
+        for other in sorted(METHODS, key=lambda known: METHODS[known].order):  # a dictionary keeps its order
+            METHODS[other] = METHODS.pop(other)
         return compute
 
     return add

@@ -14,7 +14,7 @@ _SMALLEST = 0.25  # side of the first octave as a share of the input's
 @register(
     "deepdraw", "DeepDraw", "Qygar 2015, https://github.com/auduno/deepdraw",
     Properties(general=True, class_discriminative=True, high_resolution=True, row="DeepDraw"),
-    options={"octaves": 4, "steps": 32, "step": 0.04, "seed": 0}, is_image=True,
+    options={"octaves": 4, "steps": 32, "step": 0.04, "seed": 0}, order=140, slow=True, is_image=True, shows_image=True,
 )  # fmt: skip
 def deepdraw(request: MethodInputs) -> Explanation:
     """The image (3, size, size) that gradient ascent on the class score arrives at; the image plays no part.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -17,7 +18,7 @@ _AT_ONCE = 32
 
 @register(
     "lime", "LIME", "Ribeiro, Singh and Guestrin 2016",
-    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), options={"samples": 1000, "shown": 5, "seed": 0},
+    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), order=90, slow=True, options={"samples": 1000, "shown": 5, "seed": 0},
 )  # fmt: skip
 def lime(request: MethodInputs) -> Explanation:
     """Coefficients of the ``shown`` super-pixels that speak most for the class, 0 elsewhere, shape (size, size).
@@ -28,11 +29,12 @@ def lime(request: MethodInputs) -> Explanation:
     """
     samples, seed = request.options["samples"], request.options["seed"]
     (segments, visible, probabilities), fresh = request.once(("lime", samples, seed), lambda: _asked(request, samples, seed))
-    coefficients = fit_coefficients(visible, probabilities[:, request.target].double().numpy())
+    told = probabilities[:, request.target].double().numpy()
+    coefficients = fit_coefficients(visible, told)
     best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
     kept = np.zeros(visible.shape[1], dtype=np.float32)
     kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(torch.from_numpy(kept[segments]), passes=samples if fresh else 0)
+    return Explanation(without_rounding(torch.from_numpy(kept[segments]), float(told.max())), passes=samples if fresh else 0)
 
 
 def _asked(request: MethodInputs, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, Tensor]:

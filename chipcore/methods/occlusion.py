@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -14,7 +15,7 @@ _AT_ONCE = 32
 
 @register(
     "occlusion", "Occlusion", "Zeiler and Fergus 2014",
-    Properties(instance=("perturbation",), class_discriminative=True), options={"windows": 7, "overlap": 2},
+    Properties(instance=("perturbation",), class_discriminative=True), order=130, slow=True, options={"windows": 7, "overlap": 2},
 )  # fmt: skip
 def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
@@ -34,7 +35,8 @@ def occlusion(request: MethodInputs) -> Explanation:
         place = slice(top, top + side), slice(left, left + side)
         total[place] += drop
         times[place] += 1
-    return Explanation(total / times.clamp(min=1), passes=1 + len(corners) if fresh else 0)
+    raw = without_rounding(total / times.clamp(min=1), float(whole[request.target]))
+    return Explanation(raw, passes=1 + len(corners) if fresh else 0)
 
 
 def _asked(request: MethodInputs, corners: Sequence[tuple[int, int]], side: int) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,6 @@ from chipcore.maps import STATES
 from chipcore.methods import METHODS, explain_view
 from explorer.services.cache import WeightedLRUCache, size_of
 
-# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one image takes a
-# tenth of a second there and several at the first depth. All others take less than 0.3 s.
-SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
 SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest color
 PASSES_MB = 32  # of LIME's and occlusion's probabilities; 4.5 MB an image for 1,000 classes
 CACHE_MB = 128  # of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
@@ -48,7 +45,7 @@ class MapKey:
 
     @property
     def slow(self) -> bool:
-        return self.method in SLOW
+        return METHODS[self.method].slow
 
 
 _PASSES: WeightedLRUCache[Any] = WeightedLRUCache(PASSES_MB, name="explorer.services.saliency_cache.passes")
@@ -85,7 +82,7 @@ def compute_map(
         ChipError: with a sentence for the visitor, where the method cannot explain this network or class.
     """
     method = METHODS[question.method]
-    network.peak(method.layers(network, layer))  # cuts the network there: once a network, not once a map
+    _prepare(network, question.method, layer)
     importance = load(layer) if method.needs_importance else None
     shallow = load(network.layers[0]) if method.needs_shallow and layer.path != network.layers[0].path else None
 
@@ -112,6 +109,14 @@ def _shared(key: Hashable, make: Callable[[], Any]) -> Any:
     return known
 
 
+def _prepare(network: Network, name: str, layer: Layer) -> None:
+    """What is done once a network, not once a map, so that the seconds under a map are its own."""
+    method = METHODS[name]
+    network.peak(method.layers(network, layer))  # cuts the network there
+    if method.prepare is not None:
+        method.prepare(network, layer)
+
+
 def visible_peak(saliency: Saliency) -> float:
     """The value drawn as the strongest color: the map's maximum, or what ``SATURATED`` of its places exceed.
 
@@ -136,14 +141,8 @@ def blank_reason(saliency: Saliency) -> str:
     if state == "ok":
         return ""
     method = METHODS[saliency.method]
-    if saliency.method in ("deconvolution", "guided_backprop") and not bool(saliency.raw.any()):
-        return (
-            f"zero everywhere: {method.title} lets only the positive part of its signal pass each rectifier on the way down from the "
-            "score, and none of it reaches the pixels"
-        )
-    if saliency.method in ("guided_gradcam", "guided_chip") and not bool(saliency.raw.any()):
-        coarse = "Grad-CAM" if saliency.method == "guided_gradcam" else "CHIP"
-        return f"zero everywhere: it is multiplied with the {coarse} map, which has no positive place here"
+    if method.zero_means and not bool(saliency.raw.any()):
+        return f"zero everywhere: {method.zero_means}"
     if state == "no positive part" and not method.uses_layer:
         return "no place in this photograph is evidence for this class"
     return STATES[state]

@@ -374,7 +374,7 @@ def _example(selection: Selection, image: Image.Image, cell: MapCell) -> drawing
     picture, alternative = "", "no map" if cell.problem else "blank" if cell.saliency is not None else "not computed yet"
     if cell.saliency is not None and cell.shown:
         # Gradients at the pixels as their papers print them, in colors around gray; Backprop's is printed as a map.
-        own = cell.saliency.image is not None and method.name != "backprop"
+        own = cell.saliency.image is not None and method.shows_image
         small = figures.enlarged(image, 224)
         picture = drawing.data_uri(drawing.method_image(cell.saliency, 224) if own else _picture(selection, small, cell.saliency))
         alternative = _alternative(selection, cell)

@@ -11,7 +11,7 @@ from chipcore.datasets.image_folder import ImageFolder
 from chipcore.fitting.memory import GB
 from chipcore.importance import GOOD_EVIDENCE
 from explorer.components.job_progress import progress_until_done
-from explorer.services import allowed_paths, fit_settings, fit_trial, fits, uploads
+from explorer.services import allowed_paths, fit_settings, fit_trial, fits, gallery, uploads
 from explorer.services.fit_settings import Field
 from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
@@ -28,7 +28,7 @@ WHAT = (
 _THEIRS = " Only who started it, in the same browser, can stop or forget it."
 FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
-_KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
+_KINDS = [*gallery.KINDS, "zip"]
 
 
 def show(selection: Selection) -> None:

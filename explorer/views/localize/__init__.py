@@ -13,6 +13,7 @@ from chipcore.datasets.annotations import NO_BOXES, Box
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import THRESHOLDS, best_threshold, curves_csv, energy_in_boxes, overlap_curves
 from chipcore.evaluation.cutting import ThresholdedMap, relative, threshold_map
+from chipcore.images import exif_orientation
 from chipcore.methods import METHODS
 from explorer.components import downloads, map_cell, overlays
 from explorer.components.map_cell import MapCell
@@ -32,6 +33,7 @@ FIRST = ("chip", "gradcam", "cmwp")
 OFFERED = tuple(name for name, method in METHODS.items() if not method.is_image)
 SIDES = ("left", "top", "right", "bottom")
 PICTURE = "boxes"
+OBJECT = "xml-object"
 _HEADS = (
     ("IoU now", "Intersection over union at this threshold: the area that both boxes share over the area that either covers. 1 is a perfect fit."),
     ("Best IoU", "At the threshold that fits this photograph best. It cannot be known without the true box."),
@@ -261,7 +263,7 @@ def _truth(selection: Selection) -> Truth | None:
     if state["xml"] is not None:
         name, content = state["xml"]
         try:
-            return ground_truth.from_voc_xml(content, name, selection.image.open().size, geometry)
+            return _of_xml(selection, content, name)
         except DataError:
             return None  # said where it was given, in _box_controls
     return ground_truth.from_gallery(selection.image.name, geometry) if selection.image.credit else None
@@ -300,10 +302,35 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         if state["xml"] is not None:
             name, content = state["xml"]
             try:
-                known = ground_truth.from_voc_xml(content, name, selection.image.open().size, selection.network.geometry)
+                names = ground_truth.objects_in(content, name)
+                if len(names) > 1:
+                    of_class = _object(selection, names)
+                    st.selectbox(
+                        "Which of its objects", names, index=names.index(of_class) if of_class else None, key=f"{OBJECT}-{selection.target}",
+                        placeholder="choose one",
+                    )  # fmt: skip
+                known = _of_xml(selection, content, name)
                 st.caption(f"{len(known.boxes)} box{'es' if len(known.boxes) > 1 else ''} around {plain(known.what)}.")
             except DataError as error:
                 st.warning(f"**Not used:** {plain(str(error))}", icon=":material/error:")
+
+
+def _object(selection: Selection, names: Sequence[str]) -> str:
+    """The object that was chosen from an XML with several, or else the one of the class on screen; '' where neither."""
+    chosen: str | None = st.session_state.get(f"{OBJECT}-{selection.target}")
+    return (
+        chosen
+        if chosen is not None and chosen in names
+        else ground_truth.object_of_class(names, selection.network.classes, selection.target)
+    )
+
+
+def _of_xml(selection: Selection, content: bytes, name: str) -> Truth:
+    image = selection.image.open()
+    chosen = _object(selection, ground_truth.objects_in(content, name))
+    return ground_truth.from_voc_xml(
+        content, name, image.size, selection.network.geometry, orientation=exif_orientation(image), chosen=chosen
+    )  # fmt: skip
 
 
 def _set(selection: Selection, box: list[int | None] | Box | None) -> None:
