@@ -42,52 +42,77 @@ Fit = Literal["squash", "crop"]
 
 @dataclass(frozen=True)
 class InputGeometry:
-    """How a image becomes a network's input.
+    """How an image becomes a network's input.
 
-    ``size`` is the input's side in pixels, ``fit`` the rule; for ``crop`` the short side is first resized
-    to ``resize`` pixels. Values are scaled to [0, 1], then ``(x - mean) / std`` per RGB channel.
+    ``size`` is the input's side in pixels, or its height where ``width`` is another; ``fit`` is the rule. For ``crop`` the short side
+    is first resized to ``resize`` pixels, so that ``size / resize`` of the image is kept. Values are scaled to [0, 1], then
+    ``(x - mean) / std`` per channel. ``channels`` is 3 (RGB) or 1 (gray); a gray network's view is gray too.
     """
 
     size: int = 224
     fit: Fit = "crop"
     resize: int = 256
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    width: int | None = None
+    channels: int = 3
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.resize < self.size:
+        if self.width == self.size:
+            object.__setattr__(self, "width", None)  # square inputs have one form, which W is compared by
+        if self.size < 1 or self.resize < self.size or (self.width is not None and self.width < 1):
             raise SettingsError(f"input size {self.size} and resize {self.resize} do not fit: give 1 <= size <= resize.")
-        if self.resize > MAX_SIDE:
+        if max(self.resize, *self.shape) > MAX_SIDE:
             raise SettingsError(f"input size {self.size} and resize {self.resize} are too large; give at most {MAX_SIDE} pixels.")
         if self.fit not in ("squash", "crop"):
             raise SettingsError(f"there is no fit rule {self.fit!r}; give squash or crop.")
+        if self.channels not in (1, 3) or len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise SettingsError("an input has one channel or three, and as many values of mean and std.")
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError("every std of the normalisation must be a number above 0.")
         if not all(math.isfinite(value) for value in self.mean):
             raise SettingsError("every mean of the normalisation must be a finite number.")
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.size, self.size if self.width is None else self.width
+
+    def window(self, image: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of an image (width, height) that the network sees: left, top, width, height in pixels of the image."""
+        if self.fit == "squash":
+            return 0.0, 0.0, float(image[0]), float(image[1])
+        height, width = self.shape
+        scale = min(image[0] / width, image[1] / height) * self.size / self.resize
+        across, down = width * scale, height * scale
+        return (image[0] - across) / 2, (image[1] - down) / 2, across, down
+
     def view(self, image: Image.Image) -> Image.Image:
-        """The image as the network sees it: RGB, ``size`` x ``size`` pixels."""
+        """The image as the network sees it: RGB, of the input's height and width."""
         image = as_rgb(image)
         filtering = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        if self.fit == "squash":
-            return image.resize((self.size, self.size), filtering)
-        # Cut the square out first and resize it once: the same picture as resizing everything, cropping
+        # Cut the part out first and resize it once: the same picture as resizing everything, cropping
         # afterwards, without a 5,000-pixel strip in memory for a 1 x 5,000 image.
-        side = min(image.size) * self.size / self.resize
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        return image.resize((self.size, self.size), filtering, box=(left, top, left + side, top + side))
+        left, top, across, down = self.window(image.size)
+        box = None if self.fit == "squash" else (left, top, left + across, top + down)
+        view = image.resize(self.shape[::-1], filtering, box=box)
+        return view.convert("L").convert("RGB") if self.channels == 1 else view
 
     def tensor(self, image: Image.Image) -> Tensor:
-        """Normalized input, shape (3, size, size), float32."""
+        """Normalized input, shape (channels, h, w), float32."""
         return self.normalize(torch.from_numpy(np.asarray(self.view(image)).copy()))
 
     def normalize(self, view: Tensor) -> Tensor:
-        """uint8 views (..., size, size, 3) to normalized float32 (..., 3, size, size)."""
+        """uint8 views (..., h, w, 3) to normalized float32 (..., channels, h, w)."""
         mean = torch.tensor(self.mean, device=view.device)
         std = torch.tensor(self.std, device=view.device)
-        return ((view.to(torch.float32) / 255 - mean) / std).movedim(-1, -3)
+        return ((view[..., : self.channels].to(torch.float32) / 255 - mean) / std).movedim(-1, -3)
+
+    def colors(self, inputs: Tensor) -> Tensor:
+        """Normalized inputs (..., channels, h, w) back to values around [0, 1]."""
+        mean, std = (torch.tensor(values, device=inputs.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return inputs * std + mean
 
 
 def formats() -> tuple[str, ...]:

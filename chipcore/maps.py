@@ -77,15 +77,17 @@ def positive_map(raw: Tensor, size: int | tuple[int, int], smoothing: Smoothing 
     return upsample(raw.clamp(min=0), size, smoothing).clamp(min=0)
 
 
-def picture(raw: Tensor, size: int, *, signed: bool = False, maximum: float | None = None, smoothing: Smoothing = "bilinear") -> Tensor:
-    """A map for the eye: up-sampled and scaled, float32 (size, size).
+def picture(
+    raw: Tensor, size: int | tuple[int, int], *, signed: bool = False, maximum: float | None = None, smoothing: Smoothing = "bilinear"
+) -> Tensor:
+    """A map for the eye: up-sampled and scaled, float32 (size, size) or (height, width).
 
     :func:`positive_map` in [0, 1], or for ``signed`` both parts, up-sampled together, in [-1, 1] with 0 at 0. ``maximum`` is the
     value drawn as 1; by default the map's own, so give one to put several maps on one scale. A map with
     nothing to show gives zeros.
     """
     if state(raw) == "not finite":
-        return torch.zeros(size, size)
+        return torch.zeros((size, size) if isinstance(size, int) else size)
     large = upsample(raw, size, smoothing) if signed else positive_map(raw, size, smoothing)
     top = maximum if maximum is not None else float(large.abs().max())
     return (large / top).clamp(-1, 1) if top > 0 else torch.zeros_like(large)

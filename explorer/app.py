@@ -26,7 +26,7 @@ download_retention.keep()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.
-st.set_page_config(page_title="CHIP explorer", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state="expanded")
+st.set_page_config(page_title="CHIP explorer", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state="auto")
 st.html(HERE / "style.css")
 
 

@@ -63,14 +63,24 @@ def suggested(importance: Importance, target: int, predictions: Sequence[int], n
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
 
-def contrast(importance: Importance, target: int, among: Sequence[int], count: int = 10) -> list[int]:
-    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest, and the one furthest from it."""
-    among = [index for index in among if importance.support[index] > 0]
-    if not among:
+def trio(importance: Importance, target: int) -> list[int]:
+    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest relative, and a stranger.
+
+    Relatives are classes whose channels contribute alike: by the cosine of the rows of w times mean activation, where W
+    was fitted with activations, else of the weights. Only rows with good evidence, as long as there are two others of
+    those; fewer classes where fewer have a row.
+    """
+    rows = fitted(importance)
+    if not rows:
         return []
-    first = target if target in among else among[0]
-    others = [near.index for near in neighbors(importance, first, count) if near.index in among]
-    return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
+    first = target if target in rows else rows[0]
+    ranking = importance.ranking("weight" if importance.activation is None else "contribution").float().numpy()
+    others = [index for index in rows if index != first]
+    good = [index for index in others if importance.evidence(index) == "good"]
+    others = good if len(good) > 1 else others
+    alike = cosines(ranking[others], ranking[[first]])[:, 0]
+    order = np.argsort(-alike, kind="stable")
+    return list(dict.fromkeys([first, *(others[place] for place in (*order[:1], *order[-1:]))]))
 
 
 # --- the order of channels and classes ------------------------------------------------------------------------

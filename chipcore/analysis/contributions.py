@@ -26,8 +26,11 @@ def contributions(row: Tensor, features: Tensor) -> Tensor:
 
 
 def largest_first(shares: Tensor) -> list[int]:
-    """The channels that contribute at all, the largest in magnitude first; equal ones by number."""
-    order = torch.argsort(shares.abs(), descending=True, stable=True)
+    """The channels that contribute at all: the one that adds most first, those that take away last; equal ones by number.
+
+    So the sum over the first of them grows to its largest before the others bring it down to the whole.
+    """
+    order = torch.argsort(shares, descending=True, stable=True)
     ranked: list[int] = order[shares[order] != 0].tolist()
     return ranked
 

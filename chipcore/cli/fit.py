@@ -16,7 +16,7 @@ from chipcore.cli.common import ProgressBars, add_network_options, load_network_
 from chipcore.cli.console import add_command, print_error
 from chipcore.datasets.image_set import ImageSet
 from chipcore.datasets.sources import open_images
-from chipcore.errors import ChipError, SettingsError
+from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.fitting.distributed import Shard, team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
 from chipcore.fitting.pipeline import Progress, fit
@@ -148,6 +148,9 @@ def run(options: argparse.Namespace) -> None:
             )  # fmt: skip
         if ours.rank > 0:
             return
+    if not any(bool((one.support > 0).any()) for one in fitted.values()):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise DataError(_why_no_rows(fitted, network, settings))
     with locked(out, wait=True):  # another fit may add its rows to the same W
         files = {
             name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out, half=options.half)
@@ -253,6 +256,19 @@ def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Pa
             f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
             f"give --importance {out} to use yours."
         )
+
+
+def _why_no_rows(fitted: dict[str, Importance], network: Network, settings: FitSettings) -> str:
+    """Why W has no row at all, and what to do."""
+    evidence = next(iter(fitted.values())).evidence_mass
+    best = int(evidence.argmax())
+    most = f"the most is {float(evidence[best]):.2g} photographs' worth, of {network.classes.labels[best]}"
+    if float(evidence[best]) >= settings.min_evidence:
+        return f"no row of W could be learned: no score reacts to the channels of {', '.join(fitted)} in these photographs; choose other layers."
+    return (
+        f"no row of W could be learned: the photographs hold too little of the classes asked for ({most}; a row takes "
+        f"{settings.min_evidence:g}); give photographs of them, or --outputs if {network.name} gives something else than {network.outputs}."
+    )
 
 
 def _with_other_rows(importance: Importance, network: Network, layer: str, out: Path, some: bool) -> Importance:

@@ -54,15 +54,6 @@ def visible_object(name: str, target: int, mask: np.ndarray, boxes: np.ndarray |
     return AnnotatedObject(name, target, mask, boxes=boxes) if mask.any() else AnnotatedObject(name, skip=NOT_IN_VIEW)
 
 
-def _crop(size: tuple[int, int], geometry: InputGeometry) -> tuple[float, float, float, float]:
-    """The part of a picture (width, height) that is the network's view: left, top, width, height in its pixels."""
-    width, height = size
-    if geometry.fit == "squash":
-        return 0.0, 0.0, float(width), float(height)
-    side = min(size) * geometry.size / geometry.resize
-    return (width - side) / 2, (height - side) / 2, side, side
-
-
 def box_to_view(box: Box, annotated: tuple[int, int], image: tuple[int, int], geometry: InputGeometry) -> Box | None:
     """A box of an annotation on the network's view.
 
@@ -76,17 +67,18 @@ def box_to_view(box: Box, annotated: tuple[int, int], image: tuple[int, int], ge
         The box in pixels of the view, cut off at its borders and at least one pixel wide and high; None
         where nothing of it is in view.
     """
-    left, top, width, height = _crop(image, geometry)
+    left, top, width, height = geometry.window(image)
     ends: list[int] = []
-    for low, high, of, on, start, extent in (
-        (box[0], box[2], annotated[0], image[0], left, width), (box[1], box[3], annotated[1], image[1], top, height),
-    ):  # fmt: skip
+    for low, high, of, on, start, extent, pixels in (
+        (box[0], box[2], annotated[0], image[0], left, width, geometry.shape[1]),
+        (box[1], box[3], annotated[1], image[1], top, height, geometry.shape[0]),
+    ):
         # A pixel p covers [p, p + 1): scale the edges, not the pixels' numbers.
-        first, last = ((edge * on / of - start) / extent * geometry.size for edge in (low, high + 1))
-        if last <= 0 or first >= geometry.size:
+        first, last = ((edge * on / of - start) / extent * pixels for edge in (low, high + 1))
+        if last <= 0 or first >= pixels:
             return None
-        begin = min(max(math.floor(first + 0.5), 0), geometry.size - 1)
-        end = min(max(math.floor(last + 0.5), begin + 1), geometry.size)
+        begin = min(max(math.floor(first + 0.5), 0), pixels - 1)
+        end = min(max(math.floor(last + 0.5), begin + 1), pixels)
         ends += [begin, end - 1]
     return ends[0], ends[2], ends[1], ends[3]
 
@@ -109,15 +101,15 @@ def boxes_in_view(boxes: Iterable[Box], annotated: tuple[int, int], image: tuple
 
 def mask_to_view(mask: np.ndarray, geometry: InputGeometry) -> np.ndarray:
     """A mask (h, w) of the picture, at any resolution, on the network's view: bool (size, size), nearest pixel."""
-    left, top, width, height = _crop((mask.shape[1], mask.shape[0]), geometry)
+    left, top, width, height = geometry.window((mask.shape[1], mask.shape[0]))
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    view = picture.resize((geometry.size, geometry.size), Image.Resampling.NEAREST, box=(left, top, left + width, top + height))
+    view = picture.resize(geometry.shape[::-1], Image.Resampling.NEAREST, box=(left, top, left + width, top + height))
     return np.asarray(view) > 0
 
 
-def mask_of_boxes(boxes: np.ndarray, size: int) -> np.ndarray:
-    """The union of boxes (n, 4) as a mask, bool (size, size)."""
-    mask = np.zeros((size, size), dtype=bool)
+def mask_of_boxes(boxes: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """The union of boxes (n, 4) as a mask, bool (size, size), or (height, width) where both are given."""
+    mask = np.zeros((size, size) if isinstance(size, int) else size, dtype=bool)
     for x0, y0, x1, y1 in boxes:
         mask[y0 : y1 + 1, x0 : x1 + 1] = True
     return mask

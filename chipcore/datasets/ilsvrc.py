@@ -158,7 +158,7 @@ class Ilsvrc:
             return
         boxes = boxes_in_view(annotation.boxes, annotation.size, image.size, self._geometry)
         target = self._classes.synsets.index(annotation.synset)
-        yield visible_object(annotation.synset, target, mask_of_boxes(boxes, self._geometry.size), boxes)
+        yield visible_object(annotation.synset, target, mask_of_boxes(boxes, self._geometry.shape), boxes)
 
 
 register(DataSet("ILSVRC", Ilsvrc, lambda folder: root_of(folder) is not None, order=10, masks=False))

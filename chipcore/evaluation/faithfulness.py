@@ -48,7 +48,7 @@ def area(curve: np.ndarray) -> float:
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
-def pixel_order(raw: Tensor, size: int, seed: int) -> np.ndarray:
+def pixel_order(raw: Tensor, size: int | tuple[int, int], seed: int) -> np.ndarray:
     """Pixels from the finished map's largest value to its smallest, shape (size * size,).
 
     Where the finished map is zero, what speaks against the class comes last: the up-sampled signed map decides.
@@ -63,9 +63,10 @@ def blurred(inputs: Tensor) -> Tensor:
     """Petsiuk et al.'s blank canvas for insertion: a Gaussian of 11 pixels and sigma 5, on inputs (1, 3, h, w)."""
     x = torch.arange(11, dtype=torch.float32, device=inputs.device) - 5
     bell = torch.exp(-(x**2) / (2 * 5**2))
-    bell = (bell / bell.sum()).repeat(3, 1, 1, 1)
-    wide = functional.conv2d(functional.pad(inputs, (5, 5, 5, 5), mode="replicate"), bell, groups=3)
-    return functional.conv2d(wide, bell.transpose(2, 3), groups=3)
+    channels = inputs.shape[1]
+    bell = (bell / bell.sum()).repeat(channels, 1, 1, 1)
+    wide = functional.conv2d(functional.pad(inputs, (5, 5, 5, 5), mode="replicate"), bell, groups=channels)
+    return functional.conv2d(wide, bell.transpose(2, 3), groups=channels)
 
 
 def pixel_curve(network: Network, start: Tensor, end: Tensor, order: np.ndarray, target: int, steps: int) -> np.ndarray:
@@ -84,7 +85,8 @@ def pixel_curve(network: Network, start: Tensor, end: Tensor, order: np.ndarray,
         for first in range(0, len(counts), _BATCH):
             upto = torch.from_numpy(counts[first : first + _BATCH]).to(start.device).view(-1, 1, 1, 1)
             images = torch.where(turned < upto, end, start)
-            curve.append(network.forward_prefix(images, network.layers[-1:]).scores.softmax(1)[:, target].cpu().numpy())
+            scores = network.forward_prefix(images, network.layers[-1:]).scores
+            curve.append(network.class_probabilities(scores)[:, target].cpu().numpy())
     return np.concatenate(curve)
 
 
@@ -131,7 +133,7 @@ def channel_curves(
     with torch.no_grad():
         suffix = panel.network.suffix(layer, panel.layers)
         scores = perturbed_scores(suffix, features, activations.side_inputs[layer.path], gates.flatten(0, 1)[None], _BATCH)
-    f = scores[0].softmax(1)[:, target].view(len(gates), -1).cpu().numpy()
+    f = panel.network.class_probabilities(scores[0])[:, target].view(len(gates), -1).cpu().numpy()
     return {**dict(zip(orders, f, strict=False)), "random": f[len(orders) :].mean(0)}
 
 
@@ -218,7 +220,7 @@ def evaluate(
             for method in panel.methods if {"deletion", "sanity"} & set(parts) else ():
                 raw = panel.raw_map(method, inputs, target, layer, activations, tally)
                 if "deletion" in parts:
-                    order_of = pixel_order(raw, inputs.shape[-1], seed)
+                    order_of = pixel_order(raw, network.geometry.shape, seed)
                     pixels[layer.name, method, "deletion"].append(pixel_curve(network, inputs, blank, order_of, target, steps))
                     pixels[layer.name, method, "insertion"].append(pixel_curve(network, canvas, inputs, order_of, target, steps))
                 if sanity:

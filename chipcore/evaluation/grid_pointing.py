@@ -10,7 +10,6 @@ every image is n times smaller and much harder to see. The result says which it 
 from __future__ import annotations
 
 import argparse
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -84,7 +83,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
     try:
         with torch.no_grad():
             every = tuple({layer.path: layer for layer in (*network.layers, *panel.layers)}.values())
-            activations = network.forward_prefix(torch.zeros(1, 3, size, size), every)
+            activations = network.forward_prefix(torch.zeros(1, network.geometry.channels, size, size), every)
     except (RuntimeError, ValueError, AssertionError):
         return None
     if tuple(activations.scores.shape) != (1, len(network.classes)):
@@ -96,7 +95,7 @@ def enlarged(panel: MethodSet, size: int) -> MethodSet | None:
 
     geometry = replace(network.geometry, size=size, resize=max(size, network.geometry.resize))
     layers = tuple(grown(layer) for layer in network.layers)
-    larger = replace(network, geometry=geometry, layers=layers, _cuts={}, _lock=threading.Lock())
+    larger = network.private(geometry=geometry, layers=layers)
     return replace(panel, network=larger, layers=tuple(grown(layer) for layer in panel.layers))
 
 
@@ -140,6 +139,8 @@ def evaluate(
     if side < 2 or mosaics < 1 or not 0 <= confidence <= 1:
         raise SettingsError(f"a grid of {side}, {mosaics} mosaics and confidence {confidence} make no game; give 2, 1 and 0..1 at least.")
     network, size = panel.network, panel.network.geometry.size
+    if network.geometry.width is not None:
+        raise SettingsError(f"{network.name} takes no square inputs, so its images make no grid; choose another protocol.")
     larger = enlarged(panel, side * size) if scale != "squashed" else None
     full = larger is not None
     if scale == "full" and not full:
@@ -153,7 +154,7 @@ def evaluate(
 
     def usable(name: str, target: int) -> bool:
         try:
-            f = panel.look(to_input(view(name), network.geometry)).scores.softmax(1)[0]
+            f = network.class_probabilities(panel.look(to_input(view(name), network.geometry)).scores)[0]
         except ImageError as error:
             broken.append(str(error))
             return False

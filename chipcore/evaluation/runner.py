@@ -70,7 +70,7 @@ def run(panel: MethodSet, source: Source, limit: int, seed: int, progress: Progr
     for name, image in reader(progress(names)):
         inputs = view_of(image, panel.network.geometry)
         activations = panel.look(inputs)
-        f = activations.scores.softmax(1)[0].cpu()
+        f = panel.network.class_probabilities(activations.scores)[0].cpu()
         first = tuple(int(index) for index in activations.scores[0].topk(min(MOST_PROBABLE, len(f))).indices)
         objects: list[AnnotatedObject] | None = reader.attempt(partial(_objects, source, name, image, f))
         for one in objects or []:

@@ -53,7 +53,7 @@ class MethodInputs:
         target: index of the class.
         layer: the layer; methods with ``uses_layer`` False pay no heed to it.
         importance: W of ``layer``, for methods with ``needs_importance``.
-        activations: what :meth:`Network.trunk` gave for these inputs, where it has been run already.
+        activations: what :meth:`Network.forward_prefix` gave for these inputs, where it has been run already.
         shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
         options: a method's own settings; names and defaults are in ``METHODS[name].options``.
         progress: called with (done, total) by methods that take long.
@@ -169,10 +169,10 @@ class Method:
             ChipError: a class, input or option outside its range, or a network that the method can't explain.
         """
         network = request.network
-        size = network.geometry.size
-        if tuple(request.inputs.shape) != (1, 3, size, size):
+        wanted = (1, network.geometry.channels, *network.geometry.shape)
+        if tuple(request.inputs.shape) != wanted:
             raise SettingsError(
-                f"{self.name} explains one photograph at a time: give inputs of shape (1, 3, {size}, {size}), not {tuple(request.inputs.shape)}."
+                f"{self.name} explains one photograph at a time: give inputs of shape {wanted}, not {tuple(request.inputs.shape)}."
             )
         target = network.classes.index(request.target)
         # Tensors made in inference mode can't be differentiated through; a copy made outside of it can.
@@ -256,7 +256,7 @@ class Saliency:
     @cached_property
     def picture(self) -> Tensor:
         """The positive part at input resolution, float32 (size, size) in [0, 1]."""
-        return maps.picture(self.raw, self.view.width)
+        return maps.picture(self.raw, (self.view.height, self.view.width))
 
 
 def explain(
@@ -326,7 +326,7 @@ def explain_view(
         activations = network.forward_prefix(inputs, chosen.layers(network, at))
         if not bool(activations.scores.isfinite().all()):
             raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
-        probability = float(activations.scores.softmax(1)[0, index])
+        probability = float(network.class_probabilities(activations.scores)[0, index])
     if not chosen.from_features:
         start = time.perf_counter()
     known = rows or {}

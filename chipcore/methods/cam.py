@@ -95,5 +95,4 @@ def has_cam_head(network: Network) -> bool:
     except ChipError:
         return False
     with torch.inference_mode(False), torch.no_grad():
-        size = network.geometry.size
-        return _find_head(graph, torch.zeros(1, 3, size, size, device=network.device)) is not None
+        return _find_head(graph, network.example) is not None

@@ -29,12 +29,12 @@ def lime(request: MethodInputs) -> Explanation:
     """
     samples, seed = request.options["samples"], request.options["seed"]
     (segments, visible, probabilities), fresh = request.once(("lime", samples, seed), lambda: _asked(request, samples, seed))
-    told = probabilities[:, request.target].double().numpy()
-    coefficients = fit_coefficients(visible, told)
+    coefficients = fit_coefficients(visible, probabilities[:, request.target].double().numpy())
     best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
     kept = np.zeros(visible.shape[1], dtype=np.float32)
     kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(without_rounding(torch.from_numpy(kept[segments]), float(told.max())), passes=samples if fresh else 0)
+    raw = without_rounding(torch.from_numpy(kept[segments]), float(probabilities[:, request.target].max()))
+    return Explanation(raw, passes=samples if fresh else 0)
 
 
 def _asked(request: MethodInputs, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
@@ -58,8 +58,8 @@ def superpixels(request: MethodInputs, seed: int) -> np.ndarray:
     """Quickshift (Vedaldi and Soatto 2008) with LIME's settings: labels from 0 on without gaps, int64 (size, size)."""
     from skimage.segmentation import quickshift
 
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (request.network.geometry.mean, request.network.geometry.std))
-    view = (request.inputs[0].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).double().numpy()
+    shown = request.network.geometry.colors(request.inputs[0].cpu()).clamp(0, 1)
+    view = shown.expand(3, -1, -1).permute(1, 2, 0).double().numpy()  # quickshift wants colors; gray ones of a gray network
     labels = quickshift(view, kernel_size=4, max_dist=200, ratio=0.2, rng=seed)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
 
@@ -67,7 +67,7 @@ def superpixels(request: MethodInputs, seed: int) -> np.ndarray:
 def mean_colors(image: Tensor, labels: Tensor, count: int) -> Tensor:
     """The image (3, h, w) with every super-pixel in its mean color."""
     flat = labels.flatten()
-    sums = torch.zeros(3, count, device=image.device).index_add_(1, flat, image.flatten(1))
+    sums = torch.zeros(len(image), count, device=image.device).index_add_(1, flat, image.flatten(1))
     means = sums / torch.bincount(flat, minlength=count).clamp(min=1)
     return means[:, labels]
 

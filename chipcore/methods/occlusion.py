@@ -20,17 +20,17 @@ _AT_ONCE = 32
 def occlusion(request: MethodInputs) -> Explanation:
     """Mean drop of f^c over the squares that cover a pixel, shape (size, size); negative where f^c rises.
 
-    The square's side is the input's divided by ``windows`` and it moves by its side divided by ``overlap``
+    The square's side is the input's shorter one divided by ``windows`` and it moves by its side divided by ``overlap``
     (224 pixels: 32 and 16); the last one of a row ends at the border. Its color is the data set's mean, 0
     after normalization. One pass a square, and one for the whole image.
     """
-    size = request.inputs.shape[-1]
-    side = max(1, round(size / request.options["windows"]))
+    height, width = request.inputs.shape[-2:]
+    side = max(1, round(min(height, width) / request.options["windows"]))
     step = max(1, side // request.options["overlap"])
-    starts = sorted({*range(0, size - side + 1, step), size - side})
-    corners = [(top, left) for top in starts for left in starts]
+    tops, lefts = (sorted({*range(0, extent - side + 1, step), extent - side}) for extent in (height, width))
+    corners = [(top, left) for top in tops for left in lefts]
     (whole, covered), fresh = request.once(("occlusion", side, step), lambda: _asked(request, corners, side))
-    total, times = torch.zeros(size, size), torch.zeros(size, size)
+    total, times = torch.zeros(height, width), torch.zeros(height, width)
     for (top, left), drop in zip(corners, (whole[request.target] - covered[:, request.target]).tolist(), strict=True):
         place = slice(top, top + side), slice(left, left + side)
         total[place] += drop

@@ -44,7 +44,7 @@ def describe_peak(raw: Tensor) -> str:
     """Where a map (u, v) is strongest, in words."""
     height, width = raw.shape
     row, column = divmod(int(raw.argmax()), width)
-    return f"{('top', 'centre', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
+    return f"{('top', 'center', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
 
 
 def method_image(saliency: Saliency, side: int) -> Image.Image:

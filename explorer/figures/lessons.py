@@ -16,21 +16,6 @@ from explorer.figures.theme import Theme, axes, figure, render
 _SIDE = 150  # pixels of one feature map
 
 
-def gates_picture(gate: Tensor, style: Theme) -> Image.Image:
-    """One little square a channel, in reading order: filled where its gate (K,) is open."""
-    count = len(gate)
-    columns = min(count, 32 if count <= 128 else 64)
-    cell, margin = 1240 // columns, 14
-    gap = max(3, cell // 7)
-    picture = Image.new("RGB", (columns * cell + 2 * margin, math.ceil(count / columns) * cell + 2 * margin), style.paper)
-    draw = ImageDraw.Draw(picture)
-    for k, opened in enumerate(gate.tolist()):
-        x, y = margin + k % columns * cell, margin + k // columns * cell
-        box = (x, y, x + cell - gap, y + cell - gap)
-        draw.rectangle(box, fill=style.colors[0] if opened else None, outline=None if opened else style.quiet)
-    return picture
-
-
 def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colormap: str, style: Theme) -> Image.Image:
     """Channels ``shown`` of A (K, u, v) above, and d_k A_k below, each channel on its own scale.
 

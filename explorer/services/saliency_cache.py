@@ -82,7 +82,9 @@ def compute_map(
         ChipError: with a sentence for the visitor, where the method cannot explain this network or class.
     """
     method = METHODS[question.method]
-    _prepare(network, question.method, layer)
+    network.peak(method.layers(network, layer))  # cuts the network there: once a network, not once a map
+    if method.prepare is not None:
+        method.prepare(network, layer)
     importance = load(layer) if method.needs_importance else None
     shallow = load(network.layers[0]) if method.needs_shallow and layer.path != network.layers[0].path else None
 
@@ -107,14 +109,6 @@ def _shared(key: Hashable, make: Callable[[], Any]) -> Any:
         known = make()
         _PASSES.put(key, known)
     return known
-
-
-def _prepare(network: Network, name: str, layer: Layer) -> None:
-    """What is done once a network, not once a map, so that the seconds under a map are its own."""
-    method = METHODS[name]
-    network.peak(method.layers(network, layer))  # cuts the network there
-    if method.prepare is not None:
-        method.prepare(network, layer)
 
 
 def visible_peak(saliency: Saliency) -> float:

@@ -19,13 +19,14 @@ from torch import Tensor
 
 import chipcore
 from chipcore import Importance, Layer, Network
-from chipcore.analysis import channel_ablation
+from chipcore.analysis import channel_ablation, channel_order
 from chipcore.analysis.channel_ablation import AblatedScores
 from chipcore.evaluation import grid_game
 from chipcore.fitting.memory import COPIES
 from chipcore.gating.suffix import Activations
 from chipcore.importance import file_of
 from chipcore.methods.backpropagation import input_gradient
+from chipcore.methods.base import MethodInputs
 from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures
@@ -133,7 +134,7 @@ def seen(network_id: str, sha256: str, _network: Network, _image: GalleryImage) 
         scores = activations.scores[0].cpu()
         # Cloned, or each map would keep the batch it is a view of, and with it the graph's other values.
         features = {layer.name: activations.features[layer.path][0].cpu().clone() for layer in _network.layers}
-    return Prediction(view, scores.softmax(0), scores, features)
+    return Prediction(view, _network.class_probabilities(scores), scores, features)
 
 
 def inputs_of(network: Network, seen: Prediction) -> Tensor:
@@ -153,6 +154,19 @@ def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], 
     """Predictions of a image with channels of a layer closed."""
     known = activations(network_id, sha256, _network, _seen)
     return channel_ablation.ablate(_network, _network.layer(layer), known, channels)
+
+
+@cached_by_size(8, meanwhile=at_work)
+def switched_off(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> Tensor:
+    """Probabilities (C,) with some channels of a layer switched off: one pass through what follows the layer."""
+    known, where = activations(network_id, sha256, _network, _seen), _network.layer(layer)
+    return channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0].softmax(-1)
+
+
+@cached_by_size(8, meanwhile=at_work)
+def gradcam_contributions(network_id: str, sha256: str, layer: str, target: int, _network: Network, _seen: Prediction) -> Tensor:
+    """What each channel adds to Grad-CAM's map on average, shape (K,)."""
+    return channel_order.gradcam_contributions(MethodInputs(_network, inputs_of(_network, _seen), target, _network.layer(layer)))
 
 
 @cached_by_size(32, meanwhile=at_work)
@@ -182,6 +196,6 @@ def thumbnail(sha256: str, _image: GalleryImage) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _shared_networks, seen, activations, closed, guided_gradient, thumbnail, answers, board, photo_links,
+        network, _importance, _shared_networks, seen, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
     ):  # fmt: skip
         cached.clear()
