@@ -64,7 +64,7 @@ def ablate(network: Network, layer: Layer, activations: Activations, channels: S
     ``activations`` are of one image, from a prefix over all layers of the network.
     """
     sets = [list(channels), *random_channels(layer.channels, len(channels))]
-    probabilities = ablated_scores(network, layer, activations, gates_for(sets, layer.channels)).softmax(-1)
+    probabilities = network.class_probabilities(ablated_scores(network, layer, activations, gates_for(sets, layer.channels)))
     return AblatedScores(probabilities[0], probabilities[1:])
 
 

@@ -13,7 +13,9 @@ from chipcore.analysis.channel_overlap import SHARE, TOP, arrays
 from chipcore.cli.common import add_network_options, load_network_from, write_arrays
 from chipcore.cli.console import add_command
 from chipcore.errors import DataError
-from chipcore.importance import load_importance
+from chipcore.importance import file_of, forget_rows, load_importance
+from chipcore.networks import Layer, Network
+from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance, locked
 
 
 def register(commands: Any) -> None:
@@ -29,6 +31,10 @@ def register(commands: Any) -> None:
     )
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, default=None, metavar="NPZ", help="W, the sets of important channels, what is shared, and cosines, by name")
+    add(
+        "--forget", action="store_true",
+        help="take the rows of --classes out of the W that was fitted (all of it without --classes), so that what ships is used again",
+    )  # fmt: skip
     add("--json", action="store_true", help="machine-readable result")
     parser.set_defaults(run=run)
 
@@ -37,6 +43,9 @@ def run(options: argparse.Namespace) -> None:
     """Read W, write its rows, and say which channels matter."""
     network = load_network_from(options)
     layer = network.layer(options.layer) if options.layer is not None else network.layers[-1]
+    if options.forget:
+        _forget(options, network, layer)
+        return
     importance = load_importance(network, layer.name, options.importance)
     classes = [network.classes.index(one) for one in options.classes] or [int(c) for c in (importance.support > 0).nonzero().flatten()]
     if not classes:
@@ -59,3 +68,19 @@ def run(options: argparse.Namespace) -> None:
     print(f"W of {network.name} at {layer.name}: {len(classes)} rows of {layer.channels} channels, {np.mean(found['W'] == 0):.0%} zero")
     for one in told:
         print(f"{one['label'][:27]:<28}{one['evidence']:<6} {', '.join(map(str, one['top'])) or 'no row'}")
+
+
+def _forget(options: argparse.Namespace, network: Network, layer: Layer) -> None:
+    folder = options.importance or fitted_importance()
+    if folder.resolve() == BUNDLED_IMPORTANCE.resolve():
+        raise DataError("what ships is not forgotten; name the folder of a fit with --importance, or leave it out.")
+    with locked(folder, wait=True):  # a fit may add its rows meanwhile
+        rows = forget_rows(network, layer.name, folder, [network.classes.index(one) for one in options.classes])
+    if options.json:
+        print(
+            json.dumps(
+                {"network": network.name, "layer": layer.name, "forgotten": rows, "file": str(file_of(network, layer, folder))}, indent=2
+            )
+        )
+        return
+    print(f"forgot {rows} row{'s' if rows != 1 else ''} of {network.name} at {layer.name} in {folder}")

@@ -43,6 +43,9 @@ class Reader:
     images: ImageSet
     broken: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.broken[:0] = self.images.closed  # folders and kinds of files that could not be read
+
     def __call__(self, names: Iterable[str]) -> Iterator[tuple[str, Image.Image]]:
         for name in names:
             try:

@@ -66,18 +66,19 @@ def draw(name: Draw, count: int, channels: int, sigma2: float, rng: np.random.Ge
     return rank < number_open[:, None], np.full(count, h.mean())
 
 
-def gate(features: Tensor, gates: Tensor) -> Tensor:
+def gate(features: Tensor, gates: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
     """Eq. 1, A^_k = d_k A_k, for every image and every gate sample.
 
     Args:
         features: A, shape (B, K, u, v).
         gates: d, shape (B, N, K), of the features' type.
+        layout: how the result lies in memory.
 
     Returns:
         Gated features, shape (B * N, K, u, v), image by image.
     """
     gated = features[:, None] * gates[..., None, None]
-    return gated.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return gated.flatten(0, 1).contiguous(memory_format=layout)
 
 
 def proximity(gates: Tensor, sigma2: float) -> Tensor:

@@ -14,7 +14,7 @@ import streamlit as st
 from chipcore import ChipError, Network
 from explorer.state import url
 
-MOST = 60  # classes picked one by one; all of them is a switch of its own
+MAX_CLASSES = 60  # classes picked one by one; all of them is a switch of its own
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ _SHOWN = _Choice(
     "classes",
     "Classes",
     "Type a name. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.",
-    MOST,
+    MAX_CLASSES,
 )
 _COMPARED = _Choice(
     "venn", "Compare two or three", "At the start: the chosen class, its nearest relative, and a stranger that shares least with it.", 3
@@ -97,7 +97,7 @@ def _kept(choice: _Choice, network: Network) -> list[int] | None:
 
 def _read(text: str, network: Network) -> list[int]:
     found = []
-    for name in text.split(",")[:MOST]:
+    for name in text.split(",")[:MAX_CLASSES]:
         try:
             found.append(network.classes.index(name))
         except ChipError:

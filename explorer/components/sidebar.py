@@ -76,7 +76,7 @@ def _image() -> tuple[dict[str, GalleryImage], GalleryImage]:
     # A new key empties the box, so that it stays small: what was dropped in it is in the gallery now.
     box = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Your own photographs", type=["jpg", "jpeg", "png", "webp"], key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
+        "Your own photographs", type=gallery.KINDS, key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
         max_upload_size=gallery.MAX_BYTES >> 20, label_visibility="collapsed",
     )  # fmt: skip
     # A place that is always there: where widgets move in the page, the browser loses their parameters.

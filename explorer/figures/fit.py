@@ -17,6 +17,7 @@ from chipcore.analysis.evidence import EvidenceRow
 from chipcore.fitting.diagnostics import Curve
 from chipcore.importance import GOOD_EVIDENCE
 from chipcore.solvers.admm import ADMMSettings
+from explorer.text import decimal
 
 GOOD, WEAK, NONE = "#2a9d8f", "#f4a261", "#9a9a9a"  # told apart by people who see no red or green, and on dark as on light
 _LINE, _OTHER = "#ea580c", "#4c78a8"
@@ -42,7 +43,7 @@ def evidence(rows: Sequence[EvidenceRow]) -> go.Figure:
         if at:
             figure.add_bar(
                 x=[row.worth for row in at], y=[html.escape(row.label) for row in at], orientation="h", name=_WORDS[kind], marker_color=_COLOURS[kind],
-                customdata=[[row.images, row.support, "not measured" if np.isnan(row.r2) else f"{row.r2:.2f}"] for row in at],
+                customdata=[[row.images, row.support, "not measured" if np.isnan(row.r2) else decimal(row.r2)] for row in at],
                 hovertemplate="%{y}: worth %{x:.1f} photographs, seen in %{customdata[0]}<br>%{customdata[1]} channels in use, held-out R² %{customdata[2]}<extra></extra>",
             )  # fmt: skip
     figure.add_vline(x=GOOD_EVIDENCE, line={"dash": "dot", "width": 2, "color": "#888888"})

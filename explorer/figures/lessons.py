@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from chipcore import visualization
+from explorer.figures import fonts
 from explorer.figures.theme import Theme, axes, figure, render
 
 _SIDE = 150  # pixels of one feature map
@@ -25,7 +24,7 @@ def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colormap:
     gap, left, top = 14, 76, 40
     sheet = Image.new("RGB", (left + len(shown) * (_SIDE + gap), top + 2 * (_SIDE + gap)), style.paper)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 24)
+    font = ImageFont.truetype(fonts.OWN, 24)
     for row, words in enumerate(("A", "d · A")):
         draw.text((0, top + row * (_SIDE + gap) + _SIDE / 2), words, fill=style.ink, font=font, anchor="lm")
     for column, k in enumerate(shown):

@@ -202,7 +202,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     layers = [network.layer(name) for name in request.layers]
     rows = request.classes or range(len(network.classes))
     need = estimate(network, layers, rows, len(images), settings, int(request.memory * GB))
-    unreadable: list[str] = []
+    unreadable: list[str] = list(images.closed)
 
     def progress(at: Progress) -> None:
         unreadable.extend(at.unreadable)
@@ -225,7 +225,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
         importance.save(run.result)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # only now: had the disk been full, they would be all there is
     run.finished = _now()
-    run.unreadable = tuple(Path(sentence).name for sentence in unreadable[:50])
+    run.unreadable = tuple(one if one in images.closed else Path(one).name for one in unreadable[:50])
     run.save()
     for old in [one for one in runs() if one.finished][MAX_FINISHED_FITS:]:
         old.forget()

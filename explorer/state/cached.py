@@ -166,7 +166,7 @@ def seen(network_id: str, sha256: str, _network: Network, _image: GalleryImage) 
         scores = activations.scores[0].cpu()
         # Cloned, or each map would keep the batch it is a view of, and with it the graph's other values.
         features = {layer.name: activations.features[layer.path][0].cpu().clone() for layer in _network.layers}
-    return Prediction(view, scores.softmax(0), scores, features)
+    return Prediction(view, _network.class_probabilities(scores), scores, features)
 
 
 def inputs_of(network: Network, seen: Prediction) -> Tensor:

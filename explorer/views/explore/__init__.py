@@ -69,8 +69,7 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Fit W on more photographs", key="to-fit", icon=":material/school:"):
                 navigation.open_view("fit")
-            network = selection.network.name
-            st.markdown(f"or `python -m chipcore fit --network {network} --layers {layer.name} --images FOLDER`")
+            st.markdown(f"or `python -m chipcore fit {selection.network.flags} --layers {layer.name} --images FOLDER`")
         done = job_progress.progress_until_done(desk, job)
     return layer_maps.local_layer_map(missing, job.result, selection.seen.features[layer.name]) if done else missing
 

@@ -16,7 +16,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
+from explorer.text import decimal, plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
 
@@ -45,7 +45,7 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
         image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
         alike = map_similarity.pearson(so_far, whole)
-        told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
+        told = f"correlation with the whole map {decimal(alike)}" if alike == alike else "the same value everywhere"
         st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
         st.markdown(f"**Added last: channel {last}**")

@@ -21,7 +21,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle, cached
 from explorer.state.selection import Selection
-from explorer.text import readable
+from explorer.text import decimal, readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
@@ -141,7 +141,7 @@ def _quality(one: LayerMap, target: int) -> str:
         return f"{used:,} with a weight"
     assert one.importance is not None
     r2 = float(one.importance.r2[target])
-    told = "R² not measured" if math.isnan(r2) else f"held-out R² {r2:.2f}"
+    told = "R² not measured" if math.isnan(r2) else f"held-out R² {decimal(r2)}"
     return f"{int(one.importance.support[target]):,} with a weight, {told}"
 
 

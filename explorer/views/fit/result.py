@@ -20,7 +20,7 @@ from explorer.services.fits import Run
 from explorer.state import cached, own_fits, url
 from explorer.state.selection import Selection
 from explorer.state.visitors import can_shut_down, operator
-from explorer.text import duration, plain, readable
+from explorer.text import decimal, duration, plain, readable
 from explorer.views.explore import pictures
 
 WANTED = "fit-wanted"  # in the session: the run whose result is to be shown when it is over
@@ -169,7 +169,7 @@ def _told(one: layer_maps.LayerMap, target: int) -> str:
     if one.missing or one.importance is None:
         return plain(one.missing or "There is no W.").capitalize()
     r2 = float(one.importance.r2[target])
-    told = "R² not measured" if np.isnan(r2) else f"held-out R² {r2:.2f}"
+    told = "R² not measured" if np.isnan(r2) else f"held-out R² {decimal(r2, 2)}"
     return f"Effective number of images {readable(float(one.importance.evidence_mass[target]))}, {told}."
 
 
@@ -214,7 +214,7 @@ def _curves(selection: Selection, run: Run, layer: str) -> tuple[Curve | None, s
     curve, used = found[index], run.request.fit_settings.lambda_ratio
     left, right = st.columns(2, gap="large")
     place = int(np.abs(np.log(curve.ratios / used)).argmin()) if used > 0 else len(curve.ratios) - 1
-    r2 = "not measured" if np.isnan(curve.r2_held_out[place]) else f"{curve.r2_held_out[place]:.2f}"
+    r2 = "not measured" if np.isnan(curve.r2_held_out[place]) else decimal(curve.r2_held_out[place])
     with left:
         told = (
             f"At λ ratio {readable(used)} (dotted), {int(curve.support[place])} channels are in use and R² on held-out photographs is {r2}."

@@ -241,7 +241,7 @@ def _what_gates_do(selection: Selection) -> str:
         gate = gate_experiments.partly_open_gate(
             gate_experiments.ablation_order(channels, 0, first, row), gate_experiments.open_count(channels, open_)
         )
-        told.append(percent(float(_scores(selection, _Gate(gate, first, 0)).softmax(0)[selection.target])))
+        told.append(percent(float(selection.network.class_probabilities(_scores(selection, _Gate(gate, first, 0)))[selection.target])))
     whole = percent(float(selection.seen.probabilities[selection.target]))
     return (
         f"With all channels open the network gives {plain(selection.label)} {whole}. Close the **10% that matter most** and it gives {told[0]}; "
@@ -257,7 +257,7 @@ def predict(selection: Selection) -> Take:
         try_this(f"close the important channels first: how soon is {plain(selection.label)} lost? Then the unimportant ones.")
         chosen = _gate(selection)
     scores = _scores(selection, chosen)
-    before, after = selection.seen.probabilities, scores.softmax(0)
+    before, after = selection.seen.probabilities, selection.network.class_probabilities(scores)
     first = int(after.argmax())
     with words:
         st.markdown(

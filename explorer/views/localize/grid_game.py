@@ -83,7 +83,8 @@ def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
         st.button(
             f"Play{several}", key="play", type="primary", icon=":material/play_arrow:", on_click=_play, args=(selection, tiles, missing)
         )
-        slow = [METHODS[method].title for method in missing if method in ("lime", "occlusion")]
+        # What runs the whole network again and again; a fit at the layer takes seconds there, too.
+        slow = [METHODS[method].title for method in missing if METHODS[method].slow and not METHODS[method].uses_layer]
         if slow:
             st.caption(
                 f"{' and '.join(slow)} will take minutes here: the mosaic has four times as many pixels, and it is asked four times."

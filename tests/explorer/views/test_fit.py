@@ -268,7 +268,7 @@ def test_the_form_adds_a_network_and_chooses_it(places: dict[str, Path]) -> None
     app = press(app, "Add network")
     key = app.header[0].value
     assert custom_networks.known(key) and custom_networks.read(key).mean == (0.5,)
-    assert key in cached._shared_networks(), "a file of an allowed folder: every visitor is offered it"
+    assert key in cached.available_networks(), "a file of an allowed folder: every visitor is offered it"
 
 
 def test_what_a_browser_sends_beyond_the_limits_is_not_believed(open_fit: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
