@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from chipcore.errors import SettingsError
-from chipcore.fitting.distributed import local_device
 from chipcore.networks.network import Network
 from chipcore.networks.registry import load_network
 from chipcore.storage import write_whole
@@ -78,6 +77,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 def load_network_from(options: argparse.Namespace) -> Network:
     """The network that the flags of :func:`add_network_options` name; raises as :func:`load_network` does."""
+    from chipcore.fitting.distributed import local_device  # with torch.distributed, which most commands do not need
+
     return load_network(
         options.network, checkpoint=options.checkpoint, labels=options.labels, size=options.size, mean=options.mean, std=options.std,
         fit=options.fit, device=local_device(device_named(options.device)),
