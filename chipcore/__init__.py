@@ -6,6 +6,22 @@ which class.
 
 The names below are the public API. Each is imported when it is first used, so ``import chipcore`` and the
 command line's help do not load torch.
+
+Examples
+--------
+>>> import chipcore
+>>> from PIL import Image
+>>> from skimage import data
+>>> network = chipcore.load_network("efficientnet_lite0")
+>>> saliency = chipcore.explain(network, Image.fromarray(data.chelsea()), target="tabby", layer="head")
+>>> saliency.label, saliency.state, tuple(saliency.raw.shape), tuple(saliency.picture.shape)
+('tabby', 'ok', (7, 7), (224, 224))
+>>> importance = chipcore.load_importance(network, "head")
+>>> len(importance.top_channels(network.classes.index("tabby"), 10))
+10
+>>> chipcore.FitSettings(gates=0)
+Traceback (most recent call last):
+chipcore.errors.SettingsError: gates is 0; give at least 1.
 """
 
 from __future__ import annotations
@@ -21,7 +37,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` below is what runs
     from chipcore.fitting.settings import FitSettings
     from chipcore.importance import Importance, load_importance
     from chipcore.methods import METHODS, Saliency, explain
-    from chipcore.networks import Layer, Network, load_network
+    from chipcore.networks import Layer, Network, load_network, wrap
 
 _HOME = {
     "ChipError": "chipcore.errors",
@@ -36,16 +52,19 @@ _HOME = {
     "fit": "chipcore.fitting.pipeline",
     "load_importance": "chipcore.importance",
     "load_network": "chipcore.networks",
+    "wrap": "chipcore.networks",
 }
 
 __all__ = [
     "METHODS", "ChipError", "FitSettings", "Importance", "ImportanceNotFitted", "Layer", "Network", "Saliency", "__version__",
-    "explain", "fit", "load_importance", "load_network",
+    "explain", "fit", "load_importance", "load_network", "wrap",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
+    if name == "figures":  # chipcore.figures.heatmap(...) after a plain import chipcore
+        return importlib.import_module("chipcore.figures")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

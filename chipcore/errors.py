@@ -35,6 +35,10 @@ class ImageError(ChipError):
     """A file that is not a image we can use."""
 
 
+class ImageNotice(UserWarning):
+    """Something of an image was decided without being asked, such as how many of its 16 bits are used."""
+
+
 class CheckpointError(ChipError):
     """Weights that cannot be loaded into the network they were given for."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,15 @@ from chipcore.storage import BUNDLED_IMPORTANCE, fitted_importance, is_file, sha
 
 FORMAT = 1
 TENSORS = ("W", "r2", "support", "images", "evidence_mass")
-OPTIONAL = ("activation", "contrast_W")  # not in files of earlier versions
+OPTIONAL = ("activation", "contrast_W", "intercept")  # not in files of earlier versions
+_ROWS = ("W", "activation", "contrast_W")  # (C, K); the others are (C,)
 _STORED = {"loyalty": "evidence_mass"}  # names in files of earlier versions
 GOOD_EVIDENCE = 10.0  # images' worth of evidence from which on a row is as good as it gets; see README, 'Weak rows'
 
 Evidence = Literal["none", "weak", "pooled", "good"]
 Ranking = Literal["weight", "contribution"]
+
+_FOUNDED: tuple[Evidence, ...] = ("none", "weak", "pooled", "good")  # the better, the later
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Importance:
     - ``activation`` (C, K): mean activation of every channel over images weighted by f^c; None in files of earlier versions
     - ``contrast_W`` (C, K): as ``W``, for the target g^c - kappa log sum exp(g) with kappa of :attr:`contrast`; None where it
       was not fitted
+    - ``intercept`` (C,): the constant b of a fit with ``FitSettings(intercept=True)``, whose prediction of g^c is W z + b; None else
+
+    A file holds all of these as tensors, and in its metadata ``class_names`` in the order of the rows, so that W z + b can be
+    evaluated with safetensors alone.
     """
 
     W: Tensor
@@ -51,6 +59,7 @@ class Importance:
     metadata: dict[str, Any] = field(default_factory=dict)
     activation: Tensor | None = None
     contrast_W: Tensor | None = None
+    intercept: Tensor | None = None
 
     @property
     def loyalty(self) -> Tensor:
@@ -87,12 +96,14 @@ class Importance:
         'none' (not fitted), 'weak' (few images of the class), 'pooled' (images of all classes alike, as too few are of this one)
         or 'good' (many images of the class).
         """
-        if int(self.support[index]) == 0:
-            return "none"
-        if float(self.evidence_mass[index]) >= GOOD_EVIDENCE:
-            return "good"
+        return self.evidence_levels([index])[0]
+
+    def evidence_levels(self, indices: Sequence[int]) -> list[Evidence]:
+        """:meth:`evidence` of several classes, quickly."""
+        support, mass = self.support.tolist(), self.evidence_mass.tolist()
         settings = self.metadata.get("settings", {})
-        return "pooled" if "own_evidence" in settings and settings.get("pooled_share", 0) > 0 else "weak"
+        few: Evidence = "pooled" if "own_evidence" in settings and settings.get("pooled_share", 0) > 0 else "weak"
+        return ["none" if not support[c] else "good" if mass[c] >= GOOD_EVIDENCE else few for c in indices]
 
     def contribution(self, contrast: float = 0.0) -> Tensor:
         """What each channel adds to the class's score on average: w_c^k times the class's mean activation, shape (C, K).
@@ -124,9 +135,15 @@ class Importance:
         row = self.ranking(by)[index]
         return [int(k) for k in (row > share * row.max()).nonzero().flatten() if row[k] > 0]
 
-    def completed_by(self, other: Importance) -> Importance:
-        """This W with the rows that it lacks taken from another of the same network and layer."""
+    def completed_by(self, other: Importance, *, better: bool = False) -> Importance:
+        """This W with the rows that it lacks taken from another of the same network and layer.
+
+        With ``better`` also those that are better founded there, see :meth:`shadowed_by`: a row from few images does not replace
+        one from many.
+        """
         own = self.support > 0
+        if better:
+            own[self.shadowed_by(other)] = False
 
         def rows(name: str) -> Tensor:
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -139,14 +156,29 @@ class Importance:
             return None if mine is None or theirs is None else torch.where(own[:, None], mine, theirs)
 
         tensors = {name: rows(name) for name in TENSORS}
-        more = optional("activation", None), optional("contrast_W", "W")
-        return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata}, activation=more[0], contrast_W=more[1])
+        more: dict[str, Any] = {"activation": optional("activation", None), "contrast_W": optional("contrast_W", "W")}
+        if self.intercept is not None or other.intercept is not None:  # a row without has none: 0
+            mine, theirs = (torch.zeros(len(own)) if one.intercept is None else one.intercept for one in (self, other))
+            more["intercept"] = torch.where(own, mine, theirs)
+        return Importance(**tensors, metadata={**self.metadata, "other_rows_from": other.metadata}, **more)
 
-    def file_below(self, folder: Path) -> Path:
+    def shadowed_by(self, other: Importance) -> list[int]:
+        """The classes whose row here has weaker evidence (:meth:`evidence`) than in another W of the same network and layer.
+
+        Examples
+        --------
+        >>> few, many = (Importance(torch.ones(1, 2), *torch.ones(3, 1), torch.tensor([mass])) for mass in (2.0, 40.0))
+        >>> few.shadowed_by(many), many.shadowed_by(few)
+        ([0], [])
+        """
+        fitted = [int(c) for c in (self.support > 0).nonzero().flatten()]
+        return [c for c in fitted if _FOUNDED.index(other.evidence(c)) > _FOUNDED.index(self.evidence(c))]
+
+    def file_below(self, folder: Path | str) -> Path:
         """The file that :meth:`save` writes below ``folder``."""
-        return _path(folder, self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
+        return _path(Path(folder), self.metadata["network"], self.metadata["weights_sha256"], self.metadata["layer"])
 
-    def save(self, folder: Path, *, half: bool = False) -> Path:
+    def save(self, folder: Path | str, *, half: bool = False) -> Path:
         """Write ``<network>-<weights id>/<layer>.safetensors`` below ``folder``, whole or not at all.
 
         ``half`` keeps the large tensors in half precision, with which a map's largest error is 1/2000 of its maximum.
@@ -185,7 +217,7 @@ def describe(network: Network, layer: Layer, **learned_from: Any) -> dict[str, A
 
     return {
         "format": FORMAT, "network": network.name, "weights_sha256": network.weights_sha256, "layer": layer.name, "path": layer.path,
-        "channels": layer.channels, "classes": len(network.classes),
+        "channels": layer.channels, "classes": len(network.classes), "class_names": list(network.classes.names), "outputs": network.outputs,
         "geometry": json.loads(json.dumps(asdict(network.geometry))),  # as it will be read back
         "chipcore": __version__, "date": datetime.now(UTC).date().isoformat(), **learned_from,
     }  # fmt: skip
@@ -217,16 +249,20 @@ def read_importance(path: Path, network: Network, layer: Layer) -> Importance:
             raise ImportanceError(
                 f"{path} was fitted with {key} {metadata.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
             )
+    if metadata.get("outputs", "logits") != network.outputs:  # f^c, which weighs the images, was another
+        raise OtherInput(
+            f"{path} was fitted with outputs taken as {metadata.get('outputs', 'logits')}, but here as {network.outputs}; fit W again, or give outputs."
+        )
     geometry = metadata.get("geometry")
-    for key in ("size", "mean", "std"):  # what the features depend on
+    for key, usual in (("size", None), ("width", None), ("channels", 3), ("mean", None), ("std", None)):  # what the features depend on
         value = json.loads(json.dumps(getattr(network.geometry, key)))
-        if isinstance(geometry, dict) and geometry.get(key) != value:
+        if isinstance(geometry, dict) and geometry.get(key, usual) != value:
             raise OtherInput(
                 f"{path} was fitted with an input {key} of {geometry.get(key)!r}, but here it is {value!r}; fit W for {network.name} at {layer.name}."
             )
     C, K = len(network.classes), layer.channels
     tensors = {_STORED.get(name, name): value for name, value in tensors.items()}
-    shapes = {name: (C, K) if name in ("W", *OPTIONAL) else (C,) for name in (*TENSORS, *(set(OPTIONAL) & tensors.keys()))}
+    shapes = {name: (C, K) if name in _ROWS else (C,) for name in (*TENSORS, *(set(OPTIONAL) & tensors.keys()))}
     if {name: tuple(t.shape) for name, t in tensors.items()} != shapes or not _are_numbers(tensors):
         raise ImportanceError(f"{path} does not hold a finite W of {C} classes x {K} channels; fit it again.")
     return Importance(
@@ -243,8 +279,9 @@ def _are_numbers(tensors: dict[str, Tensor]) -> bool:
 def load_importance(network: Network, layer: str, folder: str | Path | None = None) -> Importance:
     """W of a layer: from ``folder`` alone, or from the user's cache and what is bundled.
 
-    A row that the user's own fit did not reach (it was restricted to some classes, or had no images of
-    one) is the bundled row, so fitting one class does not take the others away.
+    A row that the user's own fit did not reach (it was restricted to some classes, or had no images of one) is the bundled
+    row, so fitting one class does not take the others away. So is a row that is better founded there: one of few images
+    does not replace one of many. A named ``folder`` is taken as it is.
 
     Raises ``ImportanceNotFitted``, which says how to fit it, or ``ImportanceError`` for a damaged file.
     """
@@ -260,8 +297,46 @@ def load_importance(network: Network, layer: str, folder: str | Path | None = No
     if not found and other is not None:
         raise other
     if found:
-        return found[0] if len(found) == 1 else found[0].completed_by(found[1])
+        return found[0] if len(found) == 1 else found[0].completed_by(found[1], better=True)
+    command = f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
+    call = f"chipcore.fit(network, [{at.name!r}], FOLDER)[{at.name!r}], given as importance="  # a module that no command can load
     raise ImportanceNotFitted(
         f"W of {network.name} at {at.name} is not fitted for these weights; use the method local_chip, or fit it with: "
-        f"python -m chipcore fit {network.flags} --layers {at.name} --images FOLDER"
+        f"{command if network.flags else call}"
     )
+
+
+def forget_rows(network: Network, layer: str, folder: Path, classes: Sequence[int] = ()) -> int:
+    """Take rows out of the W that was fitted into a folder, or all of it where no classes are named; gives how many there were.
+
+    Raises ``ImportanceNotFitted`` where the folder has no W of the layer, ``ImportanceError`` for a damaged file unless all of it goes.
+    """
+    at = network.layer(layer)
+    path = file_of(network, at, folder)
+    if not is_file(path):
+        raise ImportanceNotFitted(
+            f"{folder} holds no W of {network.name} at {at.name} that was fitted here, so there is nothing to forget."
+        )
+    if not classes:
+        try:
+            rows = int((read_importance(path, network, at).support > 0).sum())
+        except ImportanceError:  # damaged, or of another input: it goes all the same
+            rows = 0
+        path.unlink()
+        return rows
+    known = read_importance(path, network, at)
+    keep = torch.ones_like(known.support, dtype=torch.bool)
+    keep[list(classes)] = False
+
+    def kept(name: str) -> Tensor | None:
+        value: Tensor | None = getattr(known, name)
+        return None if value is None else torch.where(keep[:, None] if value.ndim == 2 else keep, value, torch.zeros_like(value))
+
+    tensors: dict[str, Any] = {name: kept(name) for name in (*TENSORS, *OPTIONAL)}
+    left = replace(known, **tensors)
+    rows = int((known.support[~keep] > 0).sum())
+    if bool((left.support > 0).any()):
+        left.save(folder)
+    else:
+        path.unlink()
+    return rows

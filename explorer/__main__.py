@@ -20,7 +20,7 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from explorer.services.limits import MOST, VISITORS
+from explorer.services.limits import MAX_VISITORS, VISITORS
 from explorer.services.memory import bound
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--visitors", type=int, default=None, metavar="N",
-        help=f"how many may be here at once (default: {MOST}); given at all, fits can be stopped by those alone who started them",
+        help=f"how many may be here at once (default: {MAX_VISITORS}); given at all, fits can be stopped by those alone who started them",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     missing = [name for name in APP_PACKAGES if importlib.util.find_spec(name) is None]

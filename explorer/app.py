@@ -26,7 +26,7 @@ download_retention.keep()
 
 HERE = Path(__file__).parent
 # A Material symbol as icon, here or on a page, would have the browser fetch it from fonts.gstatic.com.
-st.set_page_config(page_title="CHIP explorer", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state="expanded")
+st.set_page_config(page_title="CHIP explorer", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state="auto")
 st.html(HERE / "style.css")
 
 
@@ -40,6 +40,13 @@ VIEWS = {
     "fit": "Learn W from photographs",
     "learn": "The method in six steps",
 }
+
+
+# What a page looks like before it is there: a heading, and a row of maps.
+SKELETON = (
+    '<div class="chip-skeleton" role="status"><p>Loading the network and looking at the photograph …</p><i></i><div>'
+    + "<b></b>" * 6 + "</div></div>"
+)  # fmt: skip
 
 
 def page_of(name: str) -> Callable[[], None]:
@@ -70,17 +77,24 @@ page = st.navigation(list(pages.values()), position="top" if admitted else "hidd
 if not admitted:
     st.info(visitors.AT_CAPACITY, icon=":material/group:")
     st.stop()
+first_paint = st.empty()
+if "painted" not in st.session_state:  # a network and a photograph's pass may take seconds, and the page would be blank meanwhile
+    first_paint.html(SKELETON)
 history.one_step_a_view()
 navigation.apply_pending()
 try:
     with st.sidebar:
         selection = sidebar.choose()
 except ChipError as error:  # a mistake that the visitor can mend: say so in place of the page
+    first_paint.empty()
     st.header("No network available", anchor=False)
     st.warning(f"**Why:** {plain(str(error))}", icon=":material/info:")
 except Exception as error:
+    first_paint.empty()
     wrong(error)
 else:
+    st.session_state["painted"] = True
+    first_paint.empty()
     try:
         page.run()
     except Exception as error:

@@ -16,6 +16,12 @@ def readable(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def decimal(value: float, digits: int = 2) -> str:
+    """A number with so many digits after the point, a true minus sign, and no minus before a zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
+
+
 def percent(share: float) -> str:
     """A probability as people say it."""
     return "under 1%" if share < 0.01 else f"{share:.0%}"

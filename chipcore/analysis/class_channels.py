@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from chipcore.analysis.channel_overlap import above_sets, cosines, top_sets
 from chipcore.analysis.tables import class_columns, to_csv
 from chipcore.datasets.class_names import Classes
-from chipcore.importance import Importance
+from chipcore.importance import Importance, Ranking
 
 
 def fitted(importance: Importance) -> list[int]:
@@ -32,7 +32,7 @@ class Neighbor:
 
     - ``shared``: channels among the top k of both
     - ``jaccard``: shared ones as a share of those in either, in [0, 1]
-    - ``cosine``: of the two rows of W, with their signs, in [-1, 1]
+    - ``cosine``: of the two rows of weights (or contributions), with their signs, in [-1, 1]
     """
 
     index: int
@@ -41,14 +41,18 @@ class Neighbor:
     cosine: float
 
 
-def neighbors(importance: Importance, target: int, count: int) -> list[Neighbor]:
-    """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
+def neighbors(importance: Importance, target: int, count: int, by: Ranking = "weight") -> list[Neighbor]:
+    """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine.
+
+    Channels are ranked and rows compared by weight, or by contribution, see :meth:`Importance.ranking`.
+    """
     if not importance.support[target]:
         return []
-    sets = top_sets(importance.W.numpy(), count)
+    ranked = importance.ranking(by).numpy()
+    sets = top_sets(ranked, count)
     both = (sets & sets[target]).sum(1)
     either = (sets | sets[target]).sum(1)
-    cosine = cosines(importance.W.numpy(), importance.W[target].numpy()[None])[:, 0]
+    cosine = cosines(ranked, ranked[target][None])[:, 0]
     others = [
         Neighbor(index, int(both[index]), float(both[index] / either[index]) if either[index] else 0.0, float(cosine[index]))
         for index in fitted(importance) if index != target
@@ -56,28 +60,45 @@ def neighbors(importance: Importance, target: int, count: int) -> list[Neighbor]
     return sorted(others, key=lambda near: (-near.shared, -near.cosine, near.index))
 
 
-def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:
+def suggested(
+    importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10, by: Ranking = "weight"
+) -> list[int]:
     """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
-    nearest = [neighbor.index for neighbor in neighbors(importance, target, count)[:near]]
+    nearest = [neighbor.index for neighbor in neighbors(importance, target, count, by)[:near]]
     wanted = [target, *predictions, *nearest]
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
 
-def contrast(importance: Importance, target: int, among: Sequence[int], count: int = 10) -> list[int]:
-    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest, and the one furthest from it."""
-    among = [index for index in among if importance.support[index] > 0]
-    if not among:
+def trio(importance: Importance, target: int) -> list[int]:
+    """Three classes for Fig. 11: the chosen one (or the first there is), its nearest relative, and a stranger.
+
+    Relatives are classes whose channels contribute alike: by the cosine of the rows of w times mean activation, where W
+    was fitted with activations, else of the weights. Only rows with good evidence, as long as there are two others of
+    those; fewer classes where fewer have a row.
+    """
+    rows = fitted(importance)
+    if not rows:
         return []
-    first = target if target in among else among[0]
-    others = [near.index for near in neighbors(importance, first, count) if near.index in among]
-    return list(dict.fromkeys([first, *others[:1], *others[-1:]]))
+    first = target if target in rows else rows[0]
+    ranking = importance.ranking("weight" if importance.activation is None else "contribution").float().numpy()
+    others = [index for index in rows if index != first]
+    good = [index for index in others if importance.evidence(index) == "good"]
+    others = good if len(good) > 1 else others
+    alike = cosines(ranking[others], ranking[[first]])[:, 0]
+    order = np.argsort(-alike, kind="stable")
+    return list(dict.fromkeys([first, *(others[place] for place in (*order[:1], *order[-1:]))]))
 
 
 # --- the order of channels and classes ------------------------------------------------------------------------
 
 
 def by_importance(row: np.ndarray) -> np.ndarray:
-    """Channels (K,) from the largest weight to the smallest."""
+    """Channels (K,) from the largest weight to the smallest.
+
+    Example:
+        >>> by_importance(np.array([0.5, -1.0, 2.0])).tolist()
+        [2, 0, 1]
+    """
     return np.argsort(-row, kind="stable")
 
 
@@ -94,7 +115,12 @@ def by_similarity(W: np.ndarray) -> np.ndarray:
 
 
 def relative(W: np.ndarray) -> np.ndarray:
-    """Rows (n, K) divided by their largest magnitude, so in [-1, 1]."""
+    """Rows (n, K) divided by their largest magnitude, so in [-1, 1].
+
+    Example:
+        >>> relative(np.array([[1.0, -4.0], [0.0, 0.0]])).tolist()
+        [[0.25, -1.0], [0.0, 0.0]]
+    """
     top = np.abs(W).max(axis=1, keepdims=True)
     return W / np.where(top > 0, top, 1)
 
@@ -172,7 +198,12 @@ class Region:
 
 
 def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
-    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
+    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too.
+
+    Example:
+        >>> [(region.name, region.channels) for region in regions([[1, 2], [2, 3]])]
+        [('10', (1,)), ('01', (3,)), ('11', (2,))]
+    """
     everything = dict.fromkeys(channel for channels in sets for channel in channels)
     every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
     every.sort(key=lambda members: (sum(members), [not member for member in members]))

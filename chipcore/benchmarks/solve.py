@@ -199,7 +199,7 @@ def real_moments(
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in images.suffixes())
 
 
 # --- rivals ------------------------------------------------------------------------------------------------

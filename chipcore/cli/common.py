@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from chipcore.cli.console import print_error
 from chipcore.errors import SettingsError
 from chipcore.networks.network import Network
+from chipcore.networks.outputs import CHOICES
 from chipcore.networks.registry import load_network
 from chipcore.storage import write_whole
 
@@ -66,12 +68,20 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="a state_dict (.pth, .pt, .safetensors) instead of the published weights; F.toml beside it may hold what follows",
     )
     group.add_argument("--labels", type=Path, default=None, metavar="F", help="class names: text (one a line), JSON or CSV")
-    group.add_argument("--size", type=int, default=None, metavar="PX", help="side of the network's input")
+    group.add_argument(
+        "--size", type=int, nargs="+", default=None, metavar="PX", help="side of the network's input, or its height and width"
+    )
     group.add_argument(
         "--mean", type=float, nargs="+", default=None, metavar="X", help="of the normalization, one value or three (RGB, 0 to 1)"
     )
     group.add_argument("--std", type=float, nargs="+", default=None, metavar="X", help="of the normalization, one value or three")
-    group.add_argument("--fit", choices=("squash", "crop"), default=None, help="how an image is made square")
+    group.add_argument("--fit", choices=("squash", "crop"), default=None, help="how an image is made to fit")
+    group.add_argument(
+        "--outputs", choices=CHOICES, default=None,
+        help="what the network gives: scores, probabilities, or a probability for each of several questions or of one "
+        "(default: found out; scores for a network that is known by name)",
+    )  # fmt: skip
+    group.add_argument("--tokens", action="store_true", help="read the patches' tokens of a transformer as maps, a channel a dimension")
     add_device_option(parser)
 
 
@@ -79,10 +89,14 @@ def load_network_from(options: argparse.Namespace) -> Network:
     """The network that the flags of :func:`add_network_options` name; raises as :func:`load_network` does."""
     from chipcore.fitting.distributed import local_device  # with torch.distributed, which most commands do not need
 
-    return load_network(
-        options.network, checkpoint=options.checkpoint, labels=options.labels, size=options.size, mean=options.mean, std=options.std,
-        fit=options.fit, device=local_device(device_named(options.device)),
+    network = load_network(
+        options.network, checkpoint=options.checkpoint, labels=options.labels, size=options.size[0] if options.size and len(options.size) == 1 else options.size,
+        mean=options.mean, std=options.std, fit=options.fit, outputs=options.outputs, reshape="tokens" if options.tokens else None,
+        device=local_device(device_named(options.device)),
     )  # fmt: skip
+    for note in network.notes:
+        print_error(f"note: {note}.")
+    return network
 
 
 class ProgressBars:

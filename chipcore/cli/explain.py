@@ -83,10 +83,10 @@ def run(options: argparse.Namespace) -> None:
     if options.local and not method.needs_importance:
         raise SettingsError(f"{method.title} reads no row of W, so none can be local; leave --local out.")
     if options.true_box is not None:
-        (left, top, right, bottom), side = options.true_box, network.geometry.size
-        if not (0 <= left <= right < side and 0 <= top <= bottom < side):
+        (left, top, right, bottom), (height, width) = options.true_box, network.geometry.shape
+        if not (0 <= left <= right < width and 0 <= top <= bottom < height):
             raise SettingsError(
-                f"--true-box is {options.true_box}; give left, top, right and bottom within the view of {side} x {side} pixels."
+                f"--true-box is {options.true_box}; give left, top, right and bottom within the view of {width} x {height} pixels."
             )
     view = network.geometry.view(open_image(options.image))
     target = network.classes.index(options.target)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
     if rows:
         result["local"] = list(options.local)
     if options.threshold is not None:
-        result |= _box(options, saliency.raw, network.geometry.size)
+        result |= _box(options, saliency.raw, network.geometry.shape)
     if options.json:
         print(json.dumps(result, indent=2))
         return
@@ -188,7 +188,7 @@ def _local_rows(
     return found
 
 
-def _box(options: argparse.Namespace, raw: Tensor, size: int) -> dict[str, Any]:
+def _box(options: argparse.Namespace, raw: Tensor, size: tuple[int, int]) -> dict[str, Any]:
     from chipcore.evaluation.boxes import overlap_curves  # with pandas and scipy, which a map alone does not need
     from chipcore.evaluation.cutting import relative, threshold_map
 

@@ -16,7 +16,7 @@ from chipcore.cli.common import ProgressBars, add_network_options, load_network_
 from chipcore.cli.console import add_command, print_error
 from chipcore.datasets.image_set import ImageSet
 from chipcore.datasets.sources import open_images
-from chipcore.errors import ChipError, SettingsError
+from chipcore.errors import ChipError, DataError, SettingsError
 from chipcore.fitting.distributed import Shard, team
 from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_process
 from chipcore.fitting.pipeline import Progress, fit
@@ -25,7 +25,7 @@ from chipcore.fitting.shards import fit_shard
 from chipcore.gating.gates import Draw, Generator
 from chipcore.importance import Importance, load_importance
 from chipcore.networks import Network
-from chipcore.storage import check_writable, fitted_importance, locked
+from chipcore.storage import BUNDLED_IMPORTANCE, check_writable, fitted_importance, locked
 
 MAX_MEMORY_GB = 1e6
 
@@ -153,6 +153,9 @@ def run(options: argparse.Namespace) -> None:
             )  # fmt: skip
         if ours.rank > 0:
             return
+    if not any(bool((one.support > 0).any()) for one in fitted.values()):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise DataError(_why_no_rows(fitted, network, settings))
     with locked(out, wait=True):  # another fit may add its rows to the same W
         files = {
             name: _with_other_rows(one, network, name, out, bool(options.classes)).save(out, half=options.half)
@@ -165,6 +168,8 @@ def run(options: argparse.Namespace) -> None:
     results = [layer_row(name, importance, files[name]) for name, importance in fitted.items()]
     for sentence in unreadable:
         print_error(f"left out: {sentence}")
+    for name, importance in fitted.items():
+        _tell_shadowed(importance, network, name, out)
     if options.json:
         print(
             json.dumps(
@@ -239,6 +244,36 @@ def print_layers(results: Sequence[dict[str, Any]]) -> None:
         print(
             f"{row['layer']:<12}{row['channels']:>9}{row['rows']:>6}{row['weak_rows']:>6}{r2_text:>11}{row['median_support']:>16}  {row['file']}"
         )
+
+
+def _tell_shadowed(importance: Importance, network: Network, layer: str, out: Path) -> None:
+    """Say where what ships is better founded than this fit, and so stays in use."""
+    if out.resolve() != fitted_importance().resolve():
+        return
+    try:
+        shipped = load_importance(network, layer, BUNDLED_IMPORTANCE)
+    except ChipError:  # nothing ships for this network
+        return
+    classes = importance.shadowed_by(shipped)
+    if classes:
+        named = ", ".join(network.classes.labels[c] for c in classes[:3]) + (", ..." if len(classes) > 3 else "")
+        print_error(
+            f"note: at {layer} the W that ships has better founded rows of {len(classes)} of these classes ({named}), which stay in use; "
+            f"give --importance {out} to use yours."
+        )
+
+
+def _why_no_rows(fitted: dict[str, Importance], network: Network, settings: FitSettings) -> str:
+    """Why W has no row at all, and what to do."""
+    evidence = next(iter(fitted.values())).evidence_mass
+    best = int(evidence.argmax())
+    most = f"the most is {float(evidence[best]):.2g} photographs' worth, of {network.classes.labels[best]}"
+    if float(evidence[best]) >= settings.min_evidence:
+        return f"no row of W could be learned: no score reacts to the channels of {', '.join(fitted)} in these photographs; choose other layers."
+    return (
+        f"no row of W could be learned: the photographs hold too little of the classes asked for ({most}; a row takes "
+        f"{settings.min_evidence:g}); give photographs of them, or --outputs if {network.name} gives something else than {network.outputs}."
+    )
 
 
 def _with_other_rows(importance: Importance, network: Network, layer: str, out: Path, some: bool) -> Importance:

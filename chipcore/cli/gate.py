@@ -97,6 +97,6 @@ def measure(network: Network, layer: Layer, options: argparse.Namespace) -> dict
     written = list(range(K)) if options.features is None else options.features
     return {
         "gates": gates.numpy(), "z": (gates * features.mean((1, 2))).numpy(), "proximity": proximity(gates.double(), sigma2).numpy(),
-        "scores_all_open": whole.numpy(), "probabilities_all_open": whole.softmax(0).numpy(), "scores": gated.numpy(),
-        "probabilities": gated.softmax(1).numpy(), "channels": np.array(written, dtype=np.int64), "features": features[written].numpy(),
+        "scores_all_open": whole.numpy(), "probabilities_all_open": network.class_probabilities(whole).numpy(), "scores": gated.numpy(),
+        "probabilities": network.class_probabilities(gated).numpy(), "channels": np.array(written, dtype=np.int64), "features": features[written].numpy(),
     }  # fmt: skip

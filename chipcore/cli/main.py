@@ -19,11 +19,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import chipcore
 from chipcore import cli
-from chipcore.cli.console import Parser, add_command, detach_broken_stdout, exit_with_error, program_name
-from chipcore.errors import ChipError
+from chipcore.cli.console import Parser, add_command, detach_broken_stdout, exit_with_error, print_error, program_name
+from chipcore.errors import ChipError, ImageNotice
 
 _SHARED = {"main", "console", "common"}
 
@@ -42,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for package in ("PIL", r"torch\._weights_only"):  # what they think of a file that we read or refuse
         warnings.filterwarnings("ignore", module=package)
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
+        if issubclass(category, ImageNotice):
+            print_error(f"note: {message}")
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.simplefilter("default", ImageNotice)
+    warnings.showwarning = show
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
@@ -62,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("chipcore: interrupted.", file=sys.stderr)
         return 130
+    finally:
+        warnings.showwarning = usual
 
 
 def command_names() -> list[str]:

@@ -39,9 +39,42 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--batch", type=int, default=_DEFAULT.batch, metavar="B", help="photographs a step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=_DEFAULT.learning_rate, metavar="R", help="default: %(default)s")
+    parser.add_argument(
+        "--cooldown",
+        type=float,
+        default=_DEFAULT.cooldown,
+        metavar="S",
+        help="share of the epochs in which the learning rate falls (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed, help="default: %(default)s")
     parser.add_argument(
         "--teacher", choices=tuple(REGISTRY), default="", metavar="N", help="a pretrained network to learn from, such as efficientnet_lite0"
+    )
+    parser.add_argument(
+        "--flatten", action="store_true", help="fc6, fc7 and fc8 behind flattened maps, as in VGG16, in place of a global average"
+    )
+    parser.add_argument("--dropout", type=float, default=_DEFAULT.dropout, metavar="P", help="default: %(default)s")
+    parser.add_argument(
+        "--balance",
+        type=float,
+        default=_DEFAULT.balance,
+        metavar="B",
+        help="1: every photograph is drawn alike; 0: every class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--unlabeled",
+        type=float,
+        default=_DEFAULT.unlabeled,
+        metavar="S",
+        help="share of the draws from the folder 'unlabeled', of which only a teacher knows something (default: %(default)s)",
+    )
+    parser.add_argument("--start", default="", metavar="N", help="begin with the convolutions of this network, such as vgg16_slim")
+    parser.add_argument(
+        "--frozen",
+        type=int,
+        default=_DEFAULT.frozen,
+        metavar="B",
+        help="blocks of --start that keep its weights, 0 to 4 (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights, facts and checkpoints go")
     parser.add_argument("--name", default="vgg16_slim", help="of the files in --out (default: %(default)s)")
@@ -58,7 +91,8 @@ def run(options: argparse.Namespace) -> None:
         raise SettingsError(f"--name is {options.name!r}; give a file name without folders.")
     settings = TrainSettings(
         epochs=options.epochs, size=options.size, width=options.width, seed=options.seed, batch=options.batch,
-        learning_rate=options.learning_rate, teacher=options.teacher,
+        learning_rate=options.learning_rate, teacher=options.teacher, flatten=options.flatten, dropout=options.dropout,
+        balance=options.balance, unlabeled=options.unlabeled, start=options.start, frozen=options.frozen, cooldown=options.cooldown,
     )  # fmt: skip
     if options.validation is not None:  # a mistake in it should not show after an hour of training
         find_classes(options.validation, find_classes(options.images).classes)
@@ -112,4 +146,13 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--learning-rate {options.learning_rate}", f"--seed {options.seed}"]
     if options.teacher:
         words.append(f"--teacher {options.teacher}")
+    if options.flatten:
+        words.append("--flatten")
+    if options.start:
+        words.append(f"--start {options.start}")
+    words += [
+        f"--{word} {getattr(options, word)}"
+        for word in ("frozen", "cooldown", "dropout", "balance", "unlabeled")
+        if getattr(options, word) != getattr(_DEFAULT, word)
+    ]
     return " ".join([*words, f"--name {options.name}", f"--out {options.out}"])

@@ -14,14 +14,22 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
+from chipcore.datasets.annotations import AnnotatedObject, mask_to_view, visible_object
+from chipcore.datasets.class_names import Classes
 from chipcore.datasets.coco import read_rgb
 from chipcore.datasets.image_folder import ImageFolder, existing_folder
+from chipcore.datasets.orientation import upright_mask
+from chipcore.datasets.registry import DataSet, register
 from chipcore.errors import DataError
+from chipcore.images import InputGeometry
 
 # The object's number in SceneParse150 and in _seg.png (objectInfo150.csv, mapFromADE.txt); 0: only the JSON of 2021 knows it.
 OBJECTS: dict[str, tuple[int, int]] = {
@@ -204,3 +212,40 @@ def _scene_categories(root: Path) -> dict[str, str]:
             stem, _, scene = line.strip().partition(" ")
             found[stem] = scene_key(scene)
     return found
+
+
+class Ade20k:
+    """Scenes; the class is the annotated scene, or the network's first where no file tells the scene."""
+
+    layout = "ADE20K scenes"
+
+    def __init__(self, folder: str | Path, classes: Classes, geometry: InputGeometry) -> None:
+        self._data, self._geometry = open_ade20k(folder), geometry
+        self.images, self.broken = self._data.images, self._data.broken
+        self._keys = [scene_key(name) for name in classes.names]
+        self._classes = {key: i for i, key in enumerate(self._keys) if key in SCENES}
+        if not self._classes:
+            raise DataError(
+                f"this network knows none of the {len(SCENES)} scenes with a critical object; give a network trained on Places365."
+            )
+
+    def objects(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
+        item = self._data.items[name]
+        scene = item.scene if item.scene in self._classes else "" if item.scene else self._keys[int(probabilities.argmax())]
+        if scene not in self._classes:
+            yield AnnotatedObject(item.scene or scene, skip="scene without a known critical object")
+            return
+        upright = upright_mask(item.mask(SCENES[scene]), image, f"the annotation of {name}")
+        mask = mask_to_view(upright, self._geometry)
+        yield visible_object(f"{scene}: {' or '.join(SCENES[scene])}", self._classes[scene], mask)
+
+
+def _is_ade20k(folder: Path) -> bool:
+    try:
+        open_ade20k(folder)
+    except DataError:
+        return False
+    return True
+
+
+register(DataSet("ADE20K", Ade20k, _is_ade20k, order=30, masks=True))

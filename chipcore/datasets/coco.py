@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from chipcore.datasets.class_names import imagenet
+from chipcore.datasets.annotations import AnnotatedObject, mask_to_view, visible_object
+from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.orientation import upright_mask
+from chipcore.datasets.registry import DataSet, register
 from chipcore.errors import DataError
-from chipcore.images import MAX_PIXELS
+from chipcore.images import MAX_PIXELS, InputGeometry
 
 # COCO category -> ImageNet synsets that are kinds of it ("first-last": every class between, in ILSVRC's order).
 # Categories without a class that is plainly the same thing (person, handbag, plants, most furniture parts) are left out.
@@ -159,7 +164,7 @@ def open_coco(folder: str | Path) -> Panoptic:
         raise DataError(
             f"{folder} holds no photograph with a panoptic mask of COCO; give the folder of photographs, masks and panoptic JSON."
         )
-    return Panoptic(ImageFolder(found.root, tuple(name for name in found.names if name in masks)), masks, segments)
+    return Panoptic(ImageFolder(found.root, tuple(name for name in found.names if name in masks), found.closed), masks, segments)
 
 
 def _color(segment: Any) -> int:
@@ -173,3 +178,41 @@ def _color(segment: Any) -> int:
 def _number(name: str) -> int:
     digits = re.findall(r"\d+", Path(name).stem)
     return int(digits[-1]) if digits else -1
+
+
+class MaskedImages(Protocol):
+    """Images, and for each the mask of every category that it shows."""
+
+    @property
+    def images(self) -> ImageFolder: ...
+
+    def masks_of(self, name: str) -> dict[str, np.ndarray]: ...
+
+
+class Coco:
+    """Panoptic masks; an object's class is the most probable of the ImageNet classes that are kinds of it."""
+
+    layout = "COCO panoptic masks"
+    broken: tuple[str, ...] = ()
+
+    def __init__(self, folder: str | Path, classes: Classes, geometry: InputGeometry) -> None:
+        if not classes.synsets:
+            raise DataError("the classes of this network have no WordNet synsets, which COCO's categories are matched with.")
+        self._data, self._geometry = self._read(folder), geometry
+        self.images = self._data.images
+        places = {synset: i for i, synset in enumerate(classes.synsets)}
+        self._classes = {name: [places[s] for s in synsets_of(name) if s in places] for name in CATEGORIES}
+
+    def _read(self, folder: str | Path) -> MaskedImages:
+        return open_coco(folder)
+
+    def objects(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
+        for category, mask in self._data.masks_of(name).items():
+            classes = self._classes.get(category)
+            if classes:
+                target = max(classes, key=lambda index: float(probabilities[index]))
+                upright = upright_mask(mask, image, f"the annotation of {name}")
+                yield visible_object(category, target, mask_to_view(upright, self._geometry))
+
+
+register(DataSet("COCO", Coco, lambda folder: bool(panoptic_files(folder)), order=20, masks=True))

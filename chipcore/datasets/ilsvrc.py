@@ -10,11 +10,20 @@ resized since keep the XML of the original.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+from torch import Tensor
+
+from chipcore.datasets.annotations import AnnotatedObject, boxes_in_view, mask_of_boxes, visible_object
+from chipcore.datasets.class_names import Classes
 from chipcore.datasets.image_folder import ImageFolder, find_images
+from chipcore.datasets.orientation import annotated_orientation, turn_box, turn_size
+from chipcore.datasets.registry import DataSet, register
 from chipcore.errors import DataError
+from chipcore.images import InputGeometry, exif_orientation
 
 _PHOTOGRAPHS, _ANNOTATIONS = Path("Data", "CLS-LOC"), Path("Annotations", "CLS-LOC")
 _MOST_BYTES = 1 << 20  # the largest XML of ILSVRC has 30 kB
@@ -23,11 +32,28 @@ _MOST_PIXELS = 1 << 20  # on a side
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an XML says: the size (width, height) that its boxes refer to, the synset, and that synset's boxes."""
+    """What an XML says: the size (width, height) that its boxes refer to, the synset, and that synset's boxes.
+
+    ``objects`` has the boxes by every name in the file, in its order; ``synset`` is the first.
+    """
 
     size: tuple[int, int]
     synset: str
     boxes: tuple[tuple[int, int, int, int], ...]
+    objects: dict[str, tuple[tuple[int, int, int, int], ...]] = field(default_factory=dict)
+
+    def of(self, name: str) -> Annotation:
+        """The same with the boxes of another of its objects."""
+        return replace(self, synset=name, boxes=self.objects[name])
+
+    def upright(self, image: tuple[int, int], orientation: int, name: str) -> Annotation:
+        """As it lies on an upright image of this width and height, which EXIF had turned by ``orientation``.
+
+        Raises ``DataError`` where the size does not tell whether it was made on the stored pixels.
+        """
+        turn = annotated_orientation(self.size, image, orientation, name)
+        turned = {one: tuple(turn_box(box, self.size, turn) for box in boxes) for one, boxes in self.objects.items()}
+        return Annotation(turn_size(self.size, turn), self.synset, tuple(turn_box(box, self.size, turn) for box in self.boxes), turned)
 
 
 def root_of(folder: Path) -> Path | None:
@@ -75,8 +101,8 @@ def read_annotation(path: Path) -> Annotation:
 def parse_annotation(text: bytes, path: str) -> Annotation:
     """Size, synset and boxes of an XML in ILSVRC's or VOC's form; ``path`` names it in what is said of it.
 
-    Where an XML lists objects of several classes, those of the first object's class count: ILSVRC gives every
-    image one class. Raises ``DataError`` with one sentence where it is broken.
+    Where an XML lists objects of several classes, the first object's class counts, for ILSVRC gives every image one;
+    the others are in ``objects``. Raises ``DataError`` with one sentence where it is broken.
     """
     # A doctype is where entity bombs live, and no annotation has one; zero bytes would hide it in UTF-16.
     if len(text) > _MOST_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
@@ -101,9 +127,38 @@ def parse_annotation(text: bytes, path: str) -> Annotation:
         raise DataError(f"{path} gives the photograph a size of {size[0]} x {size[1]}.")
     if not objects or not objects[0][0]:
         raise DataError(f"{path} names no object.")
-    synset = objects[0][0].strip()
-    boxes = tuple((x0, y0, x1, y1) for name, (x0, y0, x1, y1) in objects if name.strip() == synset)
-    for x0, y0, x1, y1 in boxes:
+    by_name: dict[str, tuple[tuple[int, int, int, int], ...]] = {}
+    for name, (x0, y0, x1, y1) in objects:
         if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 >= size[0] or y0 >= size[1] or max(map(abs, (x0, y0, x1, y1))) > _MOST_PIXELS:
             raise DataError(f"{path} has a box {(x0, y0, x1, y1)} that is empty or outside {size[0]} x {size[1]} pixels.")
-    return Annotation(size, synset, boxes)
+        by_name[name.strip()] = (*by_name.get(name.strip(), ()), (x0, y0, x1, y1))
+    first = next(iter(by_name))
+    return Annotation(size, first, by_name[first], by_name)
+
+
+class Ilsvrc:
+    """Boxes; the object is the image's one class."""
+
+    layout = "ILSVRC boxes"
+    broken: tuple[str, ...] = ()
+
+    def __init__(self, folder: str | Path, classes: Classes, geometry: InputGeometry) -> None:
+        if not classes.synsets:
+            raise DataError("the classes of this network have no WordNet synsets, by which ILSVRC names its objects.")
+        self._data, self._classes, self._geometry = open_ilsvrc(folder), classes, geometry
+        self.images = self._data.images
+
+    def objects(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:
+        annotation = self._data.annotation(name).upright(image.size, exif_orientation(image), f"the annotation of {name}")
+        # Of several objects, as VOC lists them, the first that the network knows.
+        known = next((one for one in annotation.objects if one in self._classes.synsets), None)
+        annotation = annotation if known is None else annotation.of(known)
+        if annotation.synset not in self._classes.synsets:
+            yield AnnotatedObject(annotation.synset, skip="class unknown to the network")
+            return
+        boxes = boxes_in_view(annotation.boxes, annotation.size, image.size, self._geometry)
+        target = self._classes.synsets.index(annotation.synset)
+        yield visible_object(annotation.synset, target, mask_of_boxes(boxes, self._geometry.shape), boxes)
+
+
+register(DataSet("ILSVRC", Ilsvrc, lambda folder: root_of(folder) is not None, order=10, masks=False))

@@ -125,6 +125,6 @@ def batches(images: ImageSet, names: Sequence[str], geometry: InputGeometry, siz
             views = (
                 torch.from_numpy(np.stack([view for _name, view in good]))
                 if good
-                else torch.empty(0, geometry.size, geometry.size, 3, dtype=torch.uint8)
+                else torch.empty(0, *geometry.shape, 3, dtype=torch.uint8)
             )
             yield Batch(tuple(name for name, _view in good), views, bad)

@@ -13,13 +13,13 @@ from chipcore.evaluation.boxes import largest_component
 from chipcore.evaluation.images import normalize_by_max
 
 
-def relative(raw: Tensor, size: int) -> np.ndarray:
-    """A raw map's positive part at input resolution as a share of its maximum, float64 (size, size); zeros for a blank one.
+def relative(raw: Tensor, size: int | tuple[int, int]) -> np.ndarray:
+    """A raw map's positive part at input resolution as a share of its maximum, float64 (size, size) or (height, width); zeros for a blank one.
 
     float64, because the evaluation compares with its thresholds in float64.
     """
     if maps.state(raw) == "not finite":
-        return np.zeros((size, size))
+        return np.zeros((size, size) if isinstance(size, int) else size)
     shares: np.ndarray = normalize_by_max(maps.positive_map(raw, size).numpy()).astype(np.float64)
     return shares
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from chipcore.errors import ChipError, SettingsError
 from chipcore.evaluation import grid_pointing
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.images import Progress, no_progress, to_input
+from chipcore.evaluation.results import LayerResult, Result
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, MethodInputs
@@ -144,13 +145,31 @@ def tile(network: Network, path: Path, target: int | None = None) -> Tile:
     return Tile(path.name, "", view, chosen, float(probabilities[chosen]))
 
 
+@dataclass(frozen=True)
+class MosaicGame(Result):
+    """The grid pointing game on one mosaic; ``cells`` says what each image plays for, ``arrays`` has the mosaic and every map."""
+
+    json_order: ClassVar[tuple[str, ...]] = (
+        "data_set", "grid", "chance", "mosaic_size", "mosaic_scale", "mosaics", "cells", "broken", "layers",
+    )  # fmt: skip
+
+    grid: int
+    chance: float
+    mosaic_size: int
+    mosaic_scale: str
+    cells: list[dict[str, Any]]
+    arrays: Mapping[str, np.ndarray]
+    data_set: str = "one mosaic of given photographs"
+    mosaics: int = 1
+
+
 def evaluate(
     panel: MethodSet,
     images: Sequence[Path],
     classes: Sequence[str] = (),
     importance: str | Path | None = None,
     progress: Progress = no_progress,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> MosaicGame:
     """Play once with four images in their order.
 
     Args:
@@ -160,8 +179,8 @@ def evaluate(
         importance: where W is.
 
     Returns:
-        A report like that of ``grid.evaluate``, and the arrays behind it: ``mosaic``, and every map as ``method-cell``, with the
-        layer before it where there are several.
+        A result like that of :func:`chipcore.evaluation.grid_pointing.evaluate`. Its ``arrays`` are ``mosaic`` and every
+        map as ``method-cell``, with the layer before it where there are several.
 
     Raises:
         SettingsError: not four images, or not as many classes.
@@ -174,7 +193,7 @@ def evaluate(
     targets: list[int | None] = [network.classes.index(one) for one in classes]
     targets = targets or [None] * SIDE**2
     tiles = [tile(network, path, target) for path, target in zip(images, targets, strict=True)]
-    report: dict[str, Any] = {}
+    report: dict[str, LayerResult] = {}
     arrays: dict[str, np.ndarray] = {}
     full, size = True, network.geometry.size
     for asked in panel.layers:
@@ -192,12 +211,12 @@ def evaluate(
             }  # fmt: skip
             lead = f"{asked.name}-" if len(panel.layers) > 1 else ""
             arrays |= {f"{lead}{method}-{score.cell + 1}": score.raw.numpy() for score in scores if score.raw is not None}
-        report[asked.name] = {"images": 1, "skipped": 0, "skipped_because": {}, "methods": methods}
+        report[asked.name] = LayerResult(images=1, skipped=0, skipped_because={}, weak_rows=None, methods=methods)
     told = [
         {"photograph": str(path), "class": one.target, "label": network.classes.labels[one.target], "probability": one.probability}
         for path, one in zip(images, tiles, strict=True)
     ]
-    return {
-        "data_set": "one mosaic of given photographs", "grid": SIDE, "chance": CHANCE, "mosaic_size": size,
-        "mosaic_scale": "full" if full else "squashed", "mosaics": 1, "cells": told, "broken": [], "layers": report,
-    }, arrays  # fmt: skip
+    return MosaicGame(
+        grid=SIDE, chance=CHANCE, mosaic_size=size, mosaic_scale="full" if full else "squashed", cells=told, images=None, broken=[],
+        layers=report, arrays=arrays,
+    )  # fmt: skip

@@ -12,24 +12,25 @@ Every best threshold is an oracle's: one a method, searched over the very images
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from chipcore.datasets.annotations import NO_BOXES, box_to_view, mask_of_boxes
-from chipcore.datasets.ilsvrc import Annotation, Localization
-from chipcore.errors import DataError
+from chipcore.datasets.annotations import NOT_IN_VIEW, AnnotatedObject, Source, mask_of_boxes
+from chipcore.datasets.ilsvrc import Ilsvrc
 from chipcore.evaluation import bootstrap
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.boxes import THRESHOLDS, overlap_curves
-from chipcore.evaluation.images import Progress, Reader, energy_inside, no_progress, normalize_by_max, normalize_min_max, subsample, view_of
-from chipcore.maps import positive_map
+from chipcore.evaluation.images import Progress, energy_inside, no_progress, normalize_by_max, normalize_min_max
+from chipcore.evaluation.protocols import SECONDS, Column, ProgressOf, Protocol, register
+from chipcore.evaluation.results import LayerResult, Result
+from chipcore.evaluation.runner import run
 
 V2_OVERLAPS = (0.3, 0.5, 0.7)
 GRAD_CAM_THRESHOLD = 0.15  # what Grad-CAM's own paper fixes
+OUTSIDE = "object outside the crop"
 
 
 @dataclass
@@ -51,89 +52,79 @@ class Outcomes:
         self.energy.append(energy_inside(heat, mask_of_boxes(truth, heat.shape[0])))
 
 
-@dataclass
-class LocalizationStats:
-    """The images that took part at one layer: names, and whether the true class was the first or in the first five."""
+@dataclass(frozen=True)
+class LocalizationLayer(LayerResult):
+    """A layer of :class:`Localization`: also the network's own accuracy on the images that took part."""
 
-    names: list[str] = field(default_factory=list)
-    top1: list[bool] = field(default_factory=list)
-    top5: list[bool] = field(default_factory=list)
+    json_order: ClassVar[tuple[str, ...]] = (
+        "images", "skipped", "skipped_because", "weak_rows", "top1_accuracy", "top5_accuracy", "methods",
+    )  # fmt: skip
 
-
-def true_boxes(annotation: Annotation, image: tuple[int, int], panel: MethodSet) -> np.ndarray:
-    """The true boxes on the network's view, shape (m, 4); m may be 0 where a crop has lost them."""
-    found = (box_to_view(box, annotation.size, image, panel.network.geometry) for box in annotation.boxes)
-    kept = [box for box in found if box is not None]
-    return np.array(kept) if kept else NO_BOXES
+    top1_accuracy: float | None
+    top5_accuracy: float | None
 
 
-def evaluate(panel: MethodSet, data: Localization, limit: int = 0, seed: int = 0, progress: Progress = no_progress) -> dict[str, Any]:
-    """Measure every method of the panel on annotated images.
+@dataclass(frozen=True)
+class Localization(Result):
+    """Boxes from maps: MaxBoxAcc V1 and V2, energy pointing and the errors of the paper's Table II, as shares of 1."""
 
-    Raises ``DataError`` where the network's classes are not synsets.
+    json_order: ClassVar[tuple[str, ...]] = ("thresholds", "images", "broken", "layers")
+
+    thresholds: str = "each method's best over this set (an oracle), searched again in every bootstrap resample"
+
+
+def evaluate(panel: MethodSet, source: Source, limit: int = 0, seed: int = 0, progress: Progress = no_progress) -> Localization:
+    """Measure every method on images with one true class and its boxes.
+
+    Parameters
+    ----------
+    panel
+        Network, layers and methods.
+    source
+        Images whose objects have boxes: :class:`chipcore.datasets.ilsvrc.Ilsvrc`.
+    limit, seed
+        Draw at most this many images (0: all) from the whole set.
+    progress
+        Wraps the names of the images.
+
+    Raises
+    ------
+    ChipError
+        A method can't explain this network.
     """
-    synsets = panel.network.classes.synsets
-    if not synsets:
-        raise DataError(f"the classes of {panel.network.name} have no WordNet synsets, by which ILSVRC names its objects.")
-    outcomes = {layer.name: {method: Outcomes() for method in panel.methods} for layer in panel.layers}
-    tallies, seen = panel.tallies(), {layer.name: LocalizationStats() for layer in panel.layers}
-    names = subsample(data.images.names, limit, seed)
-    reader = Reader(data.images)
-    for name, image in reader(progress(names)):
-        annotation = reader.attempt(partial(data.annotation, name))
-        if annotation is None:
-            continue
-        truth = true_boxes(annotation, image.size, panel)
-        reason = "class unknown to the network" if annotation.synset not in synsets else "object outside the crop" if not len(truth) else ""
-        if reason:
-            for tally in tallies.values():
-                tally.skipped[reason] += 1
-            continue
-        target, inputs = synsets.index(annotation.synset), view_of(image, panel.network.geometry)
-        activations = panel.look(inputs)
-        first = _first(activations.scores, 5)
-        for layer in panel.layers:
-            tally = tallies[layer.name]
-            if not panel.accepts(layer, target, tally):
-                continue
-            seen[layer.name].names.append(name)
-            seen[layer.name].top1.append(first[0] == target)
-            seen[layer.name].top5.append(target in first)
-            for method in panel.methods:
-                raw = panel.raw_map(method, inputs, target, layer, activations, tally)
-                heat = positive_map(raw, inputs.shape[-1]).numpy()
-                outcomes[layer.name][method].add(heat, truth)
+    outcomes = {(layer.name, method): Outcomes() for layer in panel.layers for method in panel.methods}
+
+    def measure(layer: str, method: str, heat: np.ndarray, found: AnnotatedObject) -> None:
+        assert found.boxes is not None
+        outcomes[layer, method].add(heat, found.boxes)
+
+    done = run(panel, source, limit, seed, progress, measure)
     layers = {}
     for layer in panel.layers:
-        there, tally = seen[layer.name], tallies[layer.name]
-        methods = {method: _report(outcomes[layer.name][method], there) | tally.of(method) for method in panel.methods}
-        statistics = {method: _statistics(outcomes[layer.name][method], there) for method in panel.methods} if there.names else {}
-        for method, compared in bootstrap.compare(statistics, panel.baseline, there.names, seed).items():
+        rows, stats = done.rows[layer.name], done.stats[layer.name]
+        top1 = [first[0] == target for first, target in zip(rows.first, rows.targets, strict=True)]
+        top5 = [target in first for first, target in zip(rows.first, rows.targets, strict=True)]
+        methods = {method: _report(outcomes[layer.name, method], top1, top5) | stats.of(method) for method in panel.methods}
+        statistics = {method: _statistics(outcomes[layer.name, method], top1, top5) for method in panel.methods} if top1 else {}
+        for method, compared in bootstrap.compare(statistics, panel.baseline, rows.images, seed).items():
             methods[method]["difference"] = compared
-        layers[layer.name] = {
-            "images": len(there.names), "skipped": sum(tally.skipped.values()), "skipped_because": dict(tally.skipped), "weak_rows": tally.weak,
-            "top1_accuracy": float(np.mean(there.top1)) if there.names else None,
-            "top5_accuracy": float(np.mean(there.top5)) if there.names else None, "methods": methods,
-        }  # fmt: skip
-    return {
-        "thresholds": "each method's best over this set (an oracle), searched again in every bootstrap resample",
-        "photographs": len(names), "broken": reader.broken, "layers": layers,
-    }  # fmt: skip
+        because = {OUTSIDE if reason == NOT_IN_VIEW else reason: count for reason, count in stats.skipped.items()}
+        layers[layer.name] = LocalizationLayer(
+            images=len(top1), skipped=sum(because.values()), skipped_because=because, weak_rows=stats.weak,
+            top1_accuracy=float(np.mean(top1)) if top1 else None, top5_accuracy=float(np.mean(top5)) if top1 else None, methods=methods,
+        )  # fmt: skip
+    return Localization(images=done.images, broken=done.broken, layers=layers)
 
 
-def _first(scores: Tensor, count: int) -> list[int]:
-    return [int(index) for index in scores[0].topk(min(count, scores.shape[1])).indices]
-
-
-def _curves(outcomes: Outcomes, seen: LocalizationStats) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _curves(outcomes: Outcomes, right1: list[bool], right5: list[bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """V1 (S, T), V2 (3, S, T), and Table II's hits for top-1 and top-5, each (S, T)."""
     table2 = np.array(outcomes.table2)
-    top1, top5 = (table2 & np.array(right)[:, None] for right in (seen.top1, seen.top5))
+    top1, top5 = (table2 & np.array(right)[:, None] for right in (right1, right5))
     return np.array(outcomes.v1), np.array(outcomes.v2).swapaxes(0, 1), top1, top5
 
 
-def _statistics(outcomes: Outcomes, seen: LocalizationStats) -> dict[str, bootstrap.Statistic]:
-    v1, v2, top1, top5 = _curves(outcomes, seen)
+def _statistics(outcomes: Outcomes, right1: list[bool], right5: list[bool]) -> dict[str, bootstrap.Statistic]:
+    v1, v2, top1, top5 = _curves(outcomes, right1, right5)
 
     def error(curve: np.ndarray) -> bootstrap.Statistic:
         hits = bootstrap.best_threshold(curve)
@@ -145,21 +136,36 @@ def _statistics(outcomes: Outcomes, seen: LocalizationStats) -> dict[str, bootst
     }  # fmt: skip
 
 
-def _report(outcomes: Outcomes, seen: LocalizationStats) -> dict[str, Any]:
+def _report(outcomes: Outcomes, right1: list[bool], right5: list[bool]) -> dict[str, Any]:
     """The figures of one method, as shares of 1; None throughout where no image took part."""
     names = (
         "max_box_acc", "threshold", "max_box_acc_v2", "thresholds_v2", "energy_pointing", "top1_loc_error", "threshold_top1", "top5_loc_error",
         "threshold_top5", "top1_loc_error_at_0.15", "top5_loc_error_at_0.15",
     )  # fmt: skip
-    if not seen.names:
+    if not right1:
         return {**dict.fromkeys(names), "images": 0}
-    v1, v2, top1, top5 = _curves(outcomes, seen)
-    mean1, mean2, right1, right5 = v1.mean(0), v2.mean(1), top1.mean(0), top5.mean(0)
+    v1, v2, top1, top5 = _curves(outcomes, right1, right5)
+    mean1, mean2, hits1, hits5 = v1.mean(0), v2.mean(1), top1.mean(0), top5.mean(0)
     fixed = int(np.abs(THRESHOLDS - GRAD_CAM_THRESHOLD).argmin())
     values: tuple[Any, ...] = (
         mean1.max(), THRESHOLDS[mean1.argmax()], mean2.max(1).mean(), [float(THRESHOLDS[i]) for i in mean2.argmax(1)],
-        np.mean(outcomes.energy), 1 - right1.max(), THRESHOLDS[right1.argmax()], 1 - right5.max(), THRESHOLDS[right5.argmax()],
-        1 - right1[fixed], 1 - right5[fixed],
+        np.mean(outcomes.energy), 1 - hits1.max(), THRESHOLDS[hits1.argmax()], 1 - hits5.max(), THRESHOLDS[hits5.argmax()],
+        1 - hits1[fixed], 1 - hits5[fixed],
     )  # fmt: skip
     figures = (value if isinstance(value, list) else float(value) for value in values)
-    return {**dict(zip(names, figures, strict=True)), "images": len(seen.names)}
+    return {**dict(zip(names, figures, strict=True)), "images": len(right1)}
+
+
+def _run(options: argparse.Namespace, panel: MethodSet, progress: ProgressOf) -> tuple[Localization, str]:
+    source = Ilsvrc(options.data, panel.network.classes, panel.network.geometry)
+    return evaluate(panel, source, options.limit, options.seed, progress("photographs")), source.images.fingerprint
+
+
+register(Protocol(
+    "localization", "boxes from maps on the ILSVRC layout: the paper's Table II, MaxBoxAcc V1 and V2", _run,
+    columns=(
+        Column("MaxBoxAcc", "max_box_acc"), Column("at t", "threshold", False), Column("V2", "max_box_acc_v2"),
+        Column("energy", "energy_pointing"), Column("top-1 err", "top1_loc_error"), Column("top-5 err", "top5_loc_error"), SECONDS,
+    ),
+    main="max_box_acc",
+))  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import warnings
 from collections import defaultdict
 from dataclasses import replace
@@ -49,7 +48,7 @@ def randomized(network: Network, stage: str, seed: int) -> Network:
                     value.fill_(1.0 if name == "weight" else 0.0)
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 module.reset_running_stats()
-    return replace(network, model=model, weights_sha256=f"randomised {stage} {seed}", _cuts={}, _lock=threading.Lock())
+    return network.private(model=model, weights_sha256=f"randomised {stage} {seed}")
 
 
 def similarity(before: Tensor, after: Tensor, size: int) -> tuple[float, float] | None:

@@ -118,7 +118,7 @@ def add_batch(
     layers = tuple(dict.fromkeys(one.slice.layer for one in sums))
     activations = network.forward_prefix(network.geometry.normalize(batch.views.to(network.device)), layers)
     _check_finite(activations.scores, batch.names, network, "")
-    original = activations.scores.softmax(1)
+    original = network.class_probabilities(activations.scores)
     held_out = torch.tensor([name in held for name in batch.names], device=original.device)
     order = np.array([places[name] if places else number for number, name in enumerate(batch.names)], np.int64)
     for one in sums:
@@ -151,9 +151,11 @@ def add_batch(
             suffix, features, side_inputs, gates, batch_size(suffix.peak, network.device), settings.precision, wanted
         )
         _check_finite(perturbed, [batch.names[s] for s in at.tolist()], network, f" with channels of {layer.name} closed")
-        normalizer = perturbed.logsumexp(-1) if wanted is None else perturbed.new_zeros(perturbed.shape[:2])
+        # Classes that do not exclude each other have no common normalizer, and so no contrast.
+        common = wanted is None and network.outputs in ("logits", "probabilities")
+        normalizer = perturbed.logsumexp(-1) if common else perturbed.new_zeros(perturbed.shape[:2])
         if settings.target == "probability":
-            perturbed, normalizer = perturbed.softmax(-1), torch.zeros_like(normalizer)
+            perturbed, normalizer = network.class_probabilities(perturbed), torch.zeros_like(normalizer)
         apart_here = held_out[at]
         one.samples.add(order[at.cpu().numpy()], apart_here, pooled[at], bits, weight, original[at], perturbed, normalizer, settings.cutoff)
         if settings.pooled_share:

@@ -172,6 +172,7 @@ def alone_in_its_folder(fit: Callable[_Given, _Result]) -> Callable[_Given, _Res
     @functools.wraps(fit)
     def guarded(*given: _Given.args, **named: _Given.kwargs) -> _Result:
         folder, team = named.get("checkpoints"), named.get("team")
+        folder = Path(folder) if isinstance(folder, str) else folder
         if not isinstance(folder, Path) or getattr(team, "rank", 0) > 0:  # the first process of a team locks for all
             return fit(*given, **named)
         with locked(folder, wait=False):

@@ -40,16 +40,16 @@ Report = Callable[[Progress], None]
 
 @alone_in_its_folder
 def fit(
-    network: Network, layers: Sequence[str], images: Images, settings: FitSettings | None = None,
+    network: Network, layers: str | Sequence[str], images: Images, settings: FitSettings | None = None,
     *, classes: Sequence[int | str] = (), progress: Report | None = None, memory: int = MEMORY,
-    checkpoints: Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
+    checkpoints: str | Path | None = None, resume: bool = False, checkpoint_seconds: float = 60.0, keep_checkpoints: bool = False,
     team: Team = ALONE, shard: Shard | None = None, watch: Callable[[LayerSums], None] | None = None,
 ) -> dict[str, Importance]:  # fmt: skip
     """Fit W of one or several layers, all in one pass over the images where memory allows.
 
     Args:
         network: the network to interpret.
-        layers: registry names or module paths.
+        layers: registry names or module paths, or a single one.
         images: folders, tar shards, a saved data set, a Dataset or an iterable of (image, name), see
             :func:`chipcore.datasets.sources.open_images`.
         settings: see :class:`FitSettings`.
@@ -71,6 +71,7 @@ def fit(
         ChipError: a layer, class, folder or setting that can't be used.
     """
     settings = settings or FitSettings()
+    layers = [layers] if isinstance(layers, str) else layers
     chosen = tuple(dict.fromkeys(network.layer(name) for name in layers))
     if not chosen:
         raise DataError("no layer was given; name one or several.")
@@ -96,7 +97,7 @@ def fit(
             "passes": len(passes),  # these two are for whoever asks how far the run is
             "images": len(names),
         }
-        saving = Checkpoint(checkpoints, run, team.rank, checkpoint_seconds)
+        saving = Checkpoint(Path(checkpoints), run, team.rank, checkpoint_seconds)
     first, stored, cursor = 0, None, Cursor()
     if saving is not None and not resume:
         saving.begin()
@@ -175,13 +176,15 @@ class _Rows:
         self.r2 = torch.full((classes,), torch.nan)
         self.images = torch.zeros(classes, dtype=torch.int32)
         self.evidence_mass = torch.zeros(classes)
+        self.intercept = torch.zeros(classes)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in vars(self).items() if value is not None}
 
     def restore(self, saved: dict[str, np.ndarray], layer: str) -> None:
         for name, value in self.arrays().items():
-            value[...] = saved[f"{layer}/{name}"]
+            if f"{layer}/{name}" in saved:
+                value[...] = saved[f"{layer}/{name}"]
 
     def solve(self, sums: LayerSums, settings: FitSettings, progress: Report | None) -> None:
         classes, pooled, layer = torch.as_tensor(sums.slice.classes), sums.pooled, sums.slice.layer
@@ -223,9 +226,11 @@ class _Rows:
         if mixed:  # where no image of the class was held out, all that were
             r2 = torch.where(r2.isnan(), sums.pooled_held_out.r2(slots.to(W.device), W, constants).cpu(), r2)
         self.W[rows], self.r2[rows] = W.to("cpu", torch.float32), r2.to(torch.float32)
+        self.intercept[rows] = constants.to("cpu", torch.float32)
         if self.contrast_W is not None:
             self.contrast_W[rows] = solved[1].to("cpu", torch.float32)
 
     def importance(self, metadata: dict[str, object]) -> Importance:
         support = (self.W != 0).sum(1, dtype=torch.int32)
-        return Importance(self.W, self.r2, support, self.images, self.evidence_mass, metadata, self.activation, self.contrast_W)
+        intercept = self.intercept if bool((self.intercept != 0).any()) else None
+        return Importance(self.W, self.r2, support, self.images, self.evidence_mass, metadata, self.activation, self.contrast_W, intercept)

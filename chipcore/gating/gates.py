@@ -24,6 +24,10 @@ def generator(seed: int, layer: str, image: str) -> np.random.Generator:
 
     They depend on nothing else, so W is the same for any batch size, order of images or number of
     processes.
+
+    Example:
+        >>> generator(0, "late", "a.jpg").random() == generator(0, "late", "a.jpg").random()
+        True
     """
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, layer, image), "little")))
 
@@ -37,6 +41,10 @@ def draw_uniform(count: int, channels: int, rng: np.random.Generator) -> np.ndar
     """N gate samples d in {0, 1}^K as the paper draws them (Sec. III-A), shape (count, channels), bool.
 
     The number of open gates is uniform on 0..K, then which of them are open is uniform.
+
+    Example:
+        >>> draw_uniform(100, 512, generator(0, "late", "photo.jpg")).shape
+        (100, 512)
     """
     number_open = rng.integers(0, channels + 1, size=count)
     rank = rng.random((count, channels)).argsort(axis=1).argsort(axis=1)
@@ -160,21 +168,31 @@ def _number_open(name: Draw, channels: int, h: np.ndarray, word: Tensor, strata:
     return torch.searchsorted(limits, word, right=True).clamp_max(channels)
 
 
-def gate(features: Tensor, gates: Tensor) -> Tensor:
+def gate(features: Tensor, gates: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
     """Eq. 1, A^_k = d_k A_k, for every image and every gate sample.
 
     Args:
         features: A, shape (B, K, u, v).
         gates: d, shape (B, N, K), of the features' type.
+        layout: how the result lies in memory.
 
     Returns:
         Gated features, shape (B * N, K, u, v), image by image.
+
+    Example:
+        >>> gate(torch.ones(1, 2, 1, 1), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).flatten(1).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     gated = features[:, None] * gates[..., None, None]
-    return gated.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return gated.flatten(0, 1).contiguous(memory_format=layout)
 
 
 def proximity(gates: Tensor, sigma2: float) -> Tensor:
-    """h(d) of Eq. 8 for gates (..., K): exp(-(number of closed gates) / sigma2), shape (...)."""
+    """h(d) of Eq. 8 for gates (..., K): exp(-(number of closed gates) / sigma2), shape (...).
+
+    Example:
+        >>> proximity(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), 2.0).tolist()
+        [1.0, 0.6065306663513184]
+    """
     closed = gates.shape[-1] - gates.sum(-1)
     return torch.exp(-closed / sigma2)

@@ -11,6 +11,7 @@ import math
 import operator
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -84,6 +85,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
                 return order[user] > here
 
             node.args[0].replace_all_uses_with(node, delete_user_cb=later)
+    graph.eliminate_dead_code()  # what no score comes from: other heads, say
     traced.recompile()
     return traced
 
@@ -93,28 +95,100 @@ def set_submodule(root: nn.Module, target: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), name, module)
 
 
-def values(traced: fx.GraphModule, images: Tensor) -> dict[fx.Node, Any]:
-    """For every node its value's shape (tensors) or the value itself, for a batch of two."""
-    seen: dict[fx.Node, Any] = {}
+@dataclass(frozen=True)
+class Value:
+    """What a node gives.
 
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            seen[n] = tuple(result.shape) if isinstance(result, Tensor) else NotATensor
-            return result
+    - ``shape``: of a tensor, for a batch of two; None for what is no tensor
+    - ``batched``: the first axis of the tensor is the batch's
+    - ``constant``: it does not depend on the input, at most on how many inputs there are
+    - ``number``: of a number that is the same for every batch size
+    - ``counts_batch``: it is the number of inputs
+    """
 
-    with torch.inference_mode():
-        Recorder(traced).run(images)
-    return seen
+    shape: tuple[int, ...] | None = None
+    batched: bool = False
+    constant: bool = False
+    number: float | None = None
+    counts_batch: bool = False
 
 
-class NotATensor:
-    """Marks a node whose value is a number, a shape or a tuple."""
+Values = dict[fx.Node, Value]
+_BATCHES = (2, 3)  # a first axis of two may also be two classes: what is the batch's follows its size
 
 
-def peak(nodes: Sequence[fx.Node], shapes: dict[fx.Node, Any]) -> int:
+def values(traced: fx.GraphModule, example: Tensor) -> Values:
+    """What every node gives for inputs like ``example`` (1, channels, h, w), which is run in batches of two sizes.
+
+    Tensors that do not depend on the input at all (a normalized classifier, say) are computed here once and for all: their nodes
+    become attributes of ``traced``.
+    """
+    runs: list[dict[fx.Node, Any]] = [{}, {}]
+    fixed = _without_input(traced)
+    for size, seen in zip(_BATCHES, runs, strict=True):
+        _Recorder(traced, seen, fixed).run(torch.cat([example] * size))
+    found: Values = {}
+    for node in traced.graph.nodes:
+        if node.op == "output":
+            continue
+        first, second = (seen[node] for seen in runs)
+        sources = [found[source] for source in node.all_input_nodes]
+        constant = node.op != "placeholder" and all(one.constant or one.number is not None or one.counts_batch for one in sources)
+        if isinstance(first, tuple) and first and first[0] is Tensor:
+            batched = bool(first[1]) and first[1][0] * _BATCHES[1] == second[1][0] * _BATCHES[0]
+            found[node] = Value(first[1], batched, constant)
+        elif isinstance(first, int | float):
+            found[node] = Value(None, False, constant, first if first == second else None, (first, second) == _BATCHES)
+        else:
+            found[node] = Value(None, False, constant)
+    _fold(traced, fixed, *runs)
+    return found
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps numbers, the shapes of tensors, and the tensors that do not depend on the input."""
+
+    def __init__(self, traced: fx.GraphModule, seen: dict[fx.Node, Any], fixed: frozenset[fx.Node]) -> None:
+        super().__init__(traced)
+        self._seen, self._fixed = seen, fixed
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self._seen[n] = (Tensor, tuple(result.shape), result if n in self._fixed else None)
+        else:
+            self._seen[n] = result if isinstance(result, bool | int | float) else None
+        return result
+
+
+def _without_input(traced: fx.GraphModule) -> frozenset[fx.Node]:
+    """Nodes that no input leads to."""
+    reached: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        if node.op == "placeholder" or any(source in reached for source in node.all_input_nodes):
+            reached.add(node)
+    return frozenset(node for node in traced.graph.nodes if node not in reached and node.op != "output")
+
+
+def _fold(traced: fx.GraphModule, fixed: frozenset[fx.Node], first: dict[fx.Node, Any], second: dict[fx.Node, Any]) -> None:
+    """Turn nodes whose tensor is the same in every run into attributes."""
+    for number, node in enumerate(traced.graph.nodes):
+        result = first.get(node)
+        if node not in fixed or node.op == "get_attr" or not (isinstance(result, tuple) and result[0] is Tensor):
+            continue
+        if torch.equal(result[2], second[node][2]):  # noise is not
+            name = f"_constant_{number}"
+            traced.register_buffer(name, result[2].detach().clone(), persistent=False)
+            node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+    traced.recompile()
+
+
+def peak(nodes: Sequence[fx.Node], found: Values) -> int:
+    """Elements that the widest step reads and writes for one input."""
+
     def size(node: fx.Node) -> int:
-        return 0 if shapes[node] is NotATensor or node.op == "get_attr" else math.prod(shapes[node]) // 2
+        shape = found[node].shape
+        return 0 if shape is None or node.op == "get_attr" else math.prod(shape) // _BATCHES[0]
 
     return max(size(node) + sum(size(source) for source in node.all_input_nodes) for node in nodes)
 
@@ -130,11 +204,11 @@ def last_node_inside(nodes: Sequence[fx.Node], path: str, traced: fx.GraphModule
     return found
 
 
-def dependents(nodes: Sequence[fx.Node], at: fx.Node, shapes: dict[fx.Node, Any]) -> tuple[list[fx.Node], list[fx.Node]]:
+def dependents(nodes: Sequence[fx.Node], at: fx.Node, found: Values) -> tuple[list[fx.Node], list[fx.Node]]:
     """The nodes of the suffix at ``at`` and the tensors that cross the cut beside its features.
 
-    Shapes and numbers are not carried but computed again inside, since the suffix runs on another batch
-    size; so are parameters, which cost nothing.
+    Numbers do not cross: ``build`` writes them in, since the suffix runs on another batch size. What is made of parameters alone
+    does not either, but is part of the suffix.
     """
     inside = {at}
     for node in nodes:
@@ -145,9 +219,9 @@ def dependents(nodes: Sequence[fx.Node], at: fx.Node, shapes: dict[fx.Node, Any]
     waiting = list(inside)
     while waiting:
         for source in waiting.pop().all_input_nodes:
-            if source is at or source in inside:
+            if source is at or source in inside or _is_number(found[source]):
                 continue
-            if source.op == "get_attr" or (shapes[source] is NotATensor and source.op != "placeholder"):
+            if found[source].constant or (found[source].shape is None and source.op != "placeholder"):
                 inside.add(source)
                 waiting.append(source)
             else:
@@ -156,19 +230,39 @@ def dependents(nodes: Sequence[fx.Node], at: fx.Node, shapes: dict[fx.Node, Any]
     return sorted(inside, key=order.__getitem__), sorted(side_inputs, key=order.__getitem__)
 
 
-def build(root: fx.GraphModule, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any) -> fx.GraphModule:
+def _is_number(value: Value) -> bool:
+    return value.number is not None or value.counts_batch
+
+
+def build(
+    root: fx.GraphModule, inputs: Sequence[fx.Node], body: Sequence[fx.Node], outputs: Any, found: Values | None = None
+) -> fx.GraphModule:
+    """A module from some nodes of a graph: from the values of ``inputs`` to those of ``outputs``.
+
+    With ``found``, numbers that come from elsewhere are written in; the number of inputs is read off the first of ``inputs``.
+    """
     graph = fx.Graph()
-    made = {node: graph.placeholder(f"value_{position}") for position, node in enumerate(inputs)}
+    made: dict[fx.Node, Any] = {node: graph.placeholder(f"value_{position}") for position, node in enumerate(inputs)}
+    first = next(iter(made.values()))
+
+    def known(source: fx.Node) -> Any:
+        if source not in made and found is not None and _is_number(found[source]):
+            made[source] = graph.call_method("size", (first, 0)) if found[source].counts_batch else found[source].number
+        return made[source]
+
     for node in body:
-        made[node] = graph.node_copy(node, lambda source: made[source])
-    graph.output(fx.map_arg(outputs, lambda source: made[source]))
+        if node in made:
+            continue
+        args, kwargs = fx.map_arg((node.args, node.kwargs), known)
+        made[node] = graph.create_node(node.op, node.target, args, kwargs, node.name, node.type)
+    graph.output(fx.map_arg(outputs, known))
     module = fx.GraphModule(root, graph)
     module.graph.eliminate_dead_code()
     _fold_batch_norm(module)
     for node in module.graph.nodes:
-        found = module.get_submodule(node.target) if node.op == "call_module" else None
-        if type(found) is nn.Linear:  # a subclass may do something else
-            set_submodule(module, node.target, FastLinear(found))
+        called = module.get_submodule(node.target) if node.op == "call_module" else None
+        if type(called) is nn.Linear:  # a subclass may do something else
+            set_submodule(module, node.target, FastLinear(called))
     return module
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from chipcore.gating.class_head import ClassHead
@@ -20,7 +21,7 @@ WIDENED = 16
 class Activations:
     """What one pass over B images leaves behind.
 
-    ``scores``: (B, C) before softmax. ``features[l]``: (B, K, u, v) of layer ``l``. ``carried[l]``: the
+    ``scores``: (B, C) before softmax. ``features[l]``: (B, K, u, v) of layer ``l``. ``side_inputs[l]``: the
     other tensors that cross the cut at ``l``, each with the batch as its first axis unless listed as fixed.
     """
 
@@ -32,19 +33,20 @@ class Activations:
 class Suffix:
     """What depends on one layer: from its features to the scores.
 
-    ``batched`` says which of the carried values have the batch as their first axis; ``peak`` is the number
+    ``batched`` says which of the side inputs have the batch as their first axis; ``peak`` is the number
     of elements that the widest step of the suffix reads and writes for one gated network.
     """
 
     def __init__(
         self, path: str, module: nn.Module, batched: tuple[bool, ...], peak: int,
-        front: LinearFront | None = None, front_is_head: bool = False,
+        front: LinearFront | None = None, front_is_head: bool = False, layout: torch.memory_format = torch.channels_last,
     ) -> None:  # fmt: skip
         self.path = path
         self.batched = batched
         self.peak = peak
         self._module = module  # what follows the front, where there is one
         self._front = front
+        self._layout = layout
         self._front_is_head = front_is_head  # the first linear map is also the last
 
     @property
@@ -71,13 +73,13 @@ class Suffix:
 
         Args:
             prepared: from :meth:`prepare`, B images.
-            carried: the other tensors that cross the cut, each (B, ...).
+            side_inputs: the other tensors that cross the cut, each (B, ...).
             gates: d, shape (B, N, K), of the features' type.
             classes: indices of the classes wanted, in the order of the result's last axis; all where None.
         """
         times = gates.shape[1]
         at_front = classes if self._front_is_head else None
-        hidden = gate(prepared, gates) if self._front is None else self._front.gated(prepared, gates, at_front)
+        hidden = gate(prepared, gates, self._layout) if self._front is None else self._front.gated(prepared, gates, at_front)
         beside = (
             value.repeat_interleave(times, dim=0) if batched else value for value, batched in zip(side_inputs, self.batched, strict=True)
         )
@@ -100,10 +102,7 @@ def why_no_feature_maps(shape: Sequence[int] | None, images: Sequence[int]) -> s
         return f"no tensor, {maps}"
     size = " x ".join(str(one) for one in shape[1:])
     if len(shape) == 3:
-        return f"tokens (batch x {size}), as a transformer does, {maps}"
+        return f"tokens (batch x {size}), as a transformer does, {maps}; ask for a map of its patches with reshape='tokens' (--tokens)"
     if len(shape) != 4:
         return f"a tensor of {len(shape)} axes, {maps}"
-    # Swin and the inside of a ConvNeXt block keep their channels last: on a square image the first two sides are equal.
-    if images[2] == images[3] and shape[1] == shape[2] != shape[3]:
-        return f"batch x {size} with its channels last, {maps}"
     return ""

@@ -1,14 +1,12 @@
 """The methods, by name: CHIP and its rivals, one call and one geometry for all."""
 
-# Each registers itself.
-from chipcore.methods import backpropagation, cam, chip, deepdraw, excitation_backprop, gradcam, lime, local_chip, occlusion  # noqa: F401
+import importlib
+import pkgutil
+
 from chipcore.methods.base import METHODS, Explanation, Method, MethodInputs, Properties, Saliency, explain, explain_view, register
 
-# The order in which people are offered the methods.
-for _name in (
-    "chip", "refined_chip", "guided_chip", "local_chip", "gradcam", "guided_gradcam", "guided_backprop",
-    "backprop", "lime", "cmwp", "cam", "deconvolution", "occlusion", "deepdraw",
-):  # fmt: skip
-    METHODS[_name] = METHODS.pop(_name)
+# Every module of this package registers its methods when it is imported: a new method is a new file, and no list of them is kept.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["METHODS", "Explanation", "Method", "MethodInputs", "Properties", "Saliency", "explain", "explain_view", "register"]

@@ -94,7 +94,7 @@ def input_gradient(network: Network, inputs: Tensor, target: int, rule: Rule | N
     with torch.enable_grad():
         leaf = inputs.detach().requires_grad_()
         # A network may begin with an in-place operation, which a leaf does not allow.
-        x = leaf.clone(memory_format=torch.channels_last)
+        x = network.arrange(leaf.clone())
         if rule is None:
             score = network.model(x)[0, target]
         else:
@@ -109,9 +109,10 @@ def strongest(gradient: Tensor) -> Tensor:
 
 
 def colors(gradient: Tensor) -> Tensor:
-    """The signed gradient as colors around gray, (3, h, w) in [0, 1]; the way the guided methods are printed."""
+    """The signed gradient (3 or 1, h, w) as colors around gray, (3, h, w) in [0, 1]; the way the guided methods are printed."""
     top = gradient.abs().max()
-    return 0.5 + 0.5 * gradient / top if top > 0 else torch.full_like(gradient, 0.5)
+    shown = 0.5 + 0.5 * gradient / top if top > 0 else torch.full_like(gradient, 0.5)
+    return shown.expand(3, -1, -1)  # a gray network's in gray
 
 
 def _method(rule: Rule | None) -> Callable[[MethodInputs], Explanation]:
@@ -122,13 +123,18 @@ def _method(rule: Rule | None) -> Callable[[MethodInputs], Explanation]:
     return compute
 
 
+_BLOCKED = (
+    "{} lets only the positive part of its signal pass each rectifier on the way down from the score, and none of it reaches the pixels"
+)
 _properties = dict[str, Any](instance=("gradient",), high_resolution=True)
 register(
-    "guided_backprop", "Guided Backprop", "Springenberg et al. 2015", Properties(**_properties, row="Guided Backpropagation")
+    "guided_backprop", "Guided Backprop", "Springenberg et al. 2015", Properties(**_properties, row="Guided Backpropagation"), order=70,
+    shows_image=True, zero_means=_BLOCKED.format("Guided Backprop"),
 )(_method("guided"))  # fmt: skip
 register(
-    "backprop", "Backprop", "Simonyan, Vedaldi and Zisserman 2014", Properties(**_properties, class_discriminative=True)
+    "backprop", "Backprop", "Simonyan, Vedaldi and Zisserman 2014", Properties(**_properties, class_discriminative=True), order=80,
 )(_method(None))  # fmt: skip
 register(
-    "deconvolution", "Deconvolution", "Zeiler and Fergus 2014", Properties(**_properties, multi_layer=True, row="Deconvolution")
+    "deconvolution", "Deconvolution", "Zeiler and Fergus 2014", Properties(**_properties, multi_layer=True, row="Deconvolution"), order=120,
+    shows_image=True, zero_means=_BLOCKED.format("Deconvolution"),
 )(_method("deconvolution"))  # fmt: skip

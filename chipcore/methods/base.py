@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.networks.network import Layer, Network
 
+T = TypeVar("T")
 MAX_SAMPLES = 100_000  # of samples, steps and the like
 
 
@@ -52,13 +53,15 @@ class MethodInputs:
         target: index of the class.
         layer: the layer; methods with ``uses_layer`` False pay no heed to it.
         importance: W of ``layer``, for methods with ``needs_importance``.
-        activations: what :meth:`Network.trunk` gave for these inputs, where it has been run already.
+        activations: what :meth:`Network.forward_prefix` gave for these inputs, where it has been run already.
         shallow_importance: W of the network's first layer for Refined CHIP; the cached or bundled one by default.
         options: a method's own settings; names and defaults are in ``METHODS[name].options``.
         progress: called with (done, total) by methods that take long.
         rows: w_c, shape (K,), by the path of its layer: in place of W's, where it was learned otherwise.
         channels: the only ones of ``layer`` that a sum of Eq. 10 takes; all where None.
         versus: another class, whose row is taken off: why the target and not this one.
+        share: called with a key and what makes a value: gives the value made before for this network and image, where
+            there is one. So methods whose passes do not depend on the class take them once an image.
     """
 
     network: Network
@@ -73,6 +76,18 @@ class MethodInputs:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
     channels: Sequence[int] | None = None
     versus: int | None = None
+    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> tuple[T, bool]:
+        """What ``make`` gives, and whether it was made now: another class of this image may have had it made before."""
+        made: list[bool] = []
+
+        def making() -> T:
+            made.append(True)
+            return make()
+
+        value: T = making() if self.share is None else self.share(key, making)
+        return value, bool(made)
 
     def known_activations(self, *layers: Layer) -> Activations:
         """Features of ``layers`` (by default of the request's own): those that were handed in, or one pass."""
@@ -118,6 +133,11 @@ class Method:
     - ``from_features``: begins with the layer's features, which one pass can share with others
     - ``adds_channels``: made from the sum of Eq. 10, so channels of it can be chosen
     - ``is_image``: its result is an image of its own, not a map of the image
+    - ``order``: its place in lists, lowest first; what has none comes last
+    - ``slow``: takes seconds a map on a CPU, so the explorer waits to be asked for it
+    - ``shows_image``: its paper prints the colors of ``Explanation.image``, not a map
+    - ``zero_means``: the sentence that says why a map of zeros alone came out, where the method knows
+    - ``prepare``: what is done once for a network and layer, not once for a map
     """
 
     name: str
@@ -132,6 +152,11 @@ class Method:
     from_features: bool = False
     adds_channels: bool = False
     is_image: bool = False
+    order: int = 1000
+    slow: bool = False
+    shows_image: bool = False
+    zero_means: str = ""
+    prepare: Callable[[Network, Layer], object] | None = None
 
     def layers(self, network: Network, layer: Layer) -> tuple[Layer, ...]:
         """The layers whose features it reads."""
@@ -144,10 +169,10 @@ class Method:
             ChipError: a class, input or option outside its range, or a network that the method can't explain.
         """
         network = request.network
-        size = network.geometry.size
-        if tuple(request.inputs.shape) != (1, 3, size, size):
+        wanted = (1, network.geometry.channels, *network.geometry.shape)
+        if tuple(request.inputs.shape) != wanted:
             raise SettingsError(
-                f"{self.name} explains one photograph at a time: give inputs of shape (1, 3, {size}, {size}), not {tuple(request.inputs.shape)}."
+                f"{self.name} explains one photograph at a time: give inputs of shape {wanted}, not {tuple(request.inputs.shape)}."
             )
         target = network.classes.index(request.target)
         # Tensors made in inference mode can't be differentiated through; a copy made outside of it can.
@@ -175,10 +200,28 @@ METHODS: dict[str, Method] = {}
 
 
 def register(name: str, title: str, source: str, properties: Properties, **more: Any) -> Callable[[Compute], Compute]:
-    """Add a method to the registry; the command line and the app take their choices from it."""
+    """Add a method to the registry; the command line and the app take their choices from it.
+
+    Parameters
+    ----------
+    name, title, source, properties
+        As in :class:`Method`.
+    more
+        Further fields of :class:`Method`.
+
+    Examples
+    --------
+    >>> @register("brightness", "Brightness", "nobody", Properties(instance=("gradient",)), order=999)
+    ... def brightness(request: MethodInputs) -> Explanation:
+    ...     return Explanation(request.inputs[0].mean(0), passes=0)
+    >>> METHODS.pop("brightness").title
+    'Brightness'
+    """
 
     def add(compute: Compute) -> Compute:
         METHODS[name] = Method(name, title, source, properties, compute, **more)
+        for other in sorted(METHODS, key=lambda known: METHODS[known].order):  # a dictionary keeps its order
+            METHODS[other] = METHODS.pop(other)
         return compute
 
     return add
@@ -213,7 +256,7 @@ class Saliency:
     @cached_property
     def picture(self) -> Tensor:
         """The positive part at input resolution, float32 (size, size) in [0, 1]."""
-        return maps.picture(self.raw, self.view.width)
+        return maps.picture(self.raw, (self.view.height, self.view.width))
 
 
 def explain(
@@ -255,10 +298,12 @@ def explain_view(
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
     versus: int | str | None = None,
+    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None,
 ) -> Saliency:  # fmt: skip
     """:func:`explain` for a image that is the network's view of it already, ``network.geometry.view(image)``.
 
-    For many maps of one image: it is decoded and cropped once.
+    For many maps of one image: it is decoded and cropped once, and with ``share`` (see :class:`MethodInputs`) the passes of LIME
+    and occlusion are taken once for all classes; a map that took none of its own has ``passes`` 0.
     """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
@@ -281,7 +326,7 @@ def explain_view(
         activations = network.forward_prefix(inputs, chosen.layers(network, at))
         if not bool(activations.scores.isfinite().all()):
             raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
-        probability = float(activations.scores.softmax(1)[0, index])
+        probability = float(network.class_probabilities(activations.scores)[0, index])
     if not chosen.from_features:
         start = time.perf_counter()
     known = rows or {}
@@ -289,7 +334,19 @@ def explain_view(
         importance = load_importance(network, at.name)
     found = chosen(
         MethodInputs(
-            network, inputs, index, at, importance, activations, shallow_importance, options or {}, progress, known, channels, other
+            network,
+            inputs,
+            index,
+            at,
+            importance,
+            activations,
+            shallow_importance,
+            options or {},
+            progress,
+            known,
+            channels,
+            other,
+            share,
         )
     )
     if found.raw.ndim != 2:

@@ -26,7 +26,8 @@ _lock = Lock()
 
 
 @register(
-    "cam", "CAM", "Zhou et al. 2016", Properties(instance=("gradient",), class_discriminative=True, post_hoc=False, row="CAM")
+    "cam", "CAM", "Zhou et al. 2016", Properties(instance=("gradient",), class_discriminative=True, post_hoc=False, row="CAM"), order=110,
+    prepare=lambda network, layer: graph_of(network, "CAM"),
 )  # fmt: skip
 def cam(request: MethodInputs) -> Explanation:
     """sum_k w_c^k A_k with the classifier's own weights and the features that are pooled; the bias is left out.
@@ -94,5 +95,4 @@ def has_cam_head(network: Network) -> bool:
     except ChipError:
         return False
     with torch.inference_mode(False), torch.no_grad():
-        size = network.geometry.size
-        return _find_head(graph, torch.zeros(1, 3, size, size, device=network.device)) is not None
+        return _find_head(graph, network.example) is not None

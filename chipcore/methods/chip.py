@@ -8,7 +8,7 @@ from chipcore.errors import ChipError
 from chipcore.importance import load_importance
 from chipcore.maps import chip_map, positive_map
 from chipcore.methods.base import Explanation, MethodInputs, Properties, fitted_row, register
-from chipcore.methods.gradcam import guided
+from chipcore.methods.gradcam import guided, guided_zero
 
 _SOURCE = "Cui, Wang and Wang 2019"
 # How much of W's contrast a map has: 0 is the score alone, as in the paper.
@@ -24,14 +24,25 @@ def _map(request: MethodInputs) -> Tensor:
     return chip_map(row, request.known_activations().features[request.layer.path][0])
 
 
-@register("chip", "CHIP", _SOURCE, _BOTH, options=_OPTIONS, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True)
+@register(
+    "chip",
+    "CHIP",
+    _SOURCE,
+    _BOTH,
+    order=10,
+    options=_OPTIONS,
+    needs_importance=True,
+    uses_layer=True,
+    from_features=True,
+    adds_channels=True,
+)
 def chip(request: MethodInputs) -> Explanation:
     """Eq. 10, the sum of w_c^k A_k at one layer; raises where the class has no fitted row of W."""
     return Explanation(_map(request), passes=1)
 
 
 @register(
-    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, options=_OPTIONS, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
+    "refined_chip", "Refined CHIP", _SOURCE, _BOTH, order=20, options=_OPTIONS, needs_importance=True, needs_shallow=True, uses_layer=True, from_features=True, adds_channels=True
 )  # fmt: skip
 def refined_chip(request: MethodInputs) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
@@ -59,7 +70,7 @@ def refined_chip(request: MethodInputs) -> Explanation:
     Properties(
         instance=("perturbation", "gradient"), general=True, class_discriminative=True, high_resolution=True, multi_layer=True, row="Guided CHIP"
     ),
-    options=_OPTIONS, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True,
+    order=30, options=_OPTIONS, needs_importance=True, uses_layer=True, from_features=True, adds_channels=True, shows_image=True, zero_means=guided_zero("CHIP"),
 )  # fmt: skip
 def guided_chip(request: MethodInputs) -> Explanation:
     """Guided Backprop times CHIP's positive part at input resolution; see :func:`chipcore.methods.gradcam.guided`."""

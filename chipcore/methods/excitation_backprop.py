@@ -52,7 +52,8 @@ Values = Mapping[fx.Node, Any]
 
 @register(
     "cmwp", "c-MWP", "Zhang et al. 2018, contrastive excitation backprop",
-    Properties(instance=("gradient",), class_discriminative=True, multi_layer=True), uses_layer=True,
+    Properties(instance=("gradient",), class_discriminative=True, multi_layer=True), order=100, uses_layer=True,
+    prepare=lambda network, layer: graph_of(network, "c-MWP"),
 )  # fmt: skip
 def cmwp(request: MethodInputs) -> Explanation:
     """The contrastive signal at the layer, summed over channels, shape (u, v); negative where the dual wins.

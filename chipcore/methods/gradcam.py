@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from chipcore.maps import chip_map, positive_map
 from chipcore.methods.backpropagation import colors, input_gradient, strongest
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
+from chipcore.networks.network import Layer, Network
 
 
-def feature_gradient(request: MethodInputs) -> tuple[Tensor, Tensor]:
+def cut(network: Network, layer: Layer) -> None:
+    """Make the part of the network behind a layer ready."""
+    network.suffix(layer, (layer,))
+
+
+def guided_zero(coarse: str) -> str:
+    """Why a guided map is zero everywhere."""
+    return f"it is multiplied with the {coarse} map, which has no positive place here"
+
+
+def feature_gradient(request: MethodInputs, objective: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """A layer's features and the class score's gradient there, both (K, u, v).
 
-    Runs the suffix alone, forward and backward, with every gate open.
+    Runs the suffix alone, forward and backward, with every gate open. ``objective`` makes a number of the scores (C,) whose
+    gradient is taken in place of the class score's.
     """
     activations, layer = request.known_activations(), request.layer
     suffix = request.network.suffix(layer, (layer,))
@@ -22,7 +36,8 @@ def feature_gradient(request: MethodInputs) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         features = activations.features[layer.path].clone().requires_grad_()
         scores = suffix.scores(suffix.prepare(features), side_inputs, features.new_ones(1, 1, layer.channels))
-        (gradient,) = torch.autograd.grad(scores[0, 0, request.target], features)
+        value = scores[0, 0, request.target] if objective is None else objective(scores[0, 0])
+        (gradient,) = torch.autograd.grad(value, features)
     return features.detach()[0], gradient[0]
 
 
@@ -37,7 +52,7 @@ def gradcam_map(request: MethodInputs) -> Tensor:
 
 @register(
     "gradcam", "Grad-CAM", "Selvaraju et al. 2017",
-    Properties(instance=("gradient",), class_discriminative=True, row="Grad-CAM"), uses_layer=True, from_features=True,
+    Properties(instance=("gradient",), class_discriminative=True, row="Grad-CAM"), order=50, uses_layer=True, from_features=True, prepare=cut,
 )  # fmt: skip
 def gradcam(request: MethodInputs) -> Explanation:
     """Grad-CAM: one pass for the features, one forward and one backward through what follows the layer."""
@@ -46,7 +61,8 @@ def gradcam(request: MethodInputs) -> Explanation:
 
 @register(
     "guided_gradcam", "Guided Grad-CAM", "Selvaraju et al. 2017",
-    Properties(instance=("gradient",), class_discriminative=True, high_resolution=True, row="Guided Grad-CAM"), uses_layer=True, from_features=True,
+    Properties(instance=("gradient",), class_discriminative=True, high_resolution=True, row="Guided Grad-CAM"), order=60, uses_layer=True, from_features=True, prepare=cut,
+    shows_image=True, zero_means=guided_zero("Grad-CAM"),
 )  # fmt: skip
 def guided_gradcam(request: MethodInputs) -> Explanation:
     """Guided Backprop times Grad-CAM's positive part at input resolution; see :func:`guided`."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chipcore.maps import without_rounding
 from chipcore.methods.base import Explanation, MethodInputs, Properties, register
 
 _AT_ONCE = 32
@@ -17,7 +18,7 @@ _AT_ONCE = 32
 
 @register(
     "lime", "LIME", "Ribeiro, Singh and Guestrin 2016",
-    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), options={"samples": 1000, "shown": 5, "seed": 0},
+    Properties(instance=("perturbation",), class_discriminative=True, row="LIME"), order=90, slow=True, options={"samples": 1000, "shown": 5, "seed": 0},
 )  # fmt: skip
 def lime(request: MethodInputs) -> Explanation:
     """Coefficients of the ``shown`` super-pixels that speak most for the class, 0 elsewhere, shape (size, size).
@@ -27,31 +28,38 @@ def lime(request: MethodInputs) -> Explanation:
     coefficients are shown. One pass a sample.
     """
     samples, seed = request.options["samples"], request.options["seed"]
+    (segments, visible, probabilities), fresh = request.once(("lime", samples, seed), lambda: _asked(request, samples, seed))
+    coefficients = fit_coefficients(visible, probabilities[:, request.target].double().numpy())
+    best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
+    kept = np.zeros(visible.shape[1], dtype=np.float32)
+    kept[best] = np.maximum(coefficients[best], 0)
+    raw = without_rounding(torch.from_numpy(kept[segments]), float(probabilities[:, request.target].max()))
+    return Explanation(raw, passes=samples if fresh else 0)
+
+
+def _asked(request: MethodInputs, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """The super-pixels (size, size), which of them each sample shows (N, S), and f of every sample (N, C): the same for all classes."""
     segments = superpixels(request, seed)
     count = int(segments.max()) + 1
     visible = np.random.default_rng(seed).integers(0, 2, (samples, count), dtype=np.uint8)
     visible[0] = 1
     labels = torch.from_numpy(segments).to(request.inputs.device)
     hidden = mean_colors(request.inputs[0], labels, count)
-    predictions = []
+    probabilities = []
     for first in range(0, samples, _AT_ONCE):
         shown = torch.from_numpy(visible[first : first + _AT_ONCE]).to(labels.device)[:, labels].bool()
         mixed = torch.where(shown[:, None], request.inputs, hidden)
-        predictions.append(request.network.probabilities(mixed)[:, request.target].cpu().double())
+        probabilities.append(request.network.probabilities(mixed).cpu())
         request.report(first + len(mixed), samples)
-    coefficients = fit_coefficients(visible, torch.cat(predictions).numpy())
-    best = np.argsort(-coefficients, kind="stable")[: request.options["shown"]]
-    kept = np.zeros(count, dtype=np.float32)
-    kept[best] = np.maximum(coefficients[best], 0)
-    return Explanation(torch.from_numpy(kept[segments]), passes=samples)
+    return segments, visible, torch.cat(probabilities)
 
 
 def superpixels(request: MethodInputs, seed: int) -> np.ndarray:
     """Quickshift (Vedaldi and Soatto 2008) with LIME's settings: labels from 0 on without gaps, int64 (size, size)."""
     from skimage.segmentation import quickshift
 
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (request.network.geometry.mean, request.network.geometry.std))
-    view = (request.inputs[0].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).double().numpy()
+    shown = request.network.geometry.colors(request.inputs[0].cpu()).clamp(0, 1)
+    view = shown.expand(3, -1, -1).permute(1, 2, 0).double().numpy()  # quickshift wants colors; gray ones of a gray network
     labels = quickshift(view, kernel_size=4, max_dist=200, ratio=0.2, rng=seed)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
 
@@ -59,7 +67,7 @@ def superpixels(request: MethodInputs, seed: int) -> np.ndarray:
 def mean_colors(image: Tensor, labels: Tensor, count: int) -> Tensor:
     """The image (3, h, w) with every super-pixel in its mean color."""
     flat = labels.flatten()
-    sums = torch.zeros(3, count, device=image.device).index_add_(1, flat, image.flatten(1))
+    sums = torch.zeros(len(image), count, device=image.device).index_add_(1, flat, image.flatten(1))
     means = sums / torch.bincount(flat, minlength=count).clamp(min=1)
     return means[:, labels]
 

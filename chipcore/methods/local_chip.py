@@ -13,6 +13,7 @@ from chipcore.gating.gates import draw, generator
 from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.maps import chip_map
 from chipcore.methods.base import Explanation, MethodInputs, Properties, mask_channels, register
+from chipcore.methods.gradcam import cut
 from chipcore.solvers import admm
 
 PART = 60  # gate samples between two reports
@@ -20,7 +21,7 @@ PART = 60  # gate samples between two reports
 
 @register(
     "local_chip", "CHIP fitted on this photograph", "Cui, Wang and Wang 2019, Eq. 11 with one photograph",
-    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), options={"gates": 300, "seed": 0, "lambda_ratio": 1e-3, "contrast": FitSettings.contrast}, uses_layer=True, from_features=True, adds_channels=True,
+    Properties(instance=("perturbation",), class_discriminative=True, multi_layer=True), order=40, slow=True, prepare=cut, options={"gates": 300, "seed": 0, "lambda_ratio": 1e-3, "contrast": FitSettings.contrast}, uses_layer=True, from_features=True, adds_channels=True,
 )  # fmt: skip
 def local_chip(request: MethodInputs) -> Explanation:
     """Eq. 10 with :func:`local_row`."""

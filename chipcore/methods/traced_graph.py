@@ -21,8 +21,8 @@ _lock = threading.Lock()
 class Graph:
     """The traced graph of a model; shares its weights, keeps nothing of a run."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        self.module = module
+    def __init__(self, module: fx.GraphModule, layout: torch.memory_format = torch.channels_last) -> None:
+        self.module, self._layout = module, layout
         self.nodes: tuple[fx.Node, ...] = tuple(module.graph.nodes)
         result = next(node for node in self.nodes if node.op == "output").args[0]
         if not isinstance(result, fx.Node):
@@ -33,7 +33,7 @@ class Graph:
     def run(self, inputs: Tensor) -> dict[fx.Node, Any]:
         """The value of every node for inputs (B, 3, h, w)."""
         runner = fx.Interpreter(self.module, garbage_collect_values=False)  # a runner holds its values: one a call
-        runner.run(inputs.contiguous(memory_format=torch.channels_last))
+        runner.run(inputs.contiguous(memory_format=self._layout))
         return dict(runner.env)
 
     def compute(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
@@ -58,7 +58,7 @@ def graph_of(network: Network, method: str) -> Graph:
         if network.model not in _graphs:
             try:
                 with torch.inference_mode(False):
-                    _graphs[network.model] = Graph(trace(network.model))
+                    _graphs[network.model] = Graph(trace(network.model), network.cutting.layout)
             except ChipError:
                 raise
             except Exception as error:  # fx reports what it can't trace by whatever exception comes up

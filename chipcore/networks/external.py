@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 import inspect
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.errors import CheckpointError, ChipError, UnknownName
 from chipcore.images import InputGeometry
 from chipcore.networks import torchvision_import
+from chipcore.networks.adopted import private_copy, unwrapped
 from chipcore.networks.spec import LayerSpec, NetworkSpec, Weights
 from chipcore.networks.weights import Torchvision
 from chipcore.networks.zoo import build_torchvision, colors, geometry_of
@@ -87,9 +86,12 @@ def _torchvision(name: str) -> ArchitectureSource:
 
 
 def _import_timm() -> Any:
+    torchvision_import.declare_missing_operators()  # timm imports torchvision
     try:
         return importlib.import_module("timm")
-    except ImportError:
+    except ImportError as error:
+        if error.name not in (None, "timm"):
+            raise ChipError(f"timm's networks need {error.name}, which is not installed: pip install {error.name}") from None
         raise ChipError("timm's networks need timm, which is not installed: pip install timm") from None
 
 
@@ -121,6 +123,7 @@ def _timm(name: str, published: bool) -> ArchitectureSource:
 
 def _factory(name: str) -> ArchitectureSource:
     module_name, _colon, attribute = name.partition(":")
+    torchvision_import.declare_missing_operators()  # it may import torchvision
     here = str(Path.cwd())
     sys.path.insert(0, here)  # as `python -m` would have it
     try:
@@ -151,7 +154,8 @@ def _factory(name: str) -> ArchitectureSource:
             raise ChipError(f"{name} failed ({_first_line(error)}); it is called without arguments, or with num_classes.") from None
         if not isinstance(made, nn.Module):
             raise ChipError(f"{name} gave a {type(made).__name__}, not a torch.nn.Module; return the network.")
-        return copy.deepcopy(made)  # it may be a model that somebody's module keeps
+        # It may be a model that the user's module keeps, into which a checkpoint must not be loaded.
+        return private_copy(unwrapped(made), name)
 
     return ArchitectureSource(name, attribute, build, InputGeometry())
 
@@ -159,21 +163,3 @@ def _factory(name: str) -> ArchitectureSource:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def count_outputs(model: nn.Module, size: int, name: str) -> int:
-    """C, the number of outputs for an input (1, 3, size, size); ``ChipError`` where it doesn't give scores (1, C)."""
-    training = model.training
-    try:
-        with torch.inference_mode():
-            scores = model.eval()(torch.zeros(1, 3, size, size))
-    except Exception as error:  # somebody's code may raise anything
-        raise ChipError(
-            f"{name} fails on an input of 3 x {size} x {size} ({_first_line(error)}); give its input side with --size."
-        ) from None
-    finally:
-        model.train(training)
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
-        kind = f"a tensor of {scores.ndim} axes" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
-        raise ChipError(f"{name} gives {kind}, not class scores (batch x classes); give a network that returns its scores only.")
-    return int(scores.shape[1])

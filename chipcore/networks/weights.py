@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
+import pathlib
+import re
 import sys
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from chipcore.errors import CheckpointError
 from chipcore.networks import torchvision_import
 from chipcore.storage import ASSETS, is_file
+
+# Where training programs put a state_dict in what they save, first the weights that were trained, then their averages.
+_HOLDERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights", "student",
+    "state_dict_ema", "model_ema", "ema", "params_ema", "ema_state_dict", "swa", "swa_state_dict", "teacher",
+)  # fmt: skip
+_COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # of batch norm, SWA and thop: no part of a network
+_reading = threading.Lock()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -26,19 +41,42 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _reading, torch.serialization.safe_globals(_harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for a damaged file
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f"pickled code ({named[1]})" if named else "pickled code"
             raise CheckpointError(
-                f"{path} holds pickled code, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
+                f"{path} holds {what}, which is not loaded; save the state_dict (torch.save(model.state_dict(), ...)) and give that."
             ) from None
         raise CheckpointError(f"{path} is not a checkpoint we can read, or it is cut short; save the state_dict again.") from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and _is_plain(v) for k, v in content.items()):
-        raise CheckpointError(f"{path} holds no state_dict (tensors by name); save model.state_dict().")
-    return {key.removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
+    found = _state_dict_in(content)
+    if found is None:
+        keys = [str(key) for key in content][:8] if isinstance(content, dict) else []
+        holds = f", but {', '.join(keys)}" if keys else ""
+        raise CheckpointError(f"{path} holds no state_dict (tensors by name){holds}; save model.state_dict().")
+    return found
+
+
+def _harmless() -> list[Any]:
+    """What training programs store beside weights and what does nothing when it is read: numbers of numpy, settings, paths."""
+    core = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")]
+    return [core.scalar, core._reconstruct, np.ndarray, np.dtype, *kinds, argparse.Namespace, pathlib.PosixPath, defaultdict, OrderedDict]
+
+
+def _state_dict_in(content: object) -> dict[str, Tensor] | None:
+    """The tensors by name in what was saved, however deep; None where there are none."""
+    if not isinstance(content, dict) or not content:
+        return None
+    if all(isinstance(key, str) and _is_plain(value) for key, value in content.items()):
+        return dict(content)
+    inside = {key: found for key, value in content.items() if (found := _state_dict_in(value)) is not None}
+    for key in _HOLDERS:
+        if key in inside:
+            return inside[key]
+    return None
 
 
 def _is_plain(value: object) -> bool:
@@ -46,6 +84,42 @@ def _is_plain(value: object) -> bool:
     if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
         return False
     return not (value.is_quantized or value.is_complex() or value.is_meta)
+
+
+def fit_names(weights: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """A state_dict under a model's own names: wrappers' prefixes off, counters left out.
+
+    A prefix (``model.`` of Lightning, ``_orig_mod.`` of ``torch.compile``, ``module.`` of DDP, or any other) comes off where all
+    of the model's names are then there; what lay beside it belonged to the wrapper. Otherwise the names stay as they are.
+
+    Example:
+        >>> sorted(fit_names({"model.a": torch.ones(1), "loss.w": torch.ones(1)}, ["a"]))
+        ['a']
+    """
+    needed = {key for key in own if not key.endswith(_COUNTERS)}
+    known = {key: value for key, value in weights.items() if key in own or not key.endswith(_COUNTERS)}
+    for _layer in range(3):  # DDP around a compiled module of Lightning
+        if needed <= known.keys() or not needed:
+            return known
+        first = dict.fromkeys(key[: at + 1] for key in known for at in [_prefix_end(key, needed)] if at >= 0)
+        for prefix in first:
+            stripped = {key.removeprefix(prefix): value for key, value in known.items() if key.startswith(prefix)}
+            if needed <= stripped.keys():
+                return stripped
+        if len(first) != 1 or not all(key.startswith(next(iter(first))) for key in known):
+            return known
+        known = {key.removeprefix(next(iter(first))): value for key, value in known.items()}
+    return known
+
+
+def _prefix_end(key: str, needed: Collection[str]) -> int:
+    """The last character of the prefix before one of the model's names, or of the first part of a name; -1 where there is none."""
+    at = key.find(".")
+    while at >= 0:
+        if key[at + 1 :] in needed:
+            return at
+        at = key.find(".", at + 1)
+    return key.find(".")
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, classes: int = 0) -> None:
@@ -56,13 +130,15 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], name: str, so
     own = model.state_dict()
     # Checkpoints older than torch 0.4.1 lack the counters of batch norm, which play no part in eval mode.
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    weights = {**counters, **weights}
+    weights = {**counters, **fit_names(weights, own)}
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     wrong = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
     for what, keys in (("lacks", missing), ("has too many:", extra), ("has other shapes for", wrong)):
         if keys:
             listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
             advice = f"give the checkpoint of a {name}"
+            if what == "lacks" and extra:
+                advice = f"it holds {', '.join(extra[:3])}{' and more' if len(extra) > 3 else ''}; {advice}"
             outputs = {weights[key].shape[0] for key in wrong if own[key].shape[:1] == (classes,)}
             if classes and what == "has other shapes for" and len(outputs) == 1 and all(own[key].shape[0] == classes for key in wrong):
                 advice = f"it seems to have {outputs.pop()} classes, not {classes}: give their names with --labels"

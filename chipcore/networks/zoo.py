@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from torch import nn
 
-from chipcore.datasets.class_names import Classes
+from chipcore.datasets.class_names import Classes, imagenet
 from chipcore.images import InputGeometry
 from chipcore.networks import torchvision_import
 from chipcore.networks.architectures import efficientnet_lite, vgg_slim
@@ -312,4 +312,34 @@ _VGG_SLIM = NetworkSpec(
     bundled=True,
 )
 
-ENTRIES: tuple[NetworkSpec, ...] = (_LITES[0], _VGG_SLIM, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])
+
+def _build_mini(classes: int = 2 + len(vgg_slim.SYNSETS)) -> nn.Module:
+    return vgg_slim.VGG(classes)
+
+
+def _mini_classes() -> Classes:
+    known = imagenet()
+    named = [*vgg_slim.CATS_AND_ELEPHANTS, *((one, known.names[known.synsets.index(one)]) for one in vgg_slim.SYNSETS)]
+    return Classes(tuple(name for _synset, name in named), tuple(synset for synset, _name in named))
+
+
+# Trained here: assets/networks/README.md.
+_VGG_MINI = NetworkSpec(
+    name="vgg16_mini",
+    title="VGG16 at a quarter of its width, with fc6 to fc8",
+    build=_build_mini,
+    weights=Bundled("vgg16_mini"),
+    depths=_depths("""
+        pool1   features.pool1    16 64
+        pool2   features.pool2    32 32
+        pool3   features.pool3    64 16
+        pool4   features.pool4   128 8
+        conv5_3 features.conv5_3 128 8
+        pool5   features.pool5   128 4
+    """),
+    geometry=InputGeometry(size=128, fit="squash", resize=128),
+    classes=_mini_classes,
+    bundled=True,
+)
+
+ENTRIES: tuple[NetworkSpec, ...] = (_LITES[0], _VGG_SLIM, _VGG_MINI, _SQUEEZENET, *_torchvision_entries(), *_LITES[1:])

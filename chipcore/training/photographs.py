@@ -22,13 +22,15 @@ from chipcore.errors import DataError
 from chipcore.images import InputGeometry
 
 Report = Callable[[str, int, int], None]  # stage, done, total
+UNLABELED = "unlabeled"  # the folder of images without a class: a teacher has something to say about them too
 
 
 @dataclass(frozen=True)
 class ClassFolders:
     """Images whose class is the name of the folder they lie in.
 
-    ``classes`` are the folders' names in sorted order, ``labels`` (n) the class of each image.
+    ``classes`` are the folders' names in sorted order, ``labels`` (n) the class of each image, -1 of those in
+    the folder ``unlabeled``.
     """
 
     images: ImageFolder
@@ -55,16 +57,20 @@ def find_classes(folder: Path, classes: tuple[str, ...] = ()) -> ClassFolders:
         stray = next(name for name, parts in zip(found.names, tops, strict=True) if len(parts) < 2)
         raise DataError(f"{found.root / stray} lies outside the class folders of {folder}; give a folder that holds one folder a class.")
     names = [parts[0] for parts in tops]
-    there = tuple(sorted(set(names)))
+    there = tuple(sorted(set(names) - {UNLABELED}))
     if classes:
         unknown = [name for name in there if name not in classes]
         if unknown:
             raise DataError(f"{folder} has class folders that the training set lacks: {', '.join(unknown[:8])}; use the same folder names.")
         there = classes
     elif len(there) < 2:
-        raise DataError(f"{folder} has only the class {there[0]!r}; give at least two class folders.")
+        raise DataError(
+            f"{folder} has only the class {there[0]!r}; give at least two class folders."
+            if there
+            else f"{folder} has no class folders; give at least two."
+        )
     number = {name: index for index, name in enumerate(there)}
-    return ClassFolders(found, there, torch.tensor([number[name] for name in names]))
+    return ClassFolders(found, there, torch.tensor([number.get(name, -1) for name in names]))
 
 
 @dataclass(frozen=True)

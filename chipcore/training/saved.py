@@ -15,7 +15,7 @@ from torch import Tensor
 from chipcore.datasets.class_names import Classes
 from chipcore.errors import CheckpointError, ChipError
 from chipcore.images import InputGeometry
-from chipcore.networks.architectures.vgg_slim import LAYERS, VGGSlim, fold_batch_norm
+from chipcore.networks.architectures.vgg_slim import LAYERS, VGG, VGGSlim, fold_batch_norm
 from chipcore.networks.network import Network
 from chipcore.networks.weights import read_state_dict
 from chipcore.storage import write_whole
@@ -72,7 +72,7 @@ def write(
     """Fold batch norm into ``weights`` and write ``<name>.safetensors`` and ``<name>.json`` into ``out``."""
     folded = fold_batch_norm(weights)
     path = out / f"{name}.safetensors"
-    described = {"architecture": "vgg_slim", "width": settings.width, "geometry": asdict(geometry), **facts}
+    described = {"architecture": "vgg" if settings.flatten else "vgg_slim", "width": settings.width, "geometry": asdict(geometry), **facts}
     write_whole(path, lambda temporary: save_file(folded, temporary, metadata={"classes": json.dumps(list(classes))}))
     write_json(path.with_suffix(".json"), described)
     return Trained(load_trained(path), path, described)
@@ -92,7 +92,8 @@ def load_trained(path: Path | str) -> Network:
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         geometry: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["geometry"].items()}
-        model = VGGSlim(len(facts["classes"]), facts["width"])
+        classes, width = len(facts["classes"]), facts["width"]
+        model = VGG(classes, width, geometry["size"]) if facts["architecture"] == "vgg" else VGGSlim(classes, width)
         model.load_state_dict(weights)
         names = tuple(name.replace("_", " ") for name in facts["classes"])
         return Network.wrap(

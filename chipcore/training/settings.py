@@ -22,7 +22,13 @@ class TrainSettings:
     halves its cost (progressive resizing, as in fast.ai's DAWNBench entries).
 
     ``size`` is the side of the network's input when it is used, in pixels. Training crops are 0.8 times as large: random
-    crops enlarge what they show, and testing on a larger input makes up for it (Touvron et al. 2019).
+    crops enlarge what they show, and testing on a larger input makes up for it (Touvron et al. 2019). A network with
+    ``flatten`` has no larger input: its last crops are as large as its input.
+
+    ``flatten`` builds :class:`~chipcore.networks.architectures.vgg_slim.VGG` in place of ``VGGSlim``. ``balance`` is the power of a
+    class's images by which it is drawn: 1 draws every image alike, 0 every class; ``unlabeled`` is the share of
+    the draws that goes to images without a class. ``start`` is a network whose convolutions are the first weights,
+    and the first ``frozen`` of its five blocks keep them: a step costs less, and few images cannot spoil what many have taught.
     """
 
     epochs: int = 30
@@ -39,6 +45,12 @@ class TrainSettings:
     teacher: str = ""
     teacher_share: float = 0.5  # of the class loss
     imitation: float = 2.0  # weight of the loss on the teacher's feature maps
+    flatten: bool = False
+    dropout: float = 0.2
+    balance: float = 1.0
+    unlabeled: float = 0.1
+    start: str = ""
+    frozen: int = 0  # blocks
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -49,6 +61,20 @@ class TrainSettings:
             raise SettingsError(f"width is {self.width} channels; give 1 to 64 (VGG16 itself has 64).")
         if self.batch < 2:
             raise SettingsError(f"batch is {self.batch} photographs; batch norm needs at least 2.")
+        if self.flatten and self.size % STRIDE:
+            raise SettingsError(f"size is {self.size} px; a network that flattens its last maps needs a multiple of {STRIDE}.")
+        if not 0 < self.cooldown <= 1:
+            raise SettingsError(
+                f"cooldown is {self.cooldown}; give the share of the epochs in which the learning rate falls, above 0, at most 1."
+            )
+        if not 0 <= self.balance <= 1:
+            raise SettingsError(f"balance is {self.balance}; give 0 (every class alike) to 1 (every photograph alike).")
+        if not 0 <= self.dropout < 1 or not 0 <= self.unlabeled < 1:
+            raise SettingsError(f"dropout is {self.dropout} and unlabeled {self.unlabeled}; give shares from 0 to below 1.")
+        if not 0 <= self.frozen <= 4:
+            raise SettingsError(f"frozen is {self.frozen} blocks; give 0 to 4, the fifth has to learn.")
+        if self.frozen and not self.start:
+            raise SettingsError("frozen blocks need a network whose weights they keep; give --start.")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"the learning rate is {self.learning_rate}; give a number above 0.")
 
@@ -59,7 +85,10 @@ class TrainSettings:
 
     def crop(self, epoch: int) -> int:
         """The side of the training crops of an epoch (from 0), in pixels: a multiple of 32."""
-        share = 0.6 if epoch < self.flat_epochs else 0.8
+        if self.flatten:  # at the full size only the last fifth, and none of the flat part
+            share = 0.75 if epoch < max(self.flat_epochs, self.epochs - max(1, round(self.epochs / 5))) else 1.0
+        else:
+            share = 0.6 if epoch < self.flat_epochs else 0.8
         return max(STRIDE, round(share * self.size / STRIDE) * STRIDE)
 
     def rate(self, epoch: float) -> float:

@@ -5,6 +5,7 @@ Streamlit forgets a widget's value when its page is left, so what was chosen is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import streamlit as st
 from chipcore import ChipError, Network
 from explorer.state import url
 
-MOST = 60  # classes picked one by one; all of them is a switch of its own
+MAX_CLASSES = 60  # classes picked one by one; all of them is a switch of its own
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class _Choice:
 _SHOWN = _Choice(
     "classes",
     "Classes",
-    "Type a name or a synset. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.",
-    MOST,
+    "Type a name. Until you change it: the chosen class, the photograph’s predictions, and the nearest classes.",
+    MAX_CLASSES,
 )
 _COMPARED = _Choice(
-    "venn", "Compare two or three", "At the start: the chosen class, the one that shares most with it, and the one that shares least.", 3
+    "venn", "Compare two or three", "At the start: the chosen class, its nearest relative, and a stranger that shares least with it.", 3
 )
 
 
@@ -48,6 +49,11 @@ def compared(network: Network, offered: Sequence[int], start: Sequence[int]) -> 
     return [index for index in _multiselect(_COMPARED, network, offered, start, disabled=False) if index in offered]
 
 
+def compare(network: Network, indices: Sequence[int]) -> None:
+    """Choose these classes to compare; for callbacks."""
+    st.session_state[_memory(_COMPARED)] = (network.id, list(indices))
+
+
 def _multiselect(choice: _Choice, network: Network, offered: Sequence[int], start: Sequence[int], *, disabled: bool) -> list[int]:
     kept = _kept(choice, network)
     wanted = start if kept is None else kept
@@ -55,9 +61,12 @@ def _multiselect(choice: _Choice, network: Network, offered: Sequence[int], star
     # Set before it is drawn: a widget that is given both a default and a state complains.
     st.session_state[choice.key] = [index for index in wanted if index in set(offered)][: choice.most]
     names = sorted(offered, key=lambda index: classes.labels[index].lower())
+    double = {label for label, count in Counter(classes.labels).items() if count > 1}
 
     def text(index: int) -> str:
-        return classes.labels[index] + (f" · {classes.synsets[index]}" if classes.synsets else "")
+        """The synset only where it is needed: as a chip it would push the next class out of sight."""
+        label = classes.labels[index]
+        return f"{label} · {classes.synsets[index]}" if classes.synsets and label in double else label
 
     st.multiselect(
         choice.label, names, format_func=text, key=choice.key, help=choice.help, max_selections=choice.most, disabled=disabled,
@@ -88,7 +97,7 @@ def _kept(choice: _Choice, network: Network) -> list[int] | None:
 
 def _read(text: str, network: Network) -> list[int]:
     found = []
-    for name in text.split(",")[:MOST]:
+    for name in text.split(",")[:MAX_CLASSES]:
         try:
             found.append(network.classes.index(name))
         except ChipError:

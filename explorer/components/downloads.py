@@ -19,6 +19,8 @@ from PIL import Image
 
 import chipcore
 from explorer import figures
+from explorer.figures import fonts
+from explorer.text import plain
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,13 @@ def offer(key: str, stem: str, take: Callable[[], Export], *, table: bool = Fals
         folded: what a button says that unfolds the row; empty for a row that is always there. A page has one such row,
             or nobody could tell its buttons from others of the same name.
     """
+    boxed = fonts.missing_letters([stem])
     stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
     place = st.popover(folded, icon=":material/download:", key=f"{key}-fold") if folded else st.container()
+    if boxed:
+        place.caption(
+            f"No font on this server has the letters {plain(boxed[:20])}: the picture shows boxes for them. Noto Sans has most scripts."
+        )
     with place, st.container(horizontal=True):
         st.download_button(
             "Picture (PNG)", lambda: figures.png(take().picture), f"{stem}.png", "image/png",

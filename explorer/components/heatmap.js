@@ -4,8 +4,10 @@
 // multiple of four, and rows x columns float32 weights, row by row, columns in the order shown.
 // The canvas is as large as the view and drawn anew on scrolling: a canvas of 900 x 1,280 cells would take gigabytes.
 // data-painted="true" on the canvas says that the first picture is there.
+// At first all channels are in sight: where there are more of them than pixels, each pixel takes the weight of the largest
+// magnitude of its channels. Larger cells scroll, and a small map of all of them above says where; it can be dragged.
 
-const AXIS = 30, ROW = { few: 26, many: 17, fewest: 9 }, TALLEST = 560, WIDEST = 28, STEP = 1.5;
+const AXIS = 30, ROW = { least: 17, most: 44, together: 300 }, TALLEST = 560, WIDEST = 28, STEP = 1.5, OVERVIEW = 34;
 
 function read(data) {
   const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
@@ -18,9 +20,9 @@ function read(data) {
   return { ...header, values };
 }
 
-function rgb(colour) {
+function rgb(color) {
   const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colour;
+  probe.fillStyle = color;
   probe.fillRect(0, 0, 1, 1);
   return probe.getImageData(0, 0, 1, 1).data;
 }
@@ -53,6 +55,11 @@ class HeatMap {
       button.setAttribute("aria-label", name);
       button.onclick = () => this.zoom(factor);
     }
+    this.overview = element("canvas", "chip-heatmap-overview", root);  // the whole map again, for who scrolls; no tab stop of its own
+    this.overview.setAttribute("aria-hidden", "true");
+    const go = (event) => { if (event.buttons & 1) this.travel(event); };
+    this.overview.onpointerdown = (event) => { this.overview.setPointerCapture(event.pointerId); go(event); };
+    this.overview.onpointermove = go;
     this.frame = element("div", "chip-heatmap-frame", root);
     this.canvas = element("canvas", "", this.frame);
     this.canvas.tabIndex = 0;
@@ -81,12 +88,12 @@ class HeatMap {
     this.cell = null;
     this.tip.style.display = "none";
     this.canvas.setAttribute("aria-label", this.data.description);
-    this.colours();
+    this.colors();
     this.layout();
   }
 
-  colours() {
-    // One pixel a cell; drawn enlarged. Between the page's own background and two strong colours that colour-blind
+  colors() {
+    // One pixel a cell; drawn enlarged. Between the page's own background and two strong colors that color-blind
     // people can tell apart.
     const style = getComputedStyle(this.root);
     const paper = rgb(style.getPropertyValue("--st-background-color") || "white");
@@ -109,9 +116,11 @@ class HeatMap {
         picture.data[4 * at + 3] = 255;
       }
     }
+    this.picture = picture;
     this.cells = document.createElement("canvas");
     [this.cells.width, this.cells.height] = [columns.length, rows.length];
     this.cells.getContext("2d").putImageData(picture, 0, 0);
+    this.fewer = null;
     const stops = [];
     for (let i = signed ? -8 : 0; i <= 8; i++) {
       const share = Math.sign(i) * Math.sqrt(Math.abs(i) / 8);
@@ -124,7 +133,28 @@ class HeatMap {
     element("span", "", this.legend).textContent = high;
     element("span", "chip-heatmap-quiet", this.legend).textContent = this.data.scale;
     this.legend.setAttribute("role", "img");
-    this.legend.setAttribute("aria-label", `Colours from ${low} to ${high}, ${this.data.scale}`);
+    this.legend.setAttribute("aria-label", `Colors from ${low} to ${high}, ${this.data.scale}`);
+  }
+
+  // The cells with so many columns that each is a pixel wide at least: of several channels the weight of the largest magnitude.
+  aggregated(width) {
+    const { rows, columns, values, tops } = this.data, count = columns.length;
+    if (width >= count) return this.cells;
+    if (this.fewer?.width === width) return this.fewer;
+    const made = new ImageData(width, rows.length);
+    for (let row = 0; row < rows.length; row++) {
+      for (let x = 0; x < width; x++) {
+        const from = Math.floor(x * count / width), to = Math.max(from + 1, Math.floor((x + 1) * count / width));
+        let strongest = from;
+        for (let k = from + 1; k < to; k++) if (Math.abs(values[row * count + k]) > Math.abs(values[row * count + strongest])) strongest = k;
+        const source = 4 * (row * count + strongest);
+        made.data.set(this.picture.data.subarray(source, source + 4), 4 * (row * width + x));
+      }
+    }
+    this.fewer = document.createElement("canvas");
+    [this.fewer.width, this.fewer.height] = [width, rows.length];
+    this.fewer.getContext("2d").putImageData(made, 0, 0);
+    return this.fewer;
   }
 
   layout() {
@@ -135,10 +165,10 @@ class HeatMap {
     context.font = `13px ${this.face}`;
     this.left = Math.min(190, 14 + Math.max(...labels.map((label) => context.measureText(label).width)));
     const room = this.frame.clientWidth - this.left - 2;
-    this.least = Math.min(WIDEST, Math.max(1, room / columns.length));
-    if (!this.width) this.width = Math.max(this.least, Math.min(3, WIDEST));
-    this.width = Math.max(this.least, this.width);
-    this.height = rows.length <= 20 ? ROW.few : ROW.many;
+    const fitting = !this.width || this.width <= this.least;  // also when the window has become wider
+    this.least = Math.min(WIDEST, room / columns.length);
+    this.width = fitting ? this.least : Math.max(this.least, this.width);
+    this.height = Math.round(Math.min(ROW.most, Math.max(ROW.least, ROW.together / rows.length)));
     const whole = [this.left + this.width * columns.length, AXIS + this.height * rows.length];
     this.size = [Math.floor(Math.min(this.frame.clientWidth, whole[0] + 2)), Math.min(TALLEST, whole[1])];
     const scale = window.devicePixelRatio || 1;
@@ -148,6 +178,13 @@ class HeatMap {
     this.spacer.style.width = `${whole[0]}px`;
     this.spacer.style.height = `${Math.max(0, whole[1] - this.size[1])}px`;
     this.frame.style.height = `${this.size[1] + (whole[0] > this.frame.clientWidth ? 16 : 2)}px`;
+    const scrolls = this.width > this.least + 1e-6;
+    this.overview.style.display = scrolls ? "block" : "none";
+    if (scrolls) {
+      [this.overview.width, this.overview.height] = [Math.round(room * scale), OVERVIEW * scale];
+      this.overview.style.width = `${room}px`;
+      this.overview.style.marginLeft = `${this.left}px`;
+    }
     this.draw();
   }
 
@@ -167,7 +204,8 @@ class HeatMap {
     context.beginPath();
     context.rect(this.left, AXIS, width - this.left, height - AXIS);
     context.clip();
-    context.drawImage(this.cells, this.left - x0, AXIS - y0, this.width * columns.length, this.height * rows.length);
+    const across = Math.round(this.width * columns.length * scale);  // device pixels
+    context.drawImage(this.aggregated(across), this.left - x0, AXIS - y0, this.width * columns.length, this.height * rows.length);
     const first = Math.floor(y0 / this.height), last = Math.min(rows.length - 1, Math.ceil((y0 + height) / this.height));
     const from = Math.floor(x0 / this.width), to = Math.min(columns.length - 1, Math.ceil((x0 + width) / this.width));
     if (this.height > 14) for (let row = first; row <= last; row++) context.clearRect(0, AXIS - y0 + (row + 1) * this.height - 1, width, 1);
@@ -206,11 +244,38 @@ class HeatMap {
       context.fillRect(x - 0.5, AXIS - 8, 1, 5);
     }
     this.canvas.dataset.painted = "true";
+    this.sketch();
+  }
+
+  // The small map of everything, and a frame around what is in sight.
+  sketch() {
+    if (this.overview.style.display === "none") return;
+    const scale = window.devicePixelRatio || 1, context = this.overview.getContext("2d");
+    const [width, height] = [this.overview.width / scale, OVERVIEW], { rows, columns } = this.data;
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.aggregated(Math.min(columns.length, Math.round(width * scale))), 0, 3, width, height - 6);
+    const tall = this.height * rows.length, seen = [(this.size[0] - this.left) / (this.width * columns.length), (this.size[1] - AXIS) / tall];
+    context.strokeStyle = this.strong;
+    context.lineWidth = 2;
+    context.strokeRect(
+      this.frame.scrollLeft / (this.width * columns.length) * width + 1, 1 + this.frame.scrollTop / tall * (height - 2),
+      Math.max(6, Math.min(1, seen[0]) * width - 2), Math.max(6, Math.min(1, seen[1]) * (height - 2)),
+    );
+  }
+
+  travel(event) {
+    const box = this.overview.getBoundingClientRect(), { rows, columns } = this.data;
+    this.frame.scrollLeft = (event.clientX - box.left) / box.width * this.width * columns.length - (this.size[0] - this.left) / 2;
+    this.frame.scrollTop = (event.clientY - box.top) / box.height * this.height * rows.length - (this.size[1] - AXIS) / 2;
   }
 
   zoom(factor) {
     const middle = (this.frame.scrollLeft + (this.size[0] - this.left) / 2) / this.width;
     this.width = factor ? Math.max(this.least, Math.min(WIDEST, this.width * factor)) : this.least;
+    // From all channels at once the first step leads to cells that a pointer can tell apart.
+    if (factor > 1 && this.width < 3) this.width = Math.max(this.least, 3);
     this.layout();
     this.frame.scrollLeft = middle * this.width - (this.size[0] - this.left) / 2;
   }

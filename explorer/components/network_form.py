@@ -16,6 +16,10 @@ from explorer.text import plain
 
 ADDED = "own-added"  # in the session: the key of the network that was just added, to be chosen
 _AS_USUAL = "as this architecture usually does"
+_OUTPUTS = {
+    "find out": "auto", "scores, of which a softmax is taken": "logits", "probabilities that add up to 1": "probabilities",
+    "a probability for each of several questions": "multilabel", "one number: yes or no": "binary",
+}  # fmt: skip
 _FITS = {_AS_USUAL: None, "squash: the whole photograph, its sides made equal": "squash", "crop: the middle, its shape kept": "crop"}
 
 
@@ -42,7 +46,8 @@ def form() -> None:
         "A convolutional network with **any classes**: its architecture, a file of its weights, and the names of its classes. "
         "CHIP looks for its layers by itself; local CHIP explains a photograph at once, and a fit makes W."
     )
-    with st.form("own-form", border=False):
+    # No st.form: what is wrong with the last try must not stay under fields that were mended since.
+    with st.container():
         known = st.selectbox(
             "Architecture", list(REGISTRY), format_func=lambda name: REGISTRY[name].title if name in REGISTRY else name, index=None,
             key="own-architecture", accept_new_options=True, placeholder="Choose one, or type a name: shufflenet_v2_x1_0, timm:resnet26 …",
@@ -78,23 +83,29 @@ def form() -> None:
                 "Mean of red, green, blue", key="own-mean", placeholder="0.485 0.456 0.406", help="Of values from 0 to 1; empty: as usual."
             )
             stds = std.text_input("Standard deviation", key="own-std", placeholder="0.229 0.224 0.225", help="Empty: as usual.")
+            outputs = st.selectbox(
+                "What the network gives", list(_OUTPUTS), key="own-outputs", filter_mode=None,
+                help="CHIP works on scores before any softmax or sigmoid, and weighs a photograph by the probability.",
+            )  # fmt: skip
         title = st.text_input("Name", key="own-title", max_chars=60, placeholder="The file’s name")
-        asked = st.form_submit_button("Add network", type="primary", icon=":material/add:")
+        asked = st.button("Add network", key="own-add", type="primary", icon=":material/add:")
     if not allowed_paths.roots():
         st.caption(allowed_paths.ALLOW_HELP)
     if asked:
         try:
             given = custom_networks.UploadedNetwork(
                 (known or "").strip(), size=int(side) or None, fit=_FITS[rule], mean=_numbers("mean", means), std=_numbers("standard deviation", stds),
-                title=title.strip(),
+                title=title.strip(), outputs=_OUTPUTS[outputs],
             )  # fmt: skip
             with st.spinner("Reading the checkpoint and looking for layers …"):
-                key, _network = custom_networks.add(given, checkpoint, labels)
+                key, network = custom_networks.add(given, checkpoint, labels)
         except ChipError as error:
             st.error(plain(str(error)), icon=":material/error:")
             return
         cached.share_network(key)
         st.session_state[ADDED] = key
+        for note in network.notes:
+            st.toast(plain(note[0].upper() + note[1:] + "."), icon=":material/info:", duration="infinite")
         st.rerun()
 
 

@@ -1,10 +1,12 @@
 """The sidebar that every view shares: model, image, class, layer, and how maps are drawn.
 
-All of it is in the URL, on every page. Most widgets are bound by Streamlit, which writes an option as it reads on
-the screen; model and class are written by us, as the name and synset that the command line takes too.
+All of it is in the URL, on every page, written by us (``explorer/state/url.py``): model and class as the name and synset
+that the command line takes too, the rest as it reads on the screen.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import streamlit as st
 
@@ -14,7 +16,7 @@ from chipcore.visualization import COLORMAPS
 from explorer.components import network_form
 from explorer.services import gallery, photo_links, reproduce
 from explorer.services.gallery import ENTRIES, GalleryImage
-from explorer.state import cached, url
+from explorer.state import cached, own_fits, url
 from explorer.state.cached import Prediction
 from explorer.state.navigation import pick_image, start_at_prediction
 from explorer.state.selection import Selection
@@ -22,7 +24,8 @@ from explorer.text import plain
 
 PREDICTIONS = 5
 BY_NAME, BY_LIKENESS = "by name", "similar first"
-_MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
+_SCALES, _OPACITY = ("each map", "all maps"), 0.75
+_MARKS = {"none": " · no W", "weak": " · weak W", "pooled": "", "good": ""}
 
 
 def choose() -> Selection:
@@ -33,6 +36,7 @@ def choose() -> Selection:
     class_place, layer_place = st.container(), st.container()
     colormap, opacity, one_scale = _look()
     network = cached.network(model)
+    own_fits.restore(network, model)
     with layer_place:
         layer = _layer(network)
     seen = cached.seen(network.id, image.sha256, network, image)
@@ -66,15 +70,13 @@ def _image() -> tuple[dict[str, GalleryImage], GalleryImage]:
     own = _own()
     known = {name: gallery.image(name) for name in ENTRIES} | own
     first = next(iter(known))
-    if st.session_state.get("photo") not in known:  # also at the start, where the URL then wins
-        st.session_state["photo"] = first
-    chosen = st.pills(
-        "Photograph", list(known), required=True, key="photo", bind="query-params", on_change=_chosen, width="stretch",
-    ) or first  # fmt: skip
+    url.restore("photo", known, first)
+    chosen = st.pills("Photograph", list(known), required=True, key="photo", on_change=_chosen, width="stretch") or first
+    url.write("photo", chosen)
     # A new key empties the box, so that it stays small: what was dropped in it is in the gallery now.
     box = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Your own photographs", type=["jpg", "jpeg", "png", "webp"], key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
+        "Your own photographs", type=gallery.KINDS, key=box, accept_multiple_files=True, on_change=_uploaded, args=(box,),
         max_upload_size=gallery.MAX_BYTES >> 20, label_visibility="collapsed",
     )  # fmt: skip
     # A place that is always there: where widgets move in the page, the browser loses their parameters.
@@ -168,12 +170,12 @@ def _remove(name: str) -> None:
 
 def _layer(network: Network) -> Layer:
     names = [layer.name for layer in network.layers]
-    if st.session_state.get("layer") not in names:  # at the start, or another model's
-        st.session_state["layer"] = names[-1]
+    url.restore("layer", names, names[-1])  # the last at the start, or where another model has no such layer
     name = st.segmented_control(
-        "Layer", names, required=True, key="layer", bind="query-params", wrap=True,
-        help="From the first layers, which see edges and colours, to the last, which see parts of objects.",
-    )  # fmt: skip
+        "Layer", names, required=True, key="layer", wrap=True,
+        help="From the first layers, which see edges and colors, to the last, which see parts of objects.",
+    ) or names[-1]  # fmt: skip
+    url.write("layer", name)
     return next((layer for layer in network.layers if layer.name == name), network.layers[-1])
 
 
@@ -187,10 +189,12 @@ def _class(network: Network, layer: Layer, seen: Prediction) -> int:
     elif "class" not in st.session_state or follow or st.session_state["class"] >= len(classes):
         st.session_state["class"] = best[0]
     place = st.container()  # the order is asked for below the list that it orders, but must be known before
+    url.restore("order", (BY_NAME, BY_LIKENESS), BY_NAME)
     by = st.segmented_control(
-        "Order of classes", [BY_NAME, BY_LIKENESS], default=BY_NAME, required=True, key="order", bind="query-params", label_visibility="collapsed",
+        "Order of classes", [BY_NAME, BY_LIKENESS], required=True, key="order", label_visibility="collapsed",
         help="Similar: classes whose row of W, the importance of the layer’s channels, points the same way as this class’s.",
     )  # fmt: skip
+    url.write_unless("order", by or BY_NAME, BY_NAME)
     options = _options(network, layer, best, st.session_state["class"], by or BY_NAME)
     evidence = layer_maps.evidence_of(_fitted(network), len(classes))
 
@@ -225,7 +229,7 @@ def _options(network: Network, layer: Layer, best: list[int], target: int, by: s
 
 def _from_url(network: Network) -> int | None:
     """The class that a link or a step back asks for; None where there is none, or none that this network knows."""
-    asked = url.changed_value("class")
+    asked = url.asked("class")
     try:
         return None if asked is None else network.classes.index(asked)
     except ChipError:
@@ -244,10 +248,24 @@ def _fitted(network: Network) -> list[Importance]:
 
 def _look() -> tuple[str, float, bool]:
     with st.expander("How maps are drawn"):
-        colormap = st.selectbox("Colour map", COLORMAPS, key="colours", bind="query-params", filter_mode=None)
-        opacity = st.slider("Opacity", 0.0, 1.0, 0.75, 0.05, key="opacity", bind="query-params")
+        url.restore("colours", COLORMAPS, COLORMAPS[0])
+        colormap = st.selectbox("Color map", COLORMAPS, key="colours", filter_mode=None)
+        opacity = _opacity()
+        url.restore("scale", _SCALES, _SCALES[0])
         scale = st.segmented_control(
-            "Colour scale", ["each map", "all maps"], default="each map", required=True, key="scale", bind="query-params",
-            help="Each map from 0 to its own maximum, or all of them to the largest.",
-        )  # fmt: skip
-    return colormap, opacity, scale == "all maps"
+            "Color scale", _SCALES, required=True, key="scale", help="Each map from 0 to its own maximum, or all of them to the largest.",
+        ) or _SCALES[0]  # fmt: skip
+    url.write_unless("colours", colormap, COLORMAPS[0])
+    url.write_unless("scale", scale, _SCALES[0])
+    return colormap, opacity, scale == _SCALES[1]
+
+
+def _opacity() -> float:
+    asked = url.asked("opacity")
+    with contextlib.suppress(ValueError):
+        if asked is not None and 0 <= float(asked) <= 1:
+            st.session_state["opacity"] = float(asked)
+    st.session_state.setdefault("opacity", _OPACITY)
+    opacity = float(st.slider("Opacity", 0.0, 1.0, step=0.05, key="opacity"))
+    url.write_unless("opacity", f"{opacity:g}", f"{_OPACITY:g}")
+    return opacity

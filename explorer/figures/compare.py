@@ -9,17 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from chipcore import Saliency
+from chipcore import Saliency, maps
 from chipcore.methods import METHODS
-from explorer.figures.pictures import FONT, INK, PAPER, QUIET, FigurePanel, blank_picture, chip_picture, jpeg
+from explorer.figures.fonts import font
+from explorer.figures.pictures import INK, PAPER, QUIET, FigurePanel, blank_picture, chip_picture, jpeg
+from explorer.text import decimal
 
 _AGAINST, _FOR = "37, 99, 235", "234, 88, 12"  # blue for -1, orange for +1: told apart by every kind of color vision
 
 
-def map_picture(image: Image.Image, saliency: Saliency | None, size: int, *, colormap: str, opacity: float, maximum: float) -> Image.Image:
+def map_picture(
+    image: Image.Image, saliency: Saliency | None, size: int, *, colormap: str, opacity: float, maximum: float,
+    smoothing: maps.Smoothing = "bilinear",
+) -> Image.Image:  # fmt: skip
     """Any method's map on the enlarged view; pale gray where there is none; the image itself where the method draws one.
 
     Args:
@@ -32,14 +37,14 @@ def map_picture(image: Image.Image, saliency: Saliency | None, size: int, *, col
         return method_image(saliency, image.width)
     if saliency is None or saliency.state != "ok":
         return blank_picture(image)
-    return chip_picture(image, saliency.raw, size, colormap=colormap, opacity=opacity, maximum=maximum)
+    return chip_picture(image, saliency.raw, size, colormap=colormap, opacity=opacity, maximum=maximum, smoothing=smoothing)
 
 
 def describe_peak(raw: Tensor) -> str:
     """Where a map (u, v) is strongest, in words."""
     height, width = raw.shape
     row, column = divmod(int(raw.argmax()), width)
-    return f"{('top', 'centre', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
+    return f"{('top', 'center', 'bottom')[min(2, 3 * row // height)]} {('left', 'middle', 'right')[min(2, 3 * column // width)]}"
 
 
 def method_image(saliency: Saliency, side: int) -> Image.Image:
@@ -70,16 +75,16 @@ def sheet(rows: Sequence[tuple[str, Sequence[FigurePanel]]], title: str, side: i
     height = top + len(rows) * (head + side + foot)
     picture = Image.new("RGB", (gap + widest * (side + gap), height), PAPER)
     draw = ImageDraw.Draw(picture)
-    large, medium, small = (ImageFont.truetype(FONT, side * part // 1000) for part in (72, 56, 46))
-    draw.text((gap, top / 2), title, fill=INK, font=large, anchor="lm")
+    large, medium, small = (side * part // 1000 for part in (72, 56, 46))
+    draw.text((gap, top / 2), title, fill=INK, font=font(title, large), anchor="lm")
     for number, (name, panels) in enumerate(rows):
         above = top + number * (head + side + foot)
-        draw.text((gap, above + head / 2), name, fill=INK, font=medium, anchor="lm")
+        draw.text((gap, above + head / 2), name, fill=INK, font=font(name, medium), anchor="lm")
         for place, panel in enumerate(panels):
             left = gap + place * (side + gap)
             picture.paste(panel.picture.resize((side, side)), (left, above + head))
-            draw.text((left, above + head + side + side // 14), panel.heading, fill=INK, font=medium, anchor="lm")
-            draw.text((left, above + head + side + side // 6), panel.line, fill=QUIET, font=small, anchor="lm")
+            draw.text((left, above + head + side + side // 14), panel.heading, fill=INK, font=font(panel.heading, medium), anchor="lm")
+            draw.text((left, above + head + side + side // 6), panel.line, fill=QUIET, font=font(panel.line, small), anchor="lm")
     return picture
 
 
@@ -106,8 +111,7 @@ def _cell(value: float) -> str:
     if np.isnan(value):
         return "<td>none</td>"
     color = _FOR if value >= 0 else _AGAINST
-    written = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-    return f'<td style="background: rgba({color}, {0.75 * abs(value):.2f})">{written}</td>'
+    return f'<td style="background: rgba({color}, {0.75 * abs(value):.2f})">{decimal(value)}</td>'
 
 
 @dataclass(frozen=True)

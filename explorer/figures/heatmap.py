@@ -62,7 +62,7 @@ def description(classes: int, channels: int) -> str:
     """The heat map in words, for who can't see it."""
     return (
         f"Heat map of the weights of {classes:,} classes, in rows, and {channels:,} channels, in columns. "
-        "Arrow keys move from cell to cell, Enter opens the channel in Explore."
+        "Arrow keys move from cell to cell, Enter opens the channel below."
     )
 
 
@@ -89,7 +89,7 @@ def heatmap_picture(
     ax.set_yticks(range(len(rows)), labels, fontsize=min(11, tall * 0.6), color=style.ink)
     places = np.unique(np.linspace(0, len(columns) - 1, min(24, len(columns))).round().astype(int))
     ax.set_xticks(places, [str(columns[int(place)]) for place in places], fontsize=10, color=style.ink)
-    ax.set_xlabel(f"channel · {scale_words(each=each)} · colours follow the square root", color=style.quiet, fontsize=11)
+    ax.set_xlabel(f"channel · {scale_words(each=each)} · colors follow the square root", color=style.quiet, fontsize=11)
     ax.set_title(title, color=style.ink, fontsize=15, loc="left", pad=14)
     ax.tick_params(length=0)
     for spine in ax.spines.values():

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from chipcore import visualization
+from explorer.figures import fonts
 from explorer.figures.theme import Theme, axes, figure, render
 
 _SIDE = 150  # pixels of one feature map
-
-
-def gates_picture(gate: Tensor, style: Theme) -> Image.Image:
-    """One little square a channel, in reading order: filled where its gate (K,) is open."""
-    count = len(gate)
-    columns = min(count, 32 if count <= 128 else 64)
-    cell, margin = 1240 // columns, 14
-    gap = max(3, cell // 7)
-    picture = Image.new("RGB", (columns * cell + 2 * margin, math.ceil(count / columns) * cell + 2 * margin), style.paper)
-    draw = ImageDraw.Draw(picture)
-    for k, opened in enumerate(gate.tolist()):
-        x, y = margin + k % columns * cell, margin + k // columns * cell
-        box = (x, y, x + cell - gap, y + cell - gap)
-        draw.rectangle(box, fill=style.colors[0] if opened else None, outline=None if opened else style.quiet)
-    return picture
 
 
 def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colormap: str, style: Theme) -> Image.Image:
@@ -40,7 +24,7 @@ def feature_maps(features: Tensor, gate: Tensor, shown: Sequence[int], colormap:
     gap, left, top = 14, 76, 40
     sheet = Image.new("RGB", (left + len(shown) * (_SIDE + gap), top + 2 * (_SIDE + gap)), style.paper)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 24)
+    font = ImageFont.truetype(fonts.OWN, 24)
     for row, words in enumerate(("A", "d · A")):
         draw.text((0, top + row * (_SIDE + gap) + _SIDE / 2), words, fill=style.ink, font=font, anchor="lm")
     for column, k in enumerate(shown):

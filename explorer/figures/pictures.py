@@ -6,18 +6,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from chipcore import maps, visualization
+from explorer.figures.fonts import font
 
 SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
 PAPER, INK, QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own has no superscript for R²
 
 
 def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
@@ -27,7 +25,7 @@ def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
 
 def chip_picture(
     image: Image.Image, raw: Tensor, size: int, *, colormap: str = "inferno", opacity: float = 0.6, maximum: float | None = None,
-    signed: bool = False,
+    signed: bool = False, smoothing: maps.Smoothing = "bilinear",
 ) -> Image.Image:  # fmt: skip
     """A raw map (u, v) on the enlarged view.
 
@@ -35,7 +33,7 @@ def chip_picture(
     then enlarged like the view, so that the screen shows no more than was computed. ``signed`` draws both signs
     in a diverging color map of its own.
     """
-    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed), image.width)
+    picture = maps.upsample(maps.picture(raw, size, maximum=maximum, signed=signed, smoothing=smoothing), image.width)
     return visualization.overlay(image, picture, colormap=visualization.SIGNED_COLORMAP if signed else colormap, opacity=opacity)
 
 
@@ -90,13 +88,13 @@ def strip(panels: Sequence[FigurePanel], title: str, side: int = SIDE) -> Image.
     gap, top, bottom = side // 20, side // 5, side // 4
     sheet = Image.new("RGB", (gap + len(panels) * (side + gap), top + side + bottom), PAPER)
     draw = ImageDraw.Draw(sheet)
-    large, medium, small = (ImageFont.truetype(FONT, side * part // 1000) for part in (76, 58, 48))
-    draw.text((gap, top / 2), title, fill=INK, font=large, anchor="lm")
+    large, medium, small = (side * part // 1000 for part in (76, 58, 48))
+    draw.text((gap, top / 2), title, fill=INK, font=font(title, large), anchor="lm")
     for i, panel in enumerate(panels):
         left = gap + i * (side + gap)
         sheet.paste(panel.picture.resize((side, side)), (left, top))
-        draw.text((left, top + side + side // 14), panel.heading, fill=INK, font=medium, anchor="lm")
-        draw.text((left, top + side + side // 6), panel.line, fill=QUIET, font=small, anchor="lm")
+        draw.text((left, top + side + side // 14), panel.heading, fill=INK, font=font(panel.heading, medium), anchor="lm")
+        draw.text((left, top + side + side // 6), panel.line, fill=QUIET, font=font(panel.line, small), anchor="lm")
     return sheet
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
+
+from explorer.figures import fonts
 
 PIXEL_RATIO = 1.6  # pixels of the picture for one on the screen
 
@@ -36,6 +39,9 @@ def axes(drawn: Figure, style: Theme, across: str = "", up: str = "") -> Axes:
 
 def render(drawn: Figure, style: Theme) -> Image.Image:
     """The figure as RGB on the theme's paper."""
+    for text in drawn.findobj(Text):  # names of classes may be in any script
+        assert isinstance(text, Text)
+        text.set_fontfamily(fonts.families(text.get_text()))
     stream = io.BytesIO()
     drawn.savefig(stream, format="png", dpi=100 * PIXEL_RATIO, facecolor=style.paper)
     return Image.open(stream).convert("RGB")

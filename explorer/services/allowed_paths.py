@@ -58,10 +58,15 @@ def images(text: str) -> ImageFolder:
     """
     folder = resolve(text)
     found = find_images(folder)
-    kept = tuple(name for name in found.names if not os.path.islink(found.root / name) or _inside((found.root / name).resolve()))
+    folders = {name: os.path.dirname(name) for name in found.names}
+    open_folders = {below for below in set(folders.values()) if _inside((found.root / below).resolve())}
+    kept = tuple(
+        name for name in found.names
+        if folders[name] in open_folders and (not os.path.islink(found.root / name) or _inside((found.root / name).resolve()))
+    )  # fmt: skip
     if not kept:
         raise DataError(f"{folder} holds no photographs that this app may read; choose another folder.")
-    return ImageFolder(found.root, kept)
+    return ImageFolder(found.root, kept, found.closed)
 
 
 def file(text: str, suffixes: Sequence[str]) -> Path:

@@ -25,7 +25,7 @@ from chipcore.storage import cache_dir, write_whole
 from explorer.services import allowed_paths
 from explorer.services.disk_quota import evict_until, touch
 
-CHECKPOINTS = (".pth", ".pt", ".safetensors")
+CHECKPOINTS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".tar")  # .tar: .pth.tar
 LABELS = (".txt", ".json", ".csv", ".tsv")
 MAX_LABELS = 4 << 20  # bytes of an uploaded file of class names
 LARGEST = 400_000_000  # weights; the app builds a network before it can compare it with the file
@@ -60,6 +60,7 @@ class UploadedNetwork:
     title: str = ""
     uploaded: tuple[str, ...] = ()  # 'checkpoint', 'labels'
     called: tuple[tuple[str, str], ...] = ()
+    outputs: str = "auto"
 
     @property
     def shown(self) -> str:
@@ -191,7 +192,13 @@ def _hash(path: Path) -> bytes:
 
 def _load(given: UploadedNetwork, folder: Path) -> Network:
     files = {role: _place(given, role, folder) for role in ("checkpoint", "labels") if getattr(given, role)}
-    said = {"size": given.size, "mean": given.mean, "std": given.std, "fit": given.fit}
+    said = {
+        "size": given.size,
+        "mean": given.mean,
+        "std": given.std,
+        "fit": given.fit,
+        "outputs": None if given.outputs == "auto" else given.outputs,
+    }
     called = dict(given.called)
     try:
         found = chipcore.load_network(given.network, **files, **said, download=False)  # type: ignore[arg-type]
@@ -202,6 +209,10 @@ def _load(given: UploadedNetwork, folder: Path) -> Network:
         raise (
             type(error)(sentence) if type(error) in (ChipError, CheckpointError, DataError, SettingsError) else ChipError(sentence)
         ) from None
-    flags = tuple(next((called[role] for role, path in files.items() if str(path) == part), part) for part in found.given)
-    variant = hashlib.sha256(repr((found.geometry, found.classes)).encode()).hexdigest()[:12]
+    if found.geometry.width is not None:
+        raise SettingsError("the app draws square inputs only; explain this network with the command line or the library.")
+    flags = tuple(next((called[role] for role, path in files.items() if str(path) == part), part) for part in found.given or ())
+    variant = hashlib.sha256(
+        repr((found.geometry, found.classes, *(() if found.outputs == "logits" else (found.outputs,)))).encode()
+    ).hexdigest()[:12]
     return replace(found, title=given.shown, given=flags if given.uploaded else found.given, variant=f"-{variant}")

@@ -18,9 +18,10 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from chipcore.errors import ImageError
-from chipcore.images import open_image
+from chipcore.images import open_image, suffixes
 
 MAX_BYTES = 8 * 2**20  # of one image; the server takes larger files, for checkpoints and ZIPs
+KINDS = [ending[1:] for ending in suffixes()]  # of the files that a visitor may give
 THUMBNAIL = 120  # pixels; shown at half of that, for screens with two pixels a point
 
 
@@ -124,9 +125,23 @@ def _image(name: str, description: str, credit: str, data: bytes) -> GalleryImag
     return GalleryImage(name, description, credit, data, hashlib.sha256(data).hexdigest())
 
 
+_SIGNS: dict[str, bytes | tuple[bytes, ...]] = {
+    "png": b"\x89PNG",
+    "gif": b"GIF8",
+    "bmp": b"BM",
+    "tif": (b"II*\0", b"MM\0*"),
+    "jp2": (b"\0\0\0\x0cjP", b"\xffO\xffQ"),
+}
+
+
 def kind(data: bytes) -> str:
-    """The ending that a image's file should have: jpg, png or webp."""
-    return "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpg"
+    """The ending that a image's file should have, by how its bytes begin."""
+    for ending, sign in _SIGNS.items():
+        if data.startswith(sign):
+            return ending
+    if data[4:8] == b"ftyp":
+        return "avif" if data[8:12] in (b"avif", b"avis") else "heic"
+    return "webp" if data[8:12] == b"WEBP" else "jpg"
 
 
 def thumbnail(image: Image.Image) -> Image.Image:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from chipcore.datasets.annotations import NO_BOXES, Box, box_to_view
+from chipcore.datasets.annotations import Box, box_to_view, boxes_in_view
+from chipcore.datasets.class_names import Classes
+from chipcore.datasets.coco import synsets_of
 from chipcore.datasets.ilsvrc import Annotation, parse_annotation
 from chipcore.errors import DataError
 from chipcore.images import InputGeometry
@@ -41,12 +44,34 @@ def from_gallery(name: str, geometry: InputGeometry) -> Truth | None:
     return Truth(boxes, what) if len(boxes) else None
 
 
-def from_voc_xml(content: bytes, name: str, image: tuple[int, int], geometry: InputGeometry) -> Truth:
-    """The boxes of an XML in ILSVRC's or VOC's form for a image of size (width, height).
+def objects_in(content: bytes, name: str) -> list[str]:
+    """The names of the objects in an XML, each once, in its order; raises as :func:`from_voc_xml`."""
+    return list(parse_annotation(content, name).objects)
 
-    Raises ``DataError`` with one sentence where it is broken, or its boxes lie outside what the network sees.
+
+def object_of_class(names: Sequence[str], classes: Classes, target: int) -> str:
+    """The one of an XML's objects that is of a class: by synset, by name, or as COCO's categories say; '' where none or several are."""
+    synset = classes.synsets[target] if classes.synsets else ""
+    told = f"{classes.names[target]}, {classes.labels[target]}".lower()
+    words = {*(part.strip() for part in told.split(",")), *re.findall(r"\w+", told), synset}
+    found = [name for name in names if name.lower() in words or (synset and synset in synsets_of(name.lower()))]
+    return found[0] if len(found) == 1 else ""
+
+
+def from_voc_xml(
+    content: bytes, name: str, image: tuple[int, int], geometry: InputGeometry, *, orientation: int = 1, chosen: str = ""
+) -> Truth:  # fmt: skip
+    """The boxes of an XML in ILSVRC's or VOC's form for an upright image of size (width, height).
+
+    ``orientation`` is EXIF's, by which the image was turned, and ``chosen`` the object where the XML has several. Raises
+    ``DataError`` with one sentence where it is broken, where one of several objects has to be chosen, or where its boxes lie
+    outside what the network sees.
     """
-    annotation = parse_annotation(content, name)
+    annotation = parse_annotation(content, name).upright(image, orientation, name)
+    if len(annotation.objects) > 1:
+        if chosen not in annotation.objects:
+            raise DataError(f"{name} has several objects ({', '.join(annotation.objects)}); choose one.")
+        annotation = annotation.of(chosen)
     boxes = to_view(annotation, image, geometry)
     if not len(boxes):
         raise DataError(f"the boxes of {name} lie outside the part of the photograph that the network sees.")
@@ -55,9 +80,26 @@ def from_voc_xml(content: bytes, name: str, image: tuple[int, int], geometry: In
 
 def to_view(annotation: Annotation, image: tuple[int, int], geometry: InputGeometry) -> np.ndarray:
     """An annotation's boxes on the network's view, shape (m, 4); those outside a crop are left out."""
-    found = (box_to_view(box, annotation.size, image, geometry) for box in annotation.boxes)
-    kept = [box for box in found if box is not None]
-    return np.array(kept) if kept else NO_BOXES
+    return boxes_in_view(annotation.boxes, annotation.size, image, geometry)
+
+
+def to_other_view(box: Box, image: tuple[int, int], drawn: InputGeometry, geometry: InputGeometry) -> Box | None:
+    """A box that was drawn on one network's view, on another's; None where that one does not see it.
+
+    Args:
+        box: on the view it was drawn on, both ends inside.
+        image: width and height of the image.
+        drawn: how the image became that view.
+        geometry: how it becomes the other one.
+    """
+    side = drawn.size
+    if drawn.fit == "squash":
+        return box_to_view(box, (side, side), image, geometry)
+    cut = min(image) * drawn.size / drawn.resize  # pixels of the image on a side of the square that the crop keeps
+    left, top = ((whole - cut) / 2 for whole in image)
+    ends = [start + edge * cut / side for start, edge in ((left, box[0]), (top, box[1]), (left, box[2] + 1), (top, box[3] + 1))]
+    x0, y0, x1, y1 = (round(end) for end in ends)
+    return box_to_view((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), image, image, geometry)
 
 
 def problem_of(box: Sequence[int], size: int) -> str:

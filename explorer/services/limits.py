@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 VISITORS = "CHIP_VISITORS"  # the environment variable: how many at once; given at all, it says that there are strangers among them
-MOST = 200  # visitors, unless whoever runs the app says otherwise
+MAX_VISITORS = 200  # visitors, unless whoever runs the app says otherwise
 POLL_S = 0.5  # seconds between two looks at the line
 
 
@@ -21,7 +21,7 @@ def most_visitors() -> int:
     try:
         return max(1, int(os.environ.get(VISITORS, "")))
     except ValueError:
-        return MOST
+        return MAX_VISITORS
 
 
 class VisitorSlots:

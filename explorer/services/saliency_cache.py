@@ -5,8 +5,9 @@ Nothing in here knows Streamlit: slow maps are made in threads of their own. ``e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,13 +15,10 @@ from PIL import Image
 from chipcore import Importance, Layer, Network, Saliency
 from chipcore.maps import STATES
 from chipcore.methods import METHODS, explain_view
-from chipcore.methods.traced_graph import graph_of
 from explorer.services.cache import WeightedLRUCache, size_of
 
-# Seconds on two cores for EfficientNet-Lite0 at its last depth: LIME 30, DeepDraw 11, occlusion 5. CHIP on one image takes a
-# tenth of a second there and several at the first depth. All others take less than 0.3 s.
-SLOW = ("lime", "occlusion", "local_chip", "deepdraw")
 SATURATED = 0.01  # of the places of a gradient map at the pixels are drawn in the strongest color
+PASSES_MB = 32  # of LIME's and occlusion's probabilities; 4.5 MB an image for 1,000 classes
 CACHE_MB = 128  # of maps; one of a pixel method has 1.2 MB at 224 pixels with its pictures, 24 at 1,024
 
 
@@ -29,6 +27,7 @@ class MapKey:
     """What one map is the answer to, by names short enough for a key.
 
     ``image`` is the sha256 of its file; ``layer`` is empty for methods that pay no heed to it, so that they are asked once.
+    ``importance`` names the W behind the map, and is empty for methods that take none: visitors may use fits of their own.
     """
 
     network: str
@@ -36,18 +35,29 @@ class MapKey:
     method: str
     layer: str
     target: int
+    importance: str = ""
 
     @classmethod
-    def of(cls, network: Network, sha256: str, method: str, layer: Layer, target: int) -> MapKey:
-        return cls(network.id, sha256, method, layer.name if METHODS[method].uses_layer else "", target)
+    def of(
+        cls, network: Network, sha256: str, method: str, layer: Layer, target: int, version: Callable[[Layer], str] = lambda _layer: ""
+    ) -> MapKey:
+        """The key of a map; ``version`` names the W of a layer."""
+        asked = METHODS[method]
+        layers = [layer] * asked.needs_importance + [network.layers[0]] * asked.needs_shallow
+        versions = " ".join(version(at) for at in layers)
+        return cls(network.id, sha256, method, layer.name if asked.uses_layer else "", target, versions)
 
     @property
     def key(self) -> str:
-        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}"
+        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}/{self.importance}"
 
     @property
     def slow(self) -> bool:
-        return self.method in SLOW
+        return METHODS[self.method].slow
+
+
+_PASSES: WeightedLRUCache[Any] = WeightedLRUCache(PASSES_MB, name="explorer.services.saliency_cache.passes")
+_WARM: set[tuple[str, str]] = set()  # networks and methods that have made a map in this process
 
 
 class MapCache(WeightedLRUCache[Saliency]):
@@ -80,22 +90,33 @@ def compute_map(
         ChipError: with a sentence for the visitor, where the method cannot explain this network or class.
     """
     method = METHODS[question.method]
-    _prepare(network, question.method, layer)
+    network.peak(method.layers(network, layer))  # cuts the network there: once a network, not once a map
+    if method.prepare is not None:
+        method.prepare(network, layer)
     importance = load(layer) if method.needs_importance else None
     shallow = load(network.layers[0]) if method.needs_shallow and layer.path != network.layers[0].path else None
-    return explain_view(
-        network, view, question.target, question.method, layer.name, importance, shallow_importance=shallow, progress=progress
-    )
+
+    def explained() -> Saliency:
+        return explain_view(
+            network, view, question.target, question.method, layer.name, importance, shallow_importance=shallow, progress=progress,
+            share=lambda key, make: _shared((network.id, question.image, key), make),
+        )  # fmt: skip
+
+    # The first map of a method on a network traces its graph and has torch choose its kernels, five times the work of the
+    # map itself; the seconds under a map are the method's alone. Of slow methods that part is small.
+    if not question.slow and (network.id, question.method) not in _WARM:
+        explained()
+        _WARM.add((network.id, question.method))
+    return explained()
 
 
-def _prepare(network: Network, name: str, layer: Layer) -> None:
-    """What is done once a network, not once a map, so that the seconds under a map are its own."""
-    method = METHODS[name]
-    network.peak(method.layers(network, layer))  # cuts the network there
-    if name in ("cmwp", "cam"):
-        graph_of(network, method.title)
-    elif name in ("gradcam", "guided_gradcam", "local_chip"):
-        network.suffix(layer, (layer,))
+def _shared(key: Hashable, make: Callable[[], Any]) -> Any:
+    """What a method makes once an image, for all classes."""
+    known = _PASSES.get(key)
+    if known is None:
+        known = make()
+        _PASSES.put(key, known)
+    return known
 
 
 def visible_peak(saliency: Saliency) -> float:
@@ -122,14 +143,8 @@ def blank_reason(saliency: Saliency) -> str:
     if state == "ok":
         return ""
     method = METHODS[saliency.method]
-    if saliency.method in ("deconvolution", "guided_backprop") and not bool(saliency.raw.any()):
-        return (
-            f"zero everywhere: {method.title} lets only the positive part of its signal pass each rectifier on the way down from the "
-            "score, and none of it reaches the pixels"
-        )
-    if saliency.method in ("guided_gradcam", "guided_chip") and not bool(saliency.raw.any()):
-        coarse = "Grad-CAM" if saliency.method == "guided_gradcam" else "CHIP"
-        return f"zero everywhere: it is multiplied with the {coarse} map, which has no positive place here"
+    if method.zero_means and not bool(saliency.raw.any()):
+        return f"zero everywhere: {method.zero_means}"
     if state == "no positive part" and not method.uses_layer:
         return "no place in this photograph is evidence for this class"
     return STATES[state]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError, DataError
-from chipcore.images import FORMATS, MAX_PIXELS
+from chipcore.images import KINDS, MAX_PIXELS, formats
 from chipcore.storage import cache_dir
 from explorer.services.disk_quota import evict_until, touch
 from explorer.services.gallery import MAX_BYTES
@@ -33,7 +33,10 @@ _TOTAL_BYTES = 512 << 20
 _TOTAL_PIXELS = 2_000_000_000
 _KEPT_BYTES = 2 << 30  # of all uploads together; the oldest go first
 _SEEN = ".files"  # holds the number of files that were uploaded
-_SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIX = {
+    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "DIB": ".bmp", "TIFF": ".tif",
+    "JPEG2000": ".jp2", "AVIF": ".avif", "HEIF": ".heic",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def store(given: Sequence[tuple[str, bytes]], needed: Collection[str] = ()) -> S
     try:
         seen, kept = _write(given, temporary)
         if not kept:
-            raise DataError("none of the uploaded files is a photograph we can read (JPEG, PNG, WebP, GIF, BMP or TIFF); give others.")
+            raise DataError(f"none of the uploaded files is a photograph we can read ({KINDS}); give others.")
         (temporary / _SEEN).write_text(str(seen))
         os.replace(temporary, final)
     except OSError as error:
@@ -183,7 +186,7 @@ def _image(data: bytes) -> tuple[str, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 pixels = image.width * image.height
                 return (_SUFFIX[image.format or ""], pixels) if pixels <= MAX_PIXELS else None
     except (OSError, ValueError, SyntaxError, EOFError, KeyError, MemoryError, Image.DecompressionBombError):

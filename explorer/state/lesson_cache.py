@@ -34,7 +34,7 @@ def activations(network_id: str, sha256: str, layer: str, _network: Network, _la
 
 @cached_by_size(8, meanwhile=at_work)
 def answer(
-    network_id: str, sha256: str, layer: str, first: First, target: int, number_open: int, draw: int, _network: Network, _layer: Layer,
+    network_id: str, sha256: str, layer: str, first: First, target: int, number_open: int, draw: int, turned: tuple[int, ...], _network: Network, _layer: Layer,
     _activations: Activations, _gate: Tensor,
 ) -> np.ndarray:  # fmt: skip
     """g(X, d), scores (C,). The strings and numbers determine the gate."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from explorer.services import photo_links
+from explorer.state import url
 
 GOING = "go"  # the parameter that says: this address is of the view that is being opened
 _PENDING_CHANNEL = "goto-channel"
+_ARRIVED = "arrived-at-channel"
 
 
 def pick_class(index: int) -> None:
@@ -27,12 +28,11 @@ def pick_image(name: str) -> None:
 
 
 def open_view(name: str, **query: str) -> None:
-    """Turn to another view with this one's model, image, class and so on, and with parameters of that view's own.
+    """Turn to another view with all that the views share: model, image, class and so on, and with parameters of that view's own.
 
     Not for callbacks: it ends this run of the page.
     """
-    # Those that widgets are bound to, Streamlit refuses to set, and writes again itself.
-    kept = {key: st.query_params[key] for key in ("model", "class", photo_links.PARAMETER) if key in st.query_params}
+    kept = {key: st.query_params[key] for key in url.SHARED if key in st.query_params}
     st.switch_page(st.session_state["views"][name], query_params={**kept, **query, GOING: name})
 
 
@@ -50,7 +50,13 @@ def apply_pending() -> None:
     if pending is not None:
         layer, target, channel = pending
         pick_layer(layer)
+        st.session_state[_ARRIVED] = f"{layer} {target} {channel}"
         open_view("explore", **{"class": str(target), "channel": str(channel)})
+
+
+def arrived() -> str:
+    """What was gone to with :func:`go_to_channel`, once; then empty."""
+    return str(st.session_state.pop(_ARRIVED, ""))
 
 
 def start_at_prediction() -> None:

@@ -42,7 +42,7 @@ NETWORKS = ("efficientnet_lite0", "vgg16_slim", "squeezenet1_0", "places")
 SLOW = tuple(FEW)  # what waits for a click
 TIMES = ("at the start", "1/4", "1/2", "3/4", "at the end", "when all have gone")
 VIEWS = ("explore", "channels", "localize", "learn", "fit")
-SUBMIT = "FormSubmitter:own-form-Add network"
+SUBMIT = "own-add"
 _SECRET = re.compile(rb"(?:mine|secret)-(\d+)-x")
 _INLINE = re.compile(rb"data:image/\w+;base64,[A-Za-z0-9+/=]+")
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chipcore.datasets.annotations import boxes_in_view
 from chipcore.datasets.ilsvrc import open_ilsvrc
 from chipcore.datasets.mosaics import draw_mosaics
 from chipcore.evaluation.benchmark import MethodSet
 from chipcore.evaluation.boxes import overlap_curves
 from chipcore.evaluation.grid_pointing import cells_of, enlarged, join
 from chipcore.evaluation.images import normalize_min_max, to_input
-from chipcore.evaluation.localization import true_boxes
 from chipcore.images import open_image
 from chipcore.maps import positive_map
 from chipcore.methods import METHODS, MethodInputs
@@ -68,7 +68,6 @@ def mosaics(network: Network, layer: Layer, held: dict[int, tuple[str, ...]], fo
 def boxed(network: Network, layer: Layer, rows: dict[int, int], work: Path) -> list[Scene]:
     """ILSVRC validation images of the fitted classes."""
     data, scenes = open_ilsvrc(work / "ilsvrc"), []
-    panel = MethodSet.of(network, [layer.path], ["gradcam"])
     for name in data.images.names:
         annotation = data.annotation(name)
         target = network.classes.synsets.index(annotation.synset)
@@ -76,7 +75,15 @@ def boxed(network: Network, layer: Layer, rows: dict[int, int], work: Path) -> l
             continue
         image = open_image(data.images.root / name)
         features, raw = gradcam(network, layer, network.input(image), (target,))
-        scenes.append(Scene(features, (rows[target],), true_boxes(annotation, image.size, panel), raw, network.geometry.size))
+        scenes.append(
+            Scene(
+                features,
+                (rows[target],),
+                boxes_in_view(annotation.boxes, annotation.size, image.size, network.geometry),
+                raw,
+                network.geometry.size,
+            )
+        )
     return scenes
 
 

@@ -31,7 +31,7 @@ def visit(page: Any, address: str) -> Any:
     return page.locator(PAINTED)
 
 
-def test_cell_tells_its_weight_and_opens_the_channel_in_explore(page: Any, server: str, lite0: Network) -> None:
+def test_cell_tells_its_weight_opens_beside_the_map_and_leads_to_explore(page: Any, server: str, lite0: Network) -> None:
     synsets = [lite0.classes.synsets[index] for index in (340, 32, 30)]  # zebra and two frogs, as in the paper
     canvas = visit(page, f"{server}/channels?class={synsets[0]}&classes={','.join(synsets)}&layer=stage4&sort=by+number")
     box = canvas.bounding_box()
@@ -48,7 +48,11 @@ def test_cell_tells_its_weight_and_opens_the_channel_in_explore(page: Any, serve
     expect(page.locator(".chip-heatmap-said")).to_contain_text("channel 0:")
     expect(page.locator(".chip-heatmap-said")).to_contain_text(lite0.classes.labels[32])
     page.keyboard.press("Enter")
+    expect(page.locator(".st-key-cell")).to_contain_text(f"Channel 0 for {lite0.classes.labels[32]}")
+    assert "/channels" in page.url
+    page.get_by_role("button", name="Open in Explore").click()
     page.wait_for_url(lambda address: "channel=0" in address and "/channels" not in address)
+    page.wait_for_function("document.querySelector('.st-key-closer')?.getBoundingClientRect().top < 200")
     page.wait_for_selector(IDLE)
     assert f"class={synsets[1]}" in page.url
     assert "layer=stage4" in page.url
@@ -116,6 +120,7 @@ def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str,
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")  # another class than the chosen one
         page.keyboard.press("Enter")
+        page.get_by_role("button", name="Open in Explore").click()
         page.wait_for_url(lambda url: "/channels" not in url and "channel=" in url)
         expect(page.get_by_role("heading", name="Evidence for tailed frog")).to_be_visible()
         page.wait_for_selector(IDLE)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,8 @@ import torch
 from PIL import Image
 
 from chipcore import images
-from chipcore.errors import ImageError, SettingsError
-from chipcore.images import InputGeometry, as_rgb, open_image
+from chipcore.errors import ImageError, ImageNotice, SettingsError
+from chipcore.images import InputGeometry, as_rgb, exif_orientation, open_image
 from chipcore.networks.torchvision_import import transforms
 
 
@@ -116,3 +119,77 @@ def test_geometry_refuses_nonsense() -> None:
     for wrong in ({"size": 0}, {"size": 300}, {"fit": "stretch"}, {"std": (0.0, 1.0, 1.0)}):
         with pytest.raises(SettingsError):
             InputGeometry(**wrong)
+
+
+def gradient() -> np.ndarray:
+    """Every gray from 0 to 255, uint8 (16, 256)."""
+    return np.tile(np.arange(256, dtype=np.uint8), (16, 1))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("bits", "noticed"), [(8, False), (10, True), (12, True), (14, True), (16, False)])
+def test_grays_of_16_bits_are_scaled_by_the_bits_that_they_use(format: str, bits: int, noticed: bool) -> None:
+    """An X-ray's 12 bits in a file of 16 would otherwise be nearly black."""
+    values = np.round(gradient().astype(float) * (2**bits - 1) / 255).astype(np.uint16)
+    data = encoded(Image.fromarray(values), format)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = np.asarray(open_image(data))
+    assert np.abs(found.astype(int) - gradient()[..., None]).max() <= 1
+    assert [warning.category for warning in told] == [ImageNotice] * noticed
+    assert not noticed or f"uses {bits} or fewer" in str(told[0].message)
+
+
+def test_colors_of_16_bits_that_are_nearly_black_are_noticed() -> None:
+    """Pillow keeps the upper 8 of 16 bits a color, so of 12 bits 4 are left."""
+
+    def png(values: np.ndarray) -> bytes:
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+    colors = np.repeat(gradient()[..., None], 3, axis=2).astype(np.uint16)
+    with pytest.warns(ImageNotice, match="nearly black"):
+        open_image(png(colors * 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(open_image(png(colors * 257))).max() == 255
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "I;16"])
+def test_a_color_that_is_named_transparent_becomes_white(mode: str) -> None:
+    """PNG's tRNS: one color instead of an alpha channel."""
+    dark = Image.new("RGB", (40, 20), "black")
+    dark.paste((200, 200, 200), (20, 0, 40, 20))
+    if mode == "I;16":
+        image, transparent = Image.fromarray(np.asarray(dark.convert("L")).astype(np.uint16) * 257), 0
+    else:
+        image, transparent = dark.convert(mode), (0, 0, 0) if mode == "RGB" else 0
+    if mode == "P":
+        image.info["transparency"] = 0
+        assert image.getpixel((0, 0)) == 0
+    found = np.asarray(open_image(encoded(image, transparency=transparent)))
+    assert found[:, :20].min() == 255, "the transparent half"
+    assert mode == "1" or abs(int(found[5, 30, 0]) - 200) < 6, "the other half is as it was"
+
+
+def test_what_phones_and_browsers_write_is_read() -> None:
+    """MPO (two pictures in a .jpg), AVIF and JPEG 2000."""
+    photo = half_red()
+    mpo = io.BytesIO()
+    photo.save(mpo, "MPO", save_all=True, append_images=[photo.resize((20, 10))], quality=95)
+    for data in (mpo.getvalue(), encoded(photo, "AVIF"), encoded(photo, "JPEG2000")):
+        found = np.asarray(open_image(data)).astype(int)
+        assert found.shape == (20, 40, 3) and found[:, :15, 0].min() > 180 and found[:, 25:, 2].min() > 180
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_how_exif_had_an_image_turned_stays_known(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(encoded(half_red(), "PNG", exif=exif))
+    assert exif_orientation(image) == exif_orientation(as_rgb(image)) == orientation
+    assert image.size == ((40, 20) if orientation < 5 else (20, 40)) == as_rgb(image).size, "turned once, whatever it is called again"

@@ -61,6 +61,45 @@ def test_rows_that_a_fit_did_not_reach_come_from_the_bundled_w(tiny: Network, tm
     assert torch.equal(load_importance(tiny, "late", tmp_path / "cache" / "importance").W, own.W), "a named folder is taken as it is"
 
 
+def test_a_row_of_few_images_does_not_replace_one_of_many(tiny: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of class 1 and 2 against what ships: weak on good keeps the shipped row, good on good and weak on weak take the user's."""
+    folder = tmp_path / "cache" / "importance"
+    monkeypatch.setattr("chipcore.importance.BUNDLED_IMPORTANCE", tmp_path / "bundled")
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path / "cache"))
+    bundled = importance_of(tiny)
+    bundled.save(tmp_path / "bundled")
+    for masses, shipped in (((2.0, 2.0), (False, True)), ((2.0, 50.0), (False, False)), ((50.0, 9.9), (False, True))):
+        own = importance_of(tiny)
+        own.W[1:] *= -2
+        own.evidence_mass[1:] = torch.tensor(masses)
+        own.save(folder)
+        both = load_importance(tiny, "late")
+        for c in (1, 2):
+            expected = bundled if shipped[c - 1] else own
+            assert torch.equal(both.W[c], expected.W[c]) and both.evidence_mass[c] == expected.evidence_mass[c]
+        assert torch.equal(load_importance(tiny, "late", folder).W, own.W), "a named folder is taken as it is"
+
+
+def test_rows_are_forgotten(tiny: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from chipcore.cli.main import main
+
+    monkeypatch.setattr("chipcore.cli.common.load_network", lambda *_given, **_named: tiny)
+    monkeypatch.setenv("CHIP_CACHE", str(tmp_path))
+    path = importance_of(tiny).save(tmp_path / "importance")
+    forget = ["rows", "--network", "tiny", "--layer", "late", "--forget"]
+    assert main([*forget, "--classes", "2"]) == 0 and "forgot 1 row of tiny at late" in capsys.readouterr().out
+    left = read_importance(path, tiny, tiny.layer("late"))
+    assert left.evidence(2) == "none" and not left.W[2].any() and torch.equal(left.W[1], importance_of(tiny).W[1])
+    assert main([*forget, "--classes", "1"]) == 0 and not path.exists(), "the last row takes the file with it"
+    assert main(forget) == 2 and "nothing to forget" in capsys.readouterr().err
+    importance_of(tiny).save(tmp_path / "importance")
+    path.write_bytes(path.read_bytes()[:-4])
+    assert main([*forget, "--classes", "1"]) == 2
+    assert main(forget) == 0 and not path.exists(), "a damaged file goes all the same"
+    monkeypatch.setattr("chipcore.cli.rows.BUNDLED_IMPORTANCE", tmp_path / "importance")
+    assert main(forget) == 2 and "what ships is not forgotten" in capsys.readouterr().err
+
+
 def test_w_of_another_network_or_layer_is_refused(tiny: Network, tmp_path: Path) -> None:
     path = importance_of(tiny).save(tmp_path)
     other = tiny_network(seed=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
+from chipcore import maps
 from chipcore.maps import chip_map, picture, state, upsample
 
 
@@ -46,3 +49,13 @@ def test_picture_scales_from_zero_to_the_maximum_and_drops_the_negative_part() -
 def test_maps_with_nothing_to_show_give_zeros_not_nan() -> None:
     for raw in (torch.zeros(2, 2), -torch.ones(2, 2), torch.full((2, 2), float("nan")), torch.tensor([[float("inf"), 0.0]])):
         assert torch.equal(picture(raw, 4), torch.zeros(4, 4))
+
+
+def test_smoothing_is_for_the_eye_and_never_leaves_the_scale() -> None:
+    raw = torch.tensor([[0.0, 1.0, 0.0], [0.2, 0.0, -0.5], [0.0, 0.4, 1.0]])
+    pictures = {smoothing: maps.picture(raw, 12, smoothing=smoothing) for smoothing in maps.SMOOTHING}
+    assert torch.equal(pictures["bilinear"], maps.picture(raw, 12)), "as everything is computed"
+    assert torch.equal(pictures["nearest"], raw.clamp(min=0).repeat_interleave(4, 0).repeat_interleave(4, 1))
+    for one, other in itertools.combinations(pictures.values(), 2):
+        assert not torch.equal(one, other)
+    assert all(float(picture.min()) >= 0 and float(picture.max()) == 1 for picture in pictures.values())

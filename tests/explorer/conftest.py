@@ -65,7 +65,7 @@ def open_app(loaded_once: None) -> Callable[..., AppTest]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one entry with every pass through a trunk."""
+    """Grows by one entry with every pass through a network."""
     counted: list[int] = []
     real = Network.forward_prefix
 
@@ -73,7 +73,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(len(images))
         return real(self, images, layers)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Network, "trunk", forward_prefix)
+    monkeypatch.setattr(Network, "forward_prefix", forward_prefix)
     return counted
 
 

@@ -78,7 +78,13 @@ def importance(channels: int, seed: int = 0) -> Importance:
 
 
 # Few samples: the tests are of behavior, not of quality.
-QUICK = {"lime": {"samples": 20}, "local_chip": {"gates": 30}, "deepdraw": {"octaves": 2, "steps": 2}, "occlusion": {"windows": 2}}
+QUICK = {
+    "lime": {"samples": 20},
+    "local_chip": {"gates": 30},
+    "deepdraw": {"octaves": 2, "steps": 2},
+    "occlusion": {"windows": 2},
+    "integrated_gradients": {"steps": 4},
+}
 
 
 def request(network: Network, method: str, target: int = 1, inputs: Tensor | None = None) -> MethodInputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,43 @@ def test_every_image_of_every_kind_is_read_from_a_folder(tmp_path: Path) -> None
 def test_no_folder_at_all() -> None:
     with pytest.raises(DataError, match="no folder"):
         find_images([])
+
+
+def test_links_to_folders_are_followed_once_and_links_in_a_circle_end(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 8))
+    for folder in ("store/cat", "set/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+        picture.save(tmp_path / folder / "a.png")
+    root = tmp_path / "set"
+    (root / "cat").symlink_to(tmp_path / "store" / "cat")  # a class folder that lies elsewhere
+    (root / "cat_again").symlink_to(tmp_path / "store" / "cat")
+    (root / "dog_again").symlink_to(root / "dog")
+    (root / "round").symlink_to(root)
+    (root / "up").symlink_to(tmp_path)
+    (tmp_path / "store" / "cat" / "back").symlink_to(tmp_path / "store")
+    found = find_images(root)
+    assert found.names == ("cat/a.png", "dog/a.png"), "each photograph once"
+
+
+def test_kinds_that_are_not_read_are_counted_and_named(
+    zebras: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # installed or not
+    picture = Image.open(next(zebras.iterdir())).convert("RGB")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    picture.save(mixed / "a.jfif", "JPEG")
+    picture.save(mixed / "b.AVIF", "AVIF")
+    picture.save(mixed / "c.mpo", "MPO", save_all=True, append_images=[picture])
+    for name in ("d.heic", "e.HEIC", "f.cr2", "g.svg", "notes.txt", ".hidden.heic"):
+        (mixed / name).write_bytes(b"something else")
+    found = find_images(mixed)
+    assert found.names == ("a.jfif", "b.AVIF", "c.mpo")
+    (sentence,) = found.closed
+    assert "1 .cr2 (f.cr2), 2 .heic (d.heic, e.HEIC), 1 .svg (g.svg)" in sentence and "pip install pillow-heif" in sentence
+    assert main(fitting(mixed, out=tmp_path / "w")) == 0
+    assert "2 .heic (d.heic, e.HEIC)" in capsys.readouterr().err
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.heic").write_bytes(b"?")
+    with pytest.raises(DataError, match="1 .heic"):
+        find_images(tmp_path / "only")

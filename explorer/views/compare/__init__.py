@@ -11,6 +11,7 @@ from PIL import Image
 
 from chipcore import ChipError, Saliency
 from chipcore.analysis import map_similarity
+from chipcore.maps import SMOOTHING, Smoothing
 from chipcore.methods import METHODS
 from explorer import figures
 from explorer.components import downloads, map_cell, overlays, pixel_values, sidebar
@@ -19,10 +20,10 @@ from explorer.figures import compare as drawing
 from explorer.services import saliency_cache
 from explorer.state import bundle, url
 from explorer.state.selection import Selection
-from explorer.text import percent, plain, readable
+from explorer.text import decimal, percent, plain, readable
 from explorer.views.compare import methods_table
 
-MOST = 4  # methods, and classes
+MAX_METHODS, MAX_CLASSES = 6, 4  # of a table; four methods are shown at first, so that more can be added at once
 FINEST = 112  # cells on a side of a map whose values are shown under the pointer
 FIRST = ("chip", "gradcam", "cmwp", "guided_backprop")
 SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1 = "Side by side", "At every depth", "All methods"
@@ -32,10 +33,17 @@ WIPED = ("wiped-left", "wiped-right")
 def show(selection: Selection) -> None:
     """The whole page."""
     st.header(f"Do the methods agree on {plain(selection.label)}?", anchor=False)
-    what = st.segmented_control(
-        "Show", [SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1], default=SIDE_BY_SIDE, required=True, key="compare", bind="query-params",
-        help="Chosen methods and classes side by side; Grad-CAM against CHIP at every depth (the paper’s Fig. 9); or one live example of every method (its Table I).",
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        what = st.segmented_control(
+            "Show", [SIDE_BY_SIDE, EVERY_DEPTH, TABLE_1], default=SIDE_BY_SIDE, required=True, key="compare", bind="query-params",
+            help="Chosen methods and classes side by side; Grad-CAM against CHIP at every depth (the paper’s Fig. 9); or one live example of every method (its Table I).",
+        )  # fmt: skip
+        with st.popover("Smoothing", icon=":material/blur_on:"):
+            st.segmented_control(
+                "How coarse maps are enlarged", list(SMOOTHING), default=SMOOTHING[0], required=True, key="smoothing", bind="query-params",
+                help="Deep layers give maps of few cells. Bilinear, as in the papers, lets single cells stand out as bright squares; bicubic is "
+                "smoother; nearest shows the cells themselves. Boxes and scores are always computed with bilinear.",
+            )  # fmt: skip
     image = figures.enlarged(selection.seen.view)
     if what == EVERY_DEPTH:
         _every_depth(selection, image)
@@ -52,9 +60,9 @@ def _side_by_side(selection: Selection, image: Image.Image) -> None:
     left, right = st.columns([1.5, 1], gap="medium")
     with left:
         methods = st.multiselect(
-            f"Methods, up to {MOST}", list(METHODS), default=list(FIRST), max_selections=MOST, key="methods", bind="query-params",
+            f"Methods, up to {MAX_METHODS}", list(METHODS), default=list(FIRST), max_selections=MAX_METHODS, key="methods", bind="query-params",
             format_func=lambda name: METHODS[name].title, filter_mode="contains",
-        )[:MOST]  # fmt: skip
+        )[:MAX_METHODS]  # fmt: skip
     with right:
         targets = [selection.target, *_others(selection)]
     # Places that are always there: where widgets move in the page, the browser loses their parameters.
@@ -94,17 +102,17 @@ def _others(selection: Selection) -> list[int]:
     st.session_state["others-of"] = subject
     rest = sorted(set(range(len(network.classes))) - set(best), key=lambda index: network.classes.labels[index].lower())
     chosen = st.multiselect(
-        f"Besides {plain(selection.label)}, up to {MOST - 1} other classes", [*best, *rest], max_selections=MOST - 1, key="others",
+        f"Besides {plain(selection.label)}, up to {MAX_CLASSES - 1} other classes", [*best, *rest], max_selections=MAX_CLASSES - 1, key="others",
         format_func=lambda i: network.classes.labels[i] + (f" · {percent(float(selection.seen.probabilities[i]))}" if i in best else ""),
         filter_mode="contains", placeholder="Type a name", persist_state="session",
     )  # fmt: skip
     url.write("with", ",".join(network.classes.synsets[i] if network.classes.synsets else str(i) for i in chosen))
-    return [index for index in chosen if index != selection.target][: MOST - 1]
+    return [index for index in chosen if index != selection.target][: MAX_CLASSES - 1]
 
 
 def _named(selection: Selection, wanted: str) -> list[int]:
     found: list[int] = []
-    for name in wanted.split(",")[: MOST - 1]:
+    for name in wanted.split(",")[: MAX_CLASSES - 1]:
         try:
             index = selection.network.classes.index(name)
         except ChipError:
@@ -169,7 +177,13 @@ def _picture(selection: Selection, image: Image.Image, saliency: Saliency | None
         colormap=selection.colormap,
         opacity=selection.opacity,
         maximum=maximum or 1.0,
+        smoothing=_smoothing(),
     )
+
+
+def _smoothing() -> Smoothing:
+    chosen: Smoothing = st.session_state.get("smoothing") or SMOOTHING[0]
+    return chosen
 
 
 def _lines(cell: MapCell) -> list[str]:
@@ -185,7 +199,8 @@ def _lines(cell: MapCell) -> list[str]:
         if saliency_cache.is_saturated(cell.saliency)
         else ""
     )
-    return [_cost(cell.saliency), f"maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
+    height, width = cell.saliency.raw.shape
+    return [_cost(cell.saliency), f"{height} × {width} cells, maximum {readable(float(cell.saliency.raw.max()))}{drawn}"]
 
 
 def _care(selection: Selection, cell: MapCell) -> list[str]:
@@ -196,7 +211,7 @@ def _care(selection: Selection, cell: MapCell) -> list[str]:
 
 
 def _cost(saliency: Saliency) -> str:
-    passes = "1 pass" if saliency.passes == 1 else f"{saliency.passes:,} passes"
+    passes = {0: "passes of another class", 1: "1 pass"}.get(saliency.passes, f"{saliency.passes:,} passes")
     seconds = saliency.seconds
     told = "under 0.01" if seconds < 0.01 else f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
     return f"{told} s, {passes}"
@@ -291,7 +306,7 @@ def _download(
         ]  # fmt: skip
         return downloads.Export(
             drawing.sheet(lines, f"{selection.network.title}, {selection.image.name}"), arrays, methods_table.table_of(selection.network, found),
-            bundle.about(selection, view=stem, maps=[methods_table.key_of(one) for one in found], one_scale=selection.one_scale),
+            bundle.about(selection, view=stem, maps=[methods_table.key_of(one) for one in found], one_scale=selection.one_scale, smoothing=_smoothing()),
             methods_table.command_lines(selection.network, found, bundle.image_file(selection), selection.colormap, selection.opacity),
             bundle.files(selection),
         )  # fmt: skip
@@ -324,7 +339,7 @@ def _every_depth(selection: Selection, image: Image.Image) -> None:
             value = float(
                 map_similarity.map_similarity([upper.saliency.raw, lower.saliency.raw], selection.network.geometry.size).pearson[0, 1]
             )
-            alike.append(f"{upper.layer.name} **{value:.2f}**".replace("-", "\N{MINUS SIGN}"))
+            alike.append(f"{upper.layer.name} **{decimal(value)}**")
     if alike:
         st.markdown("Correlation of the two at each depth (1: identical): " + " · ".join(alike))
     _scale(selection, "row")
@@ -359,7 +374,7 @@ def _example(selection: Selection, image: Image.Image, cell: MapCell) -> drawing
     picture, alternative = "", "no map" if cell.problem else "blank" if cell.saliency is not None else "not computed yet"
     if cell.saliency is not None and cell.shown:
         # Gradients at the pixels as their papers print them, in colors around gray; Backprop's is printed as a map.
-        own = cell.saliency.image is not None and method.name != "backprop"
+        own = cell.saliency.image is not None and method.shows_image
         small = figures.enlarged(image, 224)
         picture = drawing.data_uri(drawing.method_image(cell.saliency, 224) if own else _picture(selection, small, cell.saliency))
         alternative = _alternative(selection, cell)

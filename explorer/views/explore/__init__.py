@@ -6,18 +6,14 @@ import streamlit as st
 
 from chipcore.analysis import layer_maps
 from chipcore.analysis.layer_maps import LayerMap
-from explorer.components import job_progress
+from explorer.components import job_progress, scrolling
 from explorer.services.jobs import TooMany
 from explorer.state import navigation, queues
 from explorer.state.selection import Selection
 from explorer.text import plain
-from explorer.views.explore import closer, notes, strip, top
+from explorer.views.explore import closer, equation, notes, strip, switching
 from explorer.views.explore.notes import Note
 
-WHAT_CHIP_DOES = (
-    "CHIP closes random channels of a network, watches its predictions change, and learns how much each channel matters for each class; "
-    "a map adds up a layer’s channels, weighted by that."
-)
 INLINE_WAIT_S = 0.6  # seconds that a page waits for a local row before it shows that it is being made
 _ICONS = {"weak": ":material/balance:", "none": ":material/block:", "unfitted": ":material/build:"}
 
@@ -31,17 +27,22 @@ def show(selection: Selection) -> None:
     ]
     here = next(number for number, one in enumerate(found) if one.layer == selection.layer)
     st.header(f"Evidence for {plain(selection.label)}", anchor=False)
-    st.markdown(WHAT_CHIP_DOES)
-    above, below = st.container(), st.container()
-    with below:
+    maps, experiment, said, folded, files = (st.container() for _ in range(5))
+    with said:  # below the maps, but known before they are drawn
         if found[here].missing:
             found[here] = _local(selection, found[here])
         for note in notes.notes(selection.network, selection.target, found):
             _note(note)
-    with above:
-        top.show(selection, found[here])
-    strip.show(selection, found, found[here])
-    closer.show(selection, found[here])
+    with maps:
+        strip.show(selection, found, found[here], files)
+    with experiment:
+        switching.show(selection, found[here])
+    with folded:
+        equation.show(selection, found[here])
+    with st.container(key="closer"):
+        closer.show(selection, found[here])
+    if arrived := navigation.arrived():
+        scrolling.to_container("closer", arrived)
 
 
 def _local(selection: Selection, missing: LayerMap) -> LayerMap:
@@ -66,10 +67,9 @@ def _local(selection: Selection, missing: LayerMap) -> LayerMap:
             "photograph alone, with 300 random gates. They hold for this photograph only and are noisier than W."
         )
         with st.container(horizontal=True, vertical_alignment="center"):
-            if st.button("Learn W from more photographs", key="to-fit", icon=":material/school:"):
+            if st.button("Fit W on more photographs", key="to-fit", icon=":material/school:"):
                 navigation.open_view("fit")
-            network = selection.network.name
-            st.markdown(f"or `python -m chipcore fit --network {network} --layers {layer.name} --images FOLDER`")
+            st.markdown(f"or `python -m chipcore fit {selection.network.flags} --layers {layer.name} --images FOLDER`")
         done = job_progress.progress_until_done(desk, job)
     return layer_maps.local_layer_map(missing, job.result, selection.seen.features[layer.name]) if done else missing
 

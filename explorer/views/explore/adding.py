@@ -16,7 +16,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
+from explorer.text import decimal, plain, readable
 from explorer.views.explore import buttons
 from explorer.views.explore.pictures import image, of_raw
 
@@ -45,24 +45,24 @@ def show(selection: Selection, here: LayerMap, row: Tensor, order: list[int], pi
         st.markdown(f"**The sum of {count:,}**" if count > 1 else "**The first channel**")
         image(made[0], f"Sum of the {count} channels that add most to {selection.label} at {layer.name}")
         alike = map_similarity.pearson(so_far, whole)
-        told = f"correlation with the whole map {alike:.2f}" if alike == alike else "the same value everywhere"
+        told = f"correlation with the whole map {decimal(alike)}" if alike == alike else "the same value everywhere"
         st.caption(f"Maximum {readable(float(so_far.max()))}; {told}.")
     with columns[1]:
         st.markdown(f"**Added last: channel {last}**")
         image(made[1], f"What channel {last} adds to the map of {selection.label}")
-        st.caption(f"_w_ = {readable(float(row[last]))}, times its activation. Red adds, blue takes away.")
+        st.caption(f"_w_ = {readable(float(row[last]))}, times its activation. Red adds, blue subtracts.")
     with columns[2]:
         st.markdown(f"**The whole map: {len(order):,}**")
         image(made[2], f"CHIP map of {selection.label} at {layer.name}")
-        st.caption(
-            f"Maximum {readable(top)}, of all {len(order):,} channels with a weight for {label}. Each picture is scaled to its own maximum."
-        )
+        used = int((row != 0).sum())
+        active = "all of them are" if len(order) == used else f"{len(order):,} are"
+        st.caption(f"Maximum {readable(top)}. {used:,} channels have a weight for {label}; {active} active on this photograph.")
     with columns[3]:
         st.markdown("**Contributions**")
         first = max(0, min(count - LISTED + 2, len(order) - LISTED))
         listed = order[first : first + LISTED]
         buttons.channels("adds", listed, shares, pick, chosen=last, pale_from=count - first)
-        st.caption("On average over the photograph: _w_ times the mean of _A_. Click one to look at it.")
+        st.caption("_w_ times the mean of _A_. Click a channel to open it.")
 
     heads = [f"the sum of {count:,}", f"channel {last}, added last", f"all {len(order):,}"]
 
@@ -96,5 +96,5 @@ def _count(most: int) -> int:
         st.session_state["added"] = most
     return int(st.slider(
         "Channels added, the largest contribution first", 1, most, min(5, most), key="added", bind="query-params",
-        help="The sum of Eq. 10, from its largest terms to its smallest. Use the arrow keys for single steps.",
+        help="The sum of Eq. 10: the channels that add most first, those that subtract last. Arrow keys move by one.",
     ))  # fmt: skip

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
-from torch import Tensor
 
 from chipcore import ChipError
 from chipcore.analysis import contributions
@@ -38,17 +37,17 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
     st.session_state.setdefault("channel", -1)
     if not 0 <= st.session_state["channel"] < layer.channels:  # at the start, or another layer's
         st.session_state["channel"] = order[0] if order else 0
-    number, fires, classes = st.columns([1, 1.15, 1.6], gap="medium")
-    with number:
+    choice, activation, classes = st.columns([1, 1.15, 1.6], gap="medium")
+    with choice:
         k = int(st.number_input(f"Channel, 0 to {layer.channels - 1:,}", 0, layer.channels - 1, key="channel"))
         url.write("channel", str(k))
         if here.row is not None and order:
             st.caption(f"These add most to the map of {plain(selection.label)}:")
             buttons.channels("most", order[:LISTED], contributions.contributions(here.row, features), pick, chosen=k)
-    with fires:
-        _fires(selection, here, features[k], k)
+    with activation:
+        fires(selection, here, k)
     with classes:
-        _classes(selection, here, k)
+        weights(selection, here, k)
     found = _images(selection, here, k)
     downloads.offer(
         "take-channel", f"channel-{k}-{selection.network.name}-{layer.name}", lambda: _taken(selection, here, k, found), table=here.importance is not None,
@@ -56,7 +55,9 @@ def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[
     )  # fmt: skip
 
 
-def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> None:
+def fires(selection: Selection, here: LayerMap, k: int) -> None:
+    """Its feature map on the photograph."""
+    activation = selection.seen.features[here.layer.name][k]
     st.markdown("**Activation**")
     signed = bool(activation.min() < 0)
     image(
@@ -74,7 +75,8 @@ def _fires(selection: Selection, here: LayerMap, activation: Tensor, k: int) -> 
     st.caption(" ".join(said))
 
 
-def _classes(selection: Selection, here: LayerMap, k: int) -> None:
+def weights(selection: Selection, here: LayerMap, k: int) -> None:
+    """The classes with the largest weights at this channel."""
     st.markdown("**For which classes it matters**")
     if here.importance is None:
         st.caption("That takes W: fit it, and this is the column of this channel.")
@@ -111,7 +113,7 @@ def _images(selection: Selection, here: LayerMap, k: int) -> list[Driven]:
             picture = of_raw(selection, figures.enlarged(seen.view, 256), activation, top if top > 0 else None)
             image(picture, f"Channel {k} on the photograph {name}, mean activation {readable(mean)}")
             st.caption(f"{plain(name)}: {readable(mean)}")
-    st.caption("By the mean of the feature map; colours on one scale.")
+    st.caption("By the mean of the feature map; colors on one scale.")
     return found
 
 

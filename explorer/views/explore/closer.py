@@ -6,11 +6,13 @@ import streamlit as st
 
 from chipcore.analysis import contributions
 from chipcore.analysis.layer_maps import LayerMap
+from explorer.state import url
 from explorer.state.selection import Selection
 from explorer.text import plain
 from explorer.views.explore import adding, channel, gating
 
-ADDING, CHANNEL, GATING = "Add channels one by one", "One channel", "Close channels"
+ADDING, CHANNEL, GATING = "Add channels one by one", "One channel", "Switch channels off"
+_OLD = {"Close channels": GATING}  # as links said it before
 
 
 def show(selection: Selection, here: LayerMap) -> None:
@@ -23,10 +25,13 @@ def show(selection: Selection, here: LayerMap) -> None:
 def _show(selection: Selection, here: LayerMap) -> None:
     if "channel" in st.query_params and "look" not in st.query_params:  # a link to a channel, from another page
         st.session_state["look"] = CHANNEL
+    wanted = url.asked("look")
+    url.restore("look", (ADDING, CHANNEL, GATING), _OLD.get(wanted or "", ADDING))
     part = st.segmented_control(
-        "Part", [ADDING, CHANNEL, GATING], default=ADDING, required=True, key="look", bind="query-params", on_change=_turned,
-        label_visibility="collapsed",
+        "Part", [ADDING, CHANNEL, GATING], required=True, key="look", on_change=_turned, label_visibility="collapsed",
+        persist_state="session",
     )  # fmt: skip
+    url.write_unless("look", part or ADDING, ADDING)
     if part == GATING:
         gating.show(selection, here)
         return

@@ -47,7 +47,7 @@ def legend(selection: Selection, maximum: float | None, signed: bool) -> str:
     first, last = ("against", f"for: {top}") if signed else ("0", top)
     colors = figures.gradient(visualization.SIGNED_COLORMAP if signed else selection.colormap)
     return (
-        f'<div class="chip-legend" role="img" aria-label="Colours run from {first} to {last}"><span>{first}</span>'
+        f'<div class="chip-legend" role="img" aria-label="Colors run from {first} to {last}"><span>{first}</span>'
         f'<i style="background: {colors}"></i><span>{last}</span></div>'
     )
 
@@ -55,5 +55,5 @@ def legend(selection: Selection, maximum: float | None, signed: bool) -> str:
 def place(height: int, width: int, row: int, column: int) -> str:
     """Where on the image a cell of a map is, in words."""
     across = ("left", "middle", "right")[min(2, 3 * column // width)]
-    down = ("top", "centre", "bottom")[min(2, 3 * row // height)]
-    return f"{down} {across}"
+    down = ("top", "center", "bottom")[min(2, 3 * row // height)]
+    return "center" if (down, across) == ("center", "middle") else f"{down} {across}"

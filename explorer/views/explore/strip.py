@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
 from chipcore.analysis import refined_maps
 from chipcore.analysis.layer_maps import LayerMap
@@ -20,7 +21,7 @@ from explorer.components.downloads import Export
 from explorer.services import reproduce
 from explorer.state import bundle, cached
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
+from explorer.text import decimal, readable
 from explorer.views.explore.pictures import alone, image, legend, of_map, place
 
 REFINED, GUIDED = "Refined CHIP", "Guided CHIP"
@@ -41,9 +42,9 @@ class Row:
     maximum: float | None
 
 
-def show(selection: Selection, found: list[LayerMap], here: LayerMap) -> None:
+def show(selection: Selection, found: list[LayerMap], here: LayerMap, place_of_downloads: DeltaGenerator) -> None:
     """CHIP's row, and on request those of Refined and Guided CHIP; a ring marks the place that the sum is about."""
-    st.subheader(f"CHIP maps of {plain(selection.label)}, from the first layers to the last", anchor=False)
+    place_of_strips = st.container()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="strip-controls"):
         also = st.pills(
             "Show also", [REFINED, GUIDED], selection_mode="multi", key="also", bind="query-params", label_visibility="collapsed",
@@ -52,6 +53,10 @@ def show(selection: Selection, found: list[LayerMap], here: LayerMap) -> None:
         signed = st.toggle(
             "Evidence against", key="signed", bind="query-params",
             help="Positive and negative contributions in a diverging color map: red is evidence for the class, blue against it.",
+        )  # fmt: skip
+        numbers = st.toggle(
+            "Statistics", key="statistics", bind="query-params",
+            help="Under every map: the channels with a weight, how well W predicted what it was not fitted on (R²), and the maximum.",
         )  # fmt: skip
         place_of_legend = st.container(width="stretch")
     image = figures.enlarged(selection.seen.view)
@@ -64,17 +69,19 @@ def show(selection: Selection, found: list[LayerMap], here: LayerMap) -> None:
     some = any(one.drawn(signed) for one in found)
     if some:
         place_of_legend.html(legend(selection, drawn[0].maximum, signed))
-    _draw(selection, drawn[0], "strip", here, signed)
-    for number, row in enumerate(drawn[1:], start=1):
-        st.markdown(f"**{row.title}.** {MEANING[row.title]}")
-        _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED)
+    with place_of_strips:
+        _draw(selection, drawn[0], "strip", here, signed, numbers)
+        for number, row in enumerate(drawn[1:], start=1):
+            st.markdown(f"**{row.title}**", help=MEANING[row.title])
+            _draw(selection, row, f"strip-{number}", None, signed and row.title != GUIDED, numbers)
     pixel_values.values({
         f"cell-{METHOD[row.title]}-{number}": (one.layer.name, one.raw)
         for row in drawn for number, one in enumerate(row.found) if one.raw is not None and one.drawn(signed)
     })  # fmt: skip
     if some:
         stem = f"chip-{selection.network.name}-{selection.label}-{selection.image.name}"
-        downloads.offer("strip", stem, lambda: _taken(selection, drawn, signed), table=True)
+        with place_of_downloads:
+            downloads.offer("strip", stem, lambda: _taken(selection, drawn, signed), table=True, folded="Download these maps")
 
 
 def _row(selection: Selection, image: Image.Image, title: str, found: list[LayerMap], signed: bool) -> Row:
@@ -88,7 +95,7 @@ def _guided(selection: Selection, image: Image.Image, found: list[LayerMap]) -> 
     return Row(GUIDED, found, pictures, None)
 
 
-def _draw(selection: Selection, row: Row, key: str, ringed: LayerMap | None, signed: bool) -> None:
+def _draw(selection: Selection, row: Row, key: str, ringed: LayerMap | None, signed: bool, numbers: bool) -> None:
     with st.container(key=key):
         for number, (one, picture) in enumerate(zip(row.found, row.pictures, strict=True)):
             with st.container(key=f"cell-{METHOD[row.title]}-{number}", gap=None):
@@ -96,7 +103,7 @@ def _draw(selection: Selection, row: Row, key: str, ringed: LayerMap | None, sig
                     height, width = one.raw.shape
                     picture = figures.circled(picture, *divmod(int(one.raw.argmax()), width), (height, width))
                 image(picture, _alternative(selection, row.title, one, signed))
-                st.html(_caption(selection, row.title, one, signed))
+                st.html(_caption(selection, row.title, one, signed, numbers))
 
 
 def _alternative(selection: Selection, title: str, one: LayerMap, signed: bool) -> str:
@@ -107,18 +114,22 @@ def _alternative(selection: Selection, title: str, one: LayerMap, signed: bool) 
     return f"{title} map of {selection.label} at {one.layer.name}, strongest at the {where} of the photograph"
 
 
-def _caption(selection: Selection, title: str, one: LayerMap, signed: bool) -> str:
+def _caption(selection: Selection, title: str, one: LayerMap, signed: bool, numbers: bool) -> str:
     lines = []
     if title == "CHIP":
         lines.append(f"{one.layer.channels:,} channels, {one.layer.height} × {one.layer.width}")
-        if not one.missing:
-            lines.append(_quality(one, selection.target))
-        elif one.importance is None:
+        if one.missing and one.importance is None:
             lines.append("W is not fitted here")
+        elif one.local:
+            lines.append("Local CHIP")
+        if numbers and not one.missing:
+            lines.append(_quality(one, selection.target))
     if one.missing and (title != "CHIP" or one.importance is not None):
         lines.append(one.missing)
-    elif not one.missing:
-        lines.append(one.blank if not one.drawn(signed) else f"maximum {readable(one.top(signed))}")
+    elif not one.missing and not one.drawn(signed):
+        lines.append(one.blank)
+    elif not one.missing and numbers:
+        lines.append(f"maximum {readable(one.top(signed))}")
     body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     return f'<div class="chip-caption"><h4>{html.escape(one.layer.name)}</h4>{body}</div>'
 
@@ -127,11 +138,11 @@ def _quality(one: LayerMap, target: int) -> str:
     """The row's own figures: how many channels it uses, and how well it predicted what it was not fitted on."""
     if one.local:
         used = 0 if one.row is None else int((one.row != 0).sum())
-        return f"Local CHIP, {used:,} in use"
+        return f"{used:,} with a weight"
     assert one.importance is not None
     r2 = float(one.importance.r2[target])
-    told = "R² not measured" if math.isnan(r2) else f"held-out R² {r2:.2f}"
-    return f"{int(one.importance.support[target]):,} in use, {told}"
+    told = "R² not measured" if math.isnan(r2) else f"held-out R² {decimal(r2)}"
+    return f"{int(one.importance.support[target]):,} with a weight, {told}"
 
 
 # --- what can be taken home ---------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from chipcore.datasets.image_folder import ImageFolder
 from chipcore.fitting.memory import GB
 from chipcore.importance import GOOD_EVIDENCE
 from explorer.components.job_progress import progress_until_done
-from explorer.services import allowed_paths, fit_settings, fit_trial, fits, uploads
+from explorer.services import allowed_paths, fit_settings, fit_trial, fits, gallery, uploads
 from explorer.services.fit_settings import Field
 from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
-from explorer.state import cached, queues
+from explorer.state import cached, own_fits, queues
 from explorer.state.selection import Selection
 from explorer.state.visitors import can_shut_down, can_stop_job, is_local_user
 from explorer.text import duration, plain
@@ -28,7 +28,7 @@ WHAT = (
 _THEIRS = " Only who started it, in the same browser, can stop or forget it."
 FOLDER, UPLOAD = "a folder", "upload"
 ALL, SOME = "all classes", "some classes"
-_KINDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "zip"]
+_KINDS = [*gallery.KINDS, "zip"]
 
 
 def show(selection: Selection) -> None:
@@ -105,11 +105,12 @@ def _upload() -> str:
     files: Any = st.file_uploader(
         "Photographs, or a ZIP of them", type=_KINDS, accept_multiple_files=True, key="fit-upload", max_upload_size=uploads.MAX_UPLOAD,
         help="A ZIP may hold class folders. Names of files play no part; photographs stay on the machine that the app runs on.",
+        on_change=_other_upload,
     )  # fmt: skip
     if not allowed_paths.roots():
         st.caption(allowed_paths.ALLOW_HELP)
     if not files:
-        return ""
+        return _kept_upload()
     ids = tuple(file.file_id for file in files)
     if st.session_state.get("fit-uploaded", (None, None))[0] != ids:
         try:
@@ -122,6 +123,27 @@ def _upload() -> str:
     stored = st.session_state["fit-uploaded"][1]
     if stored.left_out:
         st.caption(f"{stored.left_out:,} of the files are no photographs we can use, too large, or there twice: left out.")
+    return fits.UPLOADED + stored.id
+
+
+def _other_upload() -> None:
+    """The box was filled or emptied by hand; that it is empty when one comes back to this page says nothing."""
+    st.session_state.pop("fit-uploaded", None)
+
+
+def _kept_upload() -> str:
+    """What was uploaded before this page was left: the browser's box forgets it, the server does not."""
+    if "fit-uploaded" not in st.session_state:
+        return ""
+    stored = st.session_state["fit-uploaded"][1]
+    try:
+        count = len(uploads.images(stored.id))
+    except ChipError:  # it had to make room
+        del st.session_state["fit-uploaded"]
+        return ""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"Your upload of {count:,} photograph{'s' if count != 1 else ''} is still here.")
+        st.button("Remove", key="fit-upload-remove", type="tertiary", icon=":material/close:", on_click=_other_upload)
     return fits.UPLOADED + stored.id
 
 
@@ -243,7 +265,7 @@ def _start(selection: Selection, request: FitRequest) -> None:
             queues.fits().check(is_local_user())  # before there is a folder
         run = fits.prepare(request, selection.network, is_local_user())
         if run.finished:
-            fits.activate(run, selection.network)
+            own_fits.use(run)
             st.session_state[result.WANTED] = run.key
         else:
             _go_on(selection, run)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from chipcore.analysis.gate_experiments import STEPS
-from explorer.components import downloads
+from explorer.components import downloads, scrolling
 from explorer.components.downloads import Export
 from explorer.state import bundle, url
 from explorer.state.selection import Selection
@@ -34,6 +34,7 @@ _KEPT = "kept-step"  # Streamlit forgets the widget's own value when the page is
 def show(selection: Selection) -> None:
     """The whole page."""
     step = _stepper()
+    scrolling.to_top(f"step {step}")
     st.header(f"{step}. {TITLES[step - 1]}", anchor=False)
     where = f"{plain(selection.network.title)}, layer **{plain(selection.layer.name)}**, class **{plain(selection.label)}**"
     st.caption(f"Step {step} of {len(STEPS)} on your photograph: {where}. Change any of them in the sidebar.")

@@ -21,16 +21,18 @@ from chipcore.gating.gates import proximity
 from chipcore.gating.suffix import Activations
 from explorer import figures
 from explorer.components.downloads import Export
+from explorer.components.switches import switches
 from explorer.figures import lessons as pictures
 from explorer.figures import theme
 from explorer.figures.theme import Theme
 from explorer.services import reproduce
-from explorer.state import bundle, lesson_cache
+from explorer.state import bundle, lesson_cache, url
 from explorer.state.selection import Selection
 from explorer.text import percent, plain, readable
 
 Take = Callable[[], Export]  # the lesson to take home, made when it is asked for
 COLUMNS = (1, 1.35)  # the words, and what there is to do
+_TURNED = "turned"
 SHOWN = 6  # feature maps of the first lesson
 BARS = 5  # classes of the second
 SHARES = ("1/10", "1/4", "1/2", "1", "2", "4")  # sigma^2 as a share of K
@@ -93,11 +95,12 @@ def learned_row(selection: Selection) -> Tensor | None:
 
 @dataclass(frozen=True)
 class _Gate:
-    """The gate of lessons one to three, and the choices that determine it."""
+    """The gate of lessons one to three, and the choices that determine it; ``turned`` are the switches turned by hand after that."""
 
     gate: Tensor
     first: gate_experiments.First
     draw: int
+    turned: tuple[int, ...] = ()
 
     @property
     def number_open(self) -> int:
@@ -108,24 +111,51 @@ def _gate(selection: Selection) -> _Gate:
     """The controls of the gate: how many channels are open, and which."""
     channels, row = selection.layer.channels, learned_row(selection)
     keep("open", 50)
-    percentage = kept("open", st.slider("How many channels are open", 0, 100, step=5, format="%d%%", key="open", bind="query-params"))
+    percentage = kept(
+        "open",
+        st.slider("How many channels are open", 0, 100, step=5, format="%d%%", key="open", bind="query-params", on_change=_turn_none),
+    )
     options = ["at random", "important first", "unimportant first"] if row is not None else ["at random"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         keep("first", "at random")
         if st.session_state["first"] not in options:
             st.session_state["first"] = "at random"
         first = kept("first", st.segmented_control(
-            "Which ones close", options, required=True, key="first", bind="query-params",
+            "Which ones close", options, required=True, key="first", bind="query-params", on_change=_turn_none,
             help=f"At random, as CHIP does; or by their importance for {plain(selection.label)}, which CHIP has learned.",
         ))  # fmt: skip
         keep("redraw", 0)
         st.button("New random gates", key="again", icon=":material/casino:", disabled=first != "at random", on_click=_draw_again)
     draw = int(st.session_state["redraw"])
     order = gate_experiments.ablation_order(channels, draw, first, row)
-    return _Gate(gate_experiments.partly_open_gate(order, gate_experiments.open_count(channels, percentage)), first, draw)
+    gate = gate_experiments.partly_open_gate(order, gate_experiments.open_count(channels, percentage))
+    turned = _turned(channels)
+    for k in turned:
+        gate[k] = ~gate[k]
+    return _Gate(gate, first, draw, turned)
+
+
+def _turned(channels: int) -> tuple[int, ...]:
+    """The switches that were turned by hand, which a link says too."""
+    asked = url.asked(_TURNED)
+    if asked is not None:
+        st.session_state[_TURNED] = {int(one) for one in asked.split(".") if one.isdecimal() and len(one) < 6}
+    known = st.session_state.setdefault(_TURNED, set())
+    url.write_unless(_TURNED, ".".join(map(str, sorted(known))), "")
+    return tuple(sorted(k for k in known if k < channels))
+
+
+def _turn(channel: int) -> None:
+    st.session_state[_TURNED] = st.session_state.get(_TURNED, set()) ^ {channel}
+
+
+def _turn_none() -> None:
+    """Another gate: what was turned by hand belonged to the one before."""
+    st.session_state[_TURNED] = set()
 
 
 def _draw_again() -> None:
+    _turn_none()
     st.session_state["redraw"] = kept("redraw", int(st.session_state.get("redraw", 0)) + 1)
 
 
@@ -136,7 +166,7 @@ def _command(selection: Selection, chosen: _Gate, **more: Any) -> str:
 
 
 def _settings(chosen: _Gate) -> dict[str, Any]:
-    return {"open": chosen.number_open, "which_close": chosen.first, "draw": chosen.draw}
+    return {"open": chosen.number_open, "which_close": chosen.first, "draw": chosen.draw, "turned_by_hand": list(chosen.turned)}
 
 
 # --- 1 gate -----------------------------------------------------------------------------------------------------
@@ -147,7 +177,7 @@ def gate(selection: Selection) -> Take:
     layer, features = selection.layer, selection.seen.features[selection.layer.name]
     words, doing = st.columns(COLUMNS, gap="large")
     with doing, st.container(border=True):
-        try_this("close channels and watch their pictures go out.")
+        try_this("close channels, all at once or one by one at its switch, and watch their pictures go out.")
         chosen = _gate(selection)
     strongest = [int(k) for k in features.mean((1, 2)).topk(min(SHOWN, layer.channels)).indices]
     with words:
@@ -169,13 +199,13 @@ def gate(selection: Selection) -> Take:
         ])  # fmt: skip
         st.caption("Eq. 1 and 2. CHIP keeps only the mean of every channel behind its gate, **z**.")
     with doing:
-        squares = pictures.gates_picture(chosen.gate, style())
-        image(squares, f"{chosen.number_open} of {layer.channels} switches are open, the others closed")
+        described = f"{chosen.number_open} of {layer.channels} switches are open, the others closed"
+        switches([bool(one) for one in chosen.gate], described, "switches", _turn)
         maps = pictures.feature_maps(features, chosen.gate, strongest, selection.colormap, style())
         opened = [k for k in strongest if chosen.gate[k]]
         image(maps, f"The strongest {len(strongest)} channels before and behind their switches; open among them: {opened or 'none'}")
         st.caption(
-            f"Above, all {layer.channels:,} switches. Below, the channels that are strongest in this photograph, before and behind theirs."
+            f"Above, all {layer.channels:,} switches: click one to turn it. Below, the channels that are strongest in this photograph, before and behind theirs."
         )
         look_for(
             "Each switch that closes turns one picture of the lower row black, and its _z_ to 0; nothing else changes. With **all** of them closed "
@@ -194,8 +224,8 @@ def _scores(selection: Selection, chosen: _Gate) -> Tensor:
     network, layer = selection.network, selection.layer
     return torch.from_numpy(
         lesson_cache.answer(
-            network.id, selection.image.sha256, layer.path, chosen.first, selection.target, chosen.number_open, chosen.draw, network, layer,
-            activations(selection), chosen.gate,
+            network.id, selection.image.sha256, layer.path, chosen.first, selection.target, chosen.number_open, chosen.draw, chosen.turned,
+            network, layer, activations(selection), chosen.gate,
         )
     )  # fmt: skip
 
@@ -211,7 +241,7 @@ def _what_gates_do(selection: Selection) -> str:
         gate = gate_experiments.partly_open_gate(
             gate_experiments.ablation_order(channels, 0, first, row), gate_experiments.open_count(channels, open_)
         )
-        told.append(percent(float(_scores(selection, _Gate(gate, first, 0)).softmax(0)[selection.target])))
+        told.append(percent(float(selection.network.class_probabilities(_scores(selection, _Gate(gate, first, 0)))[selection.target])))
     whole = percent(float(selection.seen.probabilities[selection.target]))
     return (
         f"With all channels open the network gives {plain(selection.label)} {whole}. Close the **10% that matter most** and it gives {told[0]}; "
@@ -227,7 +257,7 @@ def predict(selection: Selection) -> Take:
         try_this(f"close the important channels first: how soon is {plain(selection.label)} lost? Then the unimportant ones.")
         chosen = _gate(selection)
     scores = _scores(selection, chosen)
-    before, after = selection.seen.probabilities, scores.softmax(0)
+    before, after = selection.seen.probabilities, selection.network.class_probabilities(scores)
     first = int(after.argmax())
     with words:
         st.markdown(

@@ -13,6 +13,7 @@ from chipcore.datasets.annotations import NO_BOXES, Box
 from chipcore.errors import DataError
 from chipcore.evaluation.boxes import THRESHOLDS, best_threshold, curves_csv, energy_in_boxes, overlap_curves
 from chipcore.evaluation.cutting import ThresholdedMap, relative, threshold_map
+from chipcore.images import exif_orientation
 from chipcore.methods import METHODS
 from explorer.components import downloads, map_cell, overlays
 from explorer.components.map_cell import MapCell
@@ -21,16 +22,18 @@ from explorer.figures import localize as drawing
 from explorer.services import ground_truth, reproduce, saliency_cache
 from explorer.services.cache import cached_by_size
 from explorer.services.ground_truth import Truth
+from explorer.services.start_threshold import start_threshold
 from explorer.state import bundle
 from explorer.state.selection import Selection
 from explorer.text import percent, plain
 from explorer.views.localize import grid_game
 
-MOST = 6
+MAX_METHODS = 6
 FIRST = ("chip", "gradcam", "cmwp")
 OFFERED = tuple(name for name, method in METHODS.items() if not method.is_image)
 SIDES = ("left", "top", "right", "bottom")
 PICTURE = "boxes"
+OBJECT = "xml-object"
 _HEADS = (
     ("IoU now", "Intersection over union at this threshold: the area that both boxes share over the area that either covers. 1 is a perfect fit."),
     ("Best IoU", "At the threshold that fits this photograph best. It cannot be known without the true box."),
@@ -46,9 +49,9 @@ def show(selection: Selection) -> None:
         "Keep what is above a share of the map’s maximum, take its **largest piece**, and put a **box** around it. No box was ever shown to the network."
     )
     methods = st.multiselect(
-        f"Methods, up to {MOST}", OFFERED, default=list(FIRST), max_selections=MOST, key="located", bind="query-params",
+        f"Methods, up to {MAX_METHODS}", OFFERED, default=list(FIRST), max_selections=MAX_METHODS, key="located", bind="query-params",
         format_func=lambda name: METHODS[name].title, filter_mode="contains",
-    )[:MOST]  # fmt: skip
+    )[:MAX_METHODS]  # fmt: skip
     above, live, game = st.container(), st.container(), st.container()
     found = {name: map_cell.resolve_map(selection, name, selection.layer, selection.target) for name in methods}
     with above:
@@ -91,10 +94,11 @@ def _live(selection: Selection, found: Mapping[str, MapCell]) -> None:
         drawn = st.segmented_control(
             "Box from the map of", names, required=True, key="drawn", bind="query-params", format_func=lambda name: METHODS[name].title, wrap=True
         ) or names[0]  # fmt: skip
-        st.session_state.setdefault("threshold", 15)  # not as the widget's default, for a button sets it too; a link wins
+        _start(selection, drawn)
         percents = st.slider(
             "Threshold", min_value=0, max_value=99, step=1, format="%d%%", key="threshold", bind="query-params",
-            help="Keeps what is above this share of the map’s maximum. 15% is what Grad-CAM’s authors use.",
+            help="Keeps what is above this share of the map’s maximum. It starts where this method was best on boxed images (assets/results), "
+            "or at the 15% of Grad-CAM’s authors where that was not measured.",
         )  # fmt: skip
         threshold = float(THRESHOLDS[min(max(percents, 0), 99)])
         cut = threshold_map(shares[drawn], threshold)
@@ -152,6 +156,18 @@ def _shares(key: str, size: int, _cell: MapCell) -> np.ndarray:
 @st.cache_data(max_entries=256, show_spinner=False)
 def _curve(key: str, boxes: str, _shares: np.ndarray, _boxes: np.ndarray) -> np.ndarray:
     return overlap_curves(_shares, _boxes)[0]
+
+
+def _start(selection: Selection, method: str) -> None:
+    """Begin at the method's best known threshold, and go to another method's while nobody has moved the slider; a link wins."""
+    start = round(100 * start_threshold(selection.network, selection.layer, method))
+    before = st.session_state.get("threshold-start")
+    # Not as the widget's default, for a button sets it too.
+    if before is not None and st.session_state.get("threshold") == before:
+        st.session_state["threshold"] = start
+    else:
+        st.session_state.setdefault("threshold", start)
+    st.session_state["threshold-start"] = start
 
 
 def _in_words(selection: Selection, method: str, cut: ThresholdedMap, threshold: float) -> str:
@@ -216,14 +232,20 @@ def _go_to(percents: int) -> None:
 
 
 def _state(selection: Selection) -> dict[str, Any]:
-    """The visitor's own box for this image; another image or input size begins anew."""
+    """The visitor's own box for this image; another image begins anew, another network sees the same box in its own view."""
     subject = (selection.network.id, selection.image.sha256)
     state: dict[str, Any] | None = st.session_state.get("truth")
     if state is None or state["of"] != subject:
         size = selection.network.geometry.size
-        linked = ground_truth.read_box(st.query_params.get("box", ""), size) if state is None else None
-        xml = state["xml"] if state is not None and state["of"][1] == subject[1] else None
-        state = st.session_state["truth"] = {"of": subject, "mine": list(linked) if linked else None, "xml": xml}
+        mine = ground_truth.read_box(st.query_params.get("box", ""), size) if state is None else None
+        xml = drawn = None
+        if state is not None and state["of"][1] == subject[1]:  # the same image: its boxes come along to the other network
+            xml, drawn = state["xml"], state["drawn"]
+            if drawn is not None:
+                mine = ground_truth.to_other_view(drawn[0], selection.image.open().size, drawn[1], selection.network.geometry)
+        elif mine is not None:
+            drawn = mine, selection.network.geometry
+        state = st.session_state["truth"] = {"of": subject, "mine": list(mine) if mine else None, "xml": xml, "drawn": drawn}
     return state
 
 
@@ -241,7 +263,7 @@ def _truth(selection: Selection) -> Truth | None:
     if state["xml"] is not None:
         name, content = state["xml"]
         try:
-            return ground_truth.from_voc_xml(content, name, selection.image.open().size, geometry)
+            return _of_xml(selection, content, name)
         except DataError:
             return None  # said where it was given, in _box_controls
     return ground_truth.from_gallery(selection.image.name, geometry) if selection.image.credit else None
@@ -280,14 +302,44 @@ def _box_controls(selection: Selection, true: Truth | None) -> None:
         if state["xml"] is not None:
             name, content = state["xml"]
             try:
-                known = ground_truth.from_voc_xml(content, name, selection.image.open().size, selection.network.geometry)
+                names = ground_truth.objects_in(content, name)
+                if len(names) > 1:
+                    of_class = _object(selection, names)
+                    st.selectbox(
+                        "Which of its objects", names, index=names.index(of_class) if of_class else None, key=f"{OBJECT}-{selection.target}",
+                        placeholder="choose one",
+                    )  # fmt: skip
+                known = _of_xml(selection, content, name)
                 st.caption(f"{len(known.boxes)} box{'es' if len(known.boxes) > 1 else ''} around {plain(known.what)}.")
             except DataError as error:
                 st.warning(f"**Not used:** {plain(str(error))}", icon=":material/error:")
 
 
+def _object(selection: Selection, names: Sequence[str]) -> str:
+    """The object that was chosen from an XML with several, or else the one of the class on screen; '' where neither."""
+    chosen: str | None = st.session_state.get(f"{OBJECT}-{selection.target}")
+    return (
+        chosen
+        if chosen is not None and chosen in names
+        else ground_truth.object_of_class(names, selection.network.classes, selection.target)
+    )
+
+
+def _of_xml(selection: Selection, content: bytes, name: str) -> Truth:
+    image = selection.image.open()
+    chosen = _object(selection, ground_truth.objects_in(content, name))
+    return ground_truth.from_voc_xml(
+        content, name, image.size, selection.network.geometry, orientation=exif_orientation(image), chosen=chosen
+    )  # fmt: skip
+
+
 def _set(selection: Selection, box: list[int | None] | Box | None) -> None:
-    _state(selection)["mine"] = None if box is None else list(box)
+    state, geometry = _state(selection), selection.network.geometry
+    state["mine"] = None if box is None else list(box)
+    whole = (
+        box is not None and None not in box and not ground_truth.problem_of([int(side) for side in box if side is not None], geometry.size)
+    )
+    state["drawn"] = (tuple(box), geometry) if box is not None and whole else None
 
 
 def _dragged(selection: Selection) -> None:

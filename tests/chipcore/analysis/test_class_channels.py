@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -92,9 +93,16 @@ def test_tree_joins_the_most_alike_first() -> None:
 
 def test_what_is_suggested(importance: Importance) -> None:
     assert class_channels.suggested(importance, 1, [3, 2], near=1, count=2) == [1, 2, 0]  # 3 has no row
-    assert class_channels.contrast(importance, 0, [0, 1, 2, 3], count=2) == [0, 1, 2]
-    assert class_channels.contrast(importance, 3, [2, 1], count=2)[0] == 2
-    assert class_channels.contrast(importance, 3, [3]) == []
+
+
+def test_trio_is_the_class_its_relative_and_a_stranger(importance: Importance) -> None:
+    assert class_channels.trio(importance, 0) == [0, 1, 2]  # cosines 0.46 and 0
+    assert class_channels.trio(importance, 3)[0] == 0  # 3 has no row
+    activation = torch.ones_like(importance.W)
+    activation[1] = torch.tensor([0.1, 0.0, 1.0, -1.0, 0.0])  # what channels contribute points the other way
+    assert class_channels.trio(dataclasses.replace(importance, activation=activation), 0) == [0, 2, 1]
+    nobody = dataclasses.replace(importance, support=torch.zeros_like(importance.support))
+    assert class_channels.trio(nobody, 0) == []
 
 
 def test_table_is_csv_with_every_weight(importance: Importance) -> None:

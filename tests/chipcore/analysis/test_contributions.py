@@ -31,7 +31,7 @@ def importance(rows_of_w: list[list[float]]) -> Importance:
 def test_contributions_are_weight_times_mean() -> None:
     shares = contributions.contributions(ROW, A)
     assert shares.tolist() == [1.0, -3.0, 0.0]
-    assert contributions.largest_first(shares) == [1, 0], "by magnitude, without those that add nothing"
+    assert contributions.largest_first(shares) == [0, 1], "what adds, then what takes away, without those that do neither"
     assert contributions.partial_map(ROW, A, [1]).tolist() == [[-6.0, 0.0]]
     assert contributions.partial_map(ROW, A, [1, 0]).tolist() == [[-5.5, 1.5]]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from color_world import BLUE, GREEN, RED, SIZE, SYNSETS, color_network, patch, save_png, save_w, xml
 
-from chipcore.datasets.annotations import Ilsvrc, open_dataset, open_mask_dataset
-from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.ilsvrc import Ilsvrc
 from chipcore.datasets.image_folder import find_images
+from chipcore.datasets.registry import open_dataset, open_mask_dataset
 from chipcore.errors import DataError, SettingsError, UnknownName
 from chipcore.evaluation import faithfulness, grid_pointing, localization, pointing, segmentation
 from chipcore.evaluation.benchmark import MethodSet
@@ -21,23 +21,28 @@ from chipcore.maps import positive_map
 from chipcore.networks import Network
 from chipcore.storage import sha256_of_tensors
 
+
+def opened(folder: Path, network: Network) -> Ilsvrc:
+    return Ilsvrc(folder, network.classes, network.geometry)
+
+
 # --- localization -----------------------------------------------------------------------------------------
 
 
 def test_localization_by_hand(colors: Network, rivals: None, ilsvrc_folder: Path, tmp_path: Path) -> None:
     panel = MethodSet.of(colors, ["colours"], ["chip", "gradcam", "blank"], save_w(colors, tmp_path / "w"))
-    found = localization.evaluate(panel, open_ilsvrc(ilsvrc_folder))
-    layer = found["layers"]["colours"]
-    assert layer["images"] == 2 and layer["skipped"] == 0 and layer["top1_accuracy"] == 1
-    chip, upside_down, blank = (layer["methods"][name] for name in ("chip", "gradcam", "blank"))
+    found = localization.evaluate(panel, opened(ilsvrc_folder, colors))
+    layer = found.layers["colours"]
+    assert layer.images == 2 and layer.skipped == 0 and layer.top1_accuracy == 1
+    chip, upside_down, blank = (layer.methods[name] for name in ("chip", "gradcam", "blank"))
     assert chip["max_box_acc"] == chip["max_box_acc_v2"] == 1 and chip["energy_pointing"] == pytest.approx(1)
     assert chip["top1_loc_error"] == chip["top5_loc_error"] == chip["top1_loc_error_at_0.15"] == 0
     assert upside_down["max_box_acc"] == 0 and upside_down["energy_pointing"] == pytest.approx(0) and upside_down["top1_loc_error"] == 1
     assert blank["max_box_acc"] == 0 and blank["energy_pointing"] == 0 and blank["blank_maps"] == 2 and chip["blank_maps"] == 0
     assert chip["difference"]["max_box_acc"] == {"difference": 1, "low": 1, "high": 1}
     assert chip["difference"]["top1_loc_error"] == {"difference": -1, "low": -1, "high": -1}
-    assert found["photographs"] == 5 and len(found["broken"]) == 3
-    assert any("c.xml is missing" in line for line in found["broken"]) and any("d.xml is not whole" in line for line in found["broken"])
+    assert found.images == 5 and len(found.broken) == 3
+    assert any("c.xml is missing" in line for line in found.broken) and any("d.xml is not whole" in line for line in found.broken)
 
 
 def test_a_wrong_first_class_is_a_top1_error_only(colors: Network, tmp_path: Path) -> None:
@@ -47,21 +52,21 @@ def test_a_wrong_first_class_is_a_top1_error_only(colors: Network, tmp_path: Pat
     (root / "Annotations/CLS-LOC/val").mkdir(parents=True)
     (root / "Annotations/CLS-LOC/val/a.xml").write_text(xml(SYNSETS[RED], [(0, 0, 3, 3)]))
     panel = MethodSet.of(colors, ["colours"], ["chip"], save_w(colors, tmp_path / "w"))
-    chip = localization.evaluate(panel, open_ilsvrc(root))["layers"]["colours"]["methods"]["chip"]
+    chip = localization.evaluate(panel, opened(root, colors)).layers["colours"].methods["chip"]
     assert chip["max_box_acc"] == 1 and chip["top1_loc_error"] == 1 and chip["top5_loc_error"] == 0
 
 
 def test_classes_without_w_are_left_out_for_every_method_alike(colors: Network, rivals: None, ilsvrc_folder: Path, tmp_path: Path) -> None:
     panel = MethodSet.of(colors, ["colours"], ["gradcam", "chip"], save_w(colors, tmp_path / "w", rows=(RED,), weak=(RED,)))
-    layer = localization.evaluate(panel, open_ilsvrc(ilsvrc_folder))["layers"]["colours"]
-    assert layer["images"] == 1 and layer["skipped_because"] == {"no fitted row of W": 1} and layer["weak_rows"] == 1
-    assert layer["methods"]["gradcam"]["images"] == layer["methods"]["chip"]["images"] == 1
+    layer = localization.evaluate(panel, opened(ilsvrc_folder, colors)).layers["colours"]
+    assert layer.images == 1 and layer.skipped_because == {"no fitted row of W": 1} and layer.weak_rows == 1
+    assert layer.methods["gradcam"]["images"] == layer.methods["chip"]["images"] == 1
 
 
 def test_weak_rows_can_be_left_out_and_then_nothing_is_left(colors: Network, ilsvrc_folder: Path, tmp_path: Path) -> None:
     panel = MethodSet.of(colors, ["colours"], ["chip"], save_w(colors, tmp_path / "w", weak=(RED, GREEN)), evidence="good")
-    layer = localization.evaluate(panel, open_ilsvrc(ilsvrc_folder))["layers"]["colours"]
-    assert layer["images"] == 0 and layer["skipped"] == 2 and layer["methods"]["chip"]["max_box_acc"] is None
+    layer = localization.evaluate(panel, opened(ilsvrc_folder, colors)).layers["colours"]
+    assert layer.images == 0 and layer.skipped == 2 and layer.methods["chip"]["max_box_acc"] is None
 
 
 def test_min_max_and_share_of_maximum_differ_where_a_map_has_no_zero() -> None:
@@ -75,7 +80,7 @@ def test_min_max_and_share_of_maximum_differ_where_a_map_has_no_zero() -> None:
 
 def test_the_limit_draws_over_the_whole_set(colors: Network, ilsvrc_folder: Path, tmp_path: Path) -> None:
     panel = MethodSet.of(colors, ["colours"], ["chip"], save_w(colors, tmp_path / "w"))
-    assert localization.evaluate(panel, open_ilsvrc(ilsvrc_folder), limit=2)["photographs"] == 2
+    assert localization.evaluate(panel, opened(ilsvrc_folder, colors), limit=2).images == 2
 
 
 def test_unknown_names_are_refused(colors: Network, rivals: None, tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_unknown_names_are_refused(colors: Network, rivals: None, tmp_path: Path
         MethodSet.of(colors, ["colours", "relu"], ["gradcam"], folder)
     nameless = color_network(synsets=())
     with pytest.raises(DataError, match="synsets"):
-        localization.evaluate(MethodSet.of(nameless, ["colours"], ["gradcam"]), None)  # type: ignore[arg-type]
+        opened(tmp_path, nameless)
 
 
 # --- masks ------------------------------------------------------------------------------------------------
@@ -120,21 +125,19 @@ def scenes_folder(root: Path) -> Path:
 def test_segmentation_by_hand(rivals: None, tmp_path: Path) -> None:
     network = color_network(("street", "kitchen", "office"), ())
     panel = MethodSet.of(network, ["colours"], ["chip", "gradcam"], save_w(network, tmp_path / "w"))
-    source = open_mask_dataset(scenes_folder(tmp_path / "ade"), network)
-    layer = segmentation.evaluate(panel, source)["layers"]["colours"]
-    assert layer["objects"] == 2 and layer["skipped_because"] == {"object not in view": 1}
-    assert layer["methods"]["chip"]["iou"] == pytest.approx(1) and layer["methods"]["chip"]["iou_by_object"] == {
-        "street: road": pytest.approx(1)
-    }
-    upside_down = layer["methods"]["gradcam"]["iou"]
+    source = open_mask_dataset(scenes_folder(tmp_path / "ade"), network.classes, network.geometry)
+    layer = segmentation.evaluate(panel, source).layers["colours"]
+    assert layer.objects == 2 and layer.skipped_because == {"object not in view": 1}
+    assert layer.methods["chip"]["iou"] == pytest.approx(1) and layer.methods["chip"]["iou_by_object"] == {"street: road": pytest.approx(1)}
+    upside_down = layer.methods["gradcam"]["iou"]
     # Rows 2..9 become 6..13: 4 of 8 rows stay, 4/12; rows 0..5 become 10..15: none.
     assert upside_down == pytest.approx((1 / 3 + 0) / 2)
-    assert layer["methods"]["chip"]["difference"]["iou"]["difference"] == pytest.approx(1 - 1 / 6)
+    assert layer.methods["chip"]["difference"]["iou"]["difference"] == pytest.approx(1 - 1 / 6)
 
 
 def test_a_network_that_knows_no_scene_is_refused(colors: Network, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Places365"):
-        open_mask_dataset(scenes_folder(tmp_path / "ade"), colors)
+        open_mask_dataset(scenes_folder(tmp_path / "ade"), colors.classes, colors.geometry)
 
 
 def test_the_pointing_game_forgives_up_to_the_tolerance() -> None:
@@ -151,12 +154,12 @@ def test_a_map_without_a_positive_part_points_nowhere() -> None:
 
 def test_pointing_by_hand(colors: Network, rivals: None, ilsvrc_folder: Path, tmp_path: Path) -> None:
     panel = MethodSet.of(colors, ["colours"], ["chip", "gradcam", "blank"], save_w(colors, tmp_path / "w"))
-    found = pointing.evaluate(panel, Ilsvrc(ilsvrc_folder, colors), tolerance=0)
-    methods = found["layers"]["colours"]["methods"]
+    found = pointing.evaluate(panel, opened(ilsvrc_folder, colors), tolerance=0)
+    methods = found.layers["colours"].methods
     assert methods["chip"]["pointing"] == 1 and methods["chip"]["energy_pointing"] == pytest.approx(1) and methods["chip"]["hits"] == 2
     assert methods["gradcam"]["pointing"] == methods["blank"]["pointing"] == 0 and methods["blank"]["misses"] == 2
     assert methods["chip"]["difference"]["pointing"] == {"difference": 1, "low": 1, "high": 1}
-    assert len(found["broken"]) == 3 and found["layers"]["colours"]["classes"] == 2
+    assert len(found.broken) == 3 and found.layers["colours"].classes == 2
 
 
 # --- mosaics ----------------------------------------------------------------------------------------------
@@ -195,9 +198,9 @@ def test_the_grid_game_by_hand(rivals: None, tmp_path: Path, scale: str, size: i
     save_png(patch(RED, (0, 0, 15, 15)), root / "somewhere" / "else.png")
     panel = MethodSet.of(network, ["colours"], ["gradcam"])
     found = grid_pointing.evaluate(panel, root, 2, mosaics=5, confidence=0.9, scale=scale)  # type: ignore[arg-type]
-    assert found["mosaic_size"] == size and found["mosaics"] == 5 and found["unknown_folders"] == ["somewhere"] and found["chance"] == 0.25
+    assert found.mosaic_size == size and found.mosaics == 5 and found.unknown_folders == ["somewhere"] and found.chance == 0.25
     # Upside down the map of one cell is in the other of its column.
-    assert found["layers"]["colours"]["methods"]["gradcam"]["grid_pointing"] == pytest.approx(0, abs=0.02)
+    assert found.layers["colours"].methods["gradcam"]["grid_pointing"] == pytest.approx(0, abs=0.02)
     with pytest.raises(DataError, match="fewer than 9 classes"):
         grid_pointing.evaluate(panel, root, 3, mosaics=1, confidence=0.9)
 
@@ -230,7 +233,7 @@ def test_a_grid_needs_sensible_settings(colors: Network, rivals: None, tmp_path:
     for wrong in ({"side": 1}, {"mosaics": 0}, {"confidence": 1.5}):
         with pytest.raises(SettingsError):
             grid_pointing.evaluate(panel, tmp_path, **wrong)
-    assert open_dataset(class_folders(tmp_path / "photos"), colors) is None
+    assert open_dataset(class_folders(tmp_path / "photos"), colors.classes, colors.geometry) is None
 
 
 # --- faithfulness -----------------------------------------------------------------------------------------
@@ -311,18 +314,18 @@ def test_faithfulness_by_hand(colors: Network, rivals: None, tmp_path: Path) -> 
     images = find_images(class_folders(tmp_path / "photos"))
     panel = MethodSet.of(colors, ["colours"], ["chip", "gradcam"], save_w(colors, tmp_path / "w"))
     found = faithfulness.evaluate(panel, images, limit=4, steps=8, channel_steps=3)
-    layer = found["layers"]["colours"]
-    assert layer["images"] == 4 and set(layer["channels"]) == {
+    layer = found.layers["colours"]
+    assert layer.images == 4 and set(layer.channels) == {
         "W",
         "W x activation",
         "gradcam weights",
         "gradcam weights x activation",
         "random",
     }
-    chip = layer["methods"]["chip"]
-    assert chip["deletion_auc"] <= layer["methods"]["gradcam"]["deletion_auc"] + 1e-6 and len(chip["deletion_curve"]) == 9
+    chip = layer.methods["chip"]
+    assert chip["deletion_auc"] <= layer.methods["gradcam"]["deletion_auc"] + 1e-6 and len(chip["deletion_curve"]) == 9
     # What follows the layer has no say in a CHIP map.
     assert chip["sanity"]["last"]["spearman"] == pytest.approx(1) and chip["sanity"]["last"]["ssim"] == pytest.approx(1)
-    json.dumps(found)
+    json.loads(found.to_json())
     with pytest.raises(SettingsError, match="parts"):
         faithfulness.evaluate(panel, images, parts=("everything",))

@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from chipcore.errors import ChipError
+import chipcore
+from chipcore.errors import ChipError, UnknownName
 from chipcore.gating import graph
-from chipcore.methods import METHODS
+from chipcore.methods import METHODS, Explanation, MethodInputs, Properties, register
 from chipcore.networks import Network
 from method_nets import QUICK, example_image, request, wrapped
 
@@ -154,6 +157,31 @@ def test_the_registry_is_the_papers_table() -> None:
     assert set(QUICK) <= set(METHODS)
 
 
+def test_the_order_in_which_people_are_offered_the_methods() -> None:
+    known = (
+        "chip", "refined_chip", "guided_chip", "local_chip", "gradcam", "guided_gradcam", "guided_backprop", "backprop", "lime", "cmwp",
+        "cam", "deconvolution", "occlusion", "deepdraw",
+    )  # fmt: skip
+    assert tuple(name for name in METHODS if name in known) == known
+
+
+def test_a_new_method_is_one_call_of_register() -> None:
+    @register("brightness", "Brightness", "this test", Properties(instance=("gradient",)), order=15, options={"power": 2})
+    def brightness(asked: MethodInputs) -> Explanation:
+        return Explanation(asked.inputs[0].mean(0) ** asked.options["power"], passes=0)
+
+    try:
+        assert list(METHODS)[:3] == ["chip", "brightness", "refined_chip"]
+        image = Image.fromarray(np.full((20, 20, 3), 128, dtype=np.uint8))
+        network = wrapped("plain")
+        found = chipcore.explain(network, image, 1, "brightness", options={"power": 1})
+        assert torch.equal(found.raw, network.geometry.tensor(image).mean(0))
+        with pytest.raises(UnknownName, match="powr"):
+            chipcore.explain(network, image, 1, "brightness", options={"powr": 1})
+    finally:
+        del METHODS["brightness"]
+
+
 # Sixteen pixels of noise are a single super-pixel; LIME's claim is tested on a image, in test_real_network.py.
 CLAIMS = [name for name, method in METHODS.items() if method.properties.class_discriminative and name != "lime"]
 
@@ -162,7 +190,8 @@ CLAIMS = [name for name, method in METHODS.items() if method.properties.class_di
 def test_what_claims_to_discriminate_classes_changes_its_map_with_the_class(name: str) -> None:
     network = wrapped("functional")
     one, other = (METHODS[name](request(network, name, target)).raw for target in (1, 2))
-    assert not torch.allclose(one / one.abs().max().clamp(min=1e-12), other / other.abs().max().clamp(min=1e-12), rtol=1e-2, atol=1e-2)
+    close = 2e-3 if name == "scorecam" else 1e-2  # it weighs by a softmax of scores, which lie close together in a tiny network
+    assert not torch.allclose(one / one.abs().max().clamp(min=1e-12), other / other.abs().max().clamp(min=1e-12), rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chipcore.errors import ChipError
-from chipcore.maps import chip_map
+from chipcore.maps import chip_map, state, upsample
 from chipcore.methods import METHODS, MethodInputs
 from chipcore.methods.backpropagation import input_gradient
 from chipcore.methods.lime import fit_coefficients, mean_colors, superpixels
-from chipcore.networks import Network
+from chipcore.networks import Layer, Network
 from method_nets import SIZE, example_image, request, wrap, wrapped
 
 
@@ -320,3 +320,100 @@ def test_deepdraw_climbs_and_reports() -> None:
     assert float(image[0, 1] - gray[0, 1]) > 0.1
     other = METHODS["deepdraw"](replace(asked, inputs=example_image() + 1, progress=None))
     assert torch.equal(other.image, drawn.image), "the photograph plays no part"  # type: ignore[arg-type]
+
+
+# --- rivals -------------------------------------------------------------------------------------------------
+
+
+def slow_gradient(network: Network, layer: Layer, target: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, gradient (K, u, v) and scores (C,) in float64, by a hook on a copy."""
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    model = copy.deepcopy(network.model).double().requires_grad_(True)
+    model.get_submodule(layer.path).register_forward_hook(keep)
+    scores = model(example_image().double())[0]
+    return kept[0][0].detach(), torch.autograd.grad(scores[target], kept[0], retain_graph=True)[0][0], scores.detach()
+
+
+@pytest.mark.parametrize("kind", ["in-place", "functional"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_gradcam_pp_and_layercam_are_their_definitions_in_float64(kind: str, layer: int) -> None:
+    network = wrapped(kind)
+    at = network.layers[layer]
+    features, gradient, _scores = slow_gradient(network, at, 2)
+    sharp, fine = torch.zeros(features.shape[1:]).double(), torch.zeros(features.shape[1:]).double()
+    for A, g in zip(features, gradient, strict=True):
+        weight = 0.0
+        for i in range(A.shape[0]):
+            for j in range(A.shape[1]):
+                below = 2 * g[i, j] ** 2 + A.sum() * g[i, j] ** 3
+                weight += float(g[i, j] ** 2 / below * max(g[i, j], 0)) if below != 0 else 0.0
+                fine[i, j] += max(g[i, j], 0) * A[i, j]
+        sharp += weight * A
+    for name, slow in (("gradcam_pp", sharp), ("layercam", fine)):
+        found = METHODS[name](replace(request(network, name, target=2), layer=at))
+        torch.testing.assert_close(found.raw.double(), slow, rtol=1e-3, atol=1e-5 * float(slow.abs().max()))
+
+
+def test_finercam_is_gradcam_of_the_contrast() -> None:
+    network = wrapped("plain")
+    at = network.layers[1]
+    features, own, scores = slow_gradient(network, at, 1)
+    near = sorted((c for c in range(3) if c != 1), key=lambda c: abs(float(scores[c] - scores[1])))
+    for count, alpha in ((1, 0.6), (2, 0.6), (3, 0.3), (1, 0.0)):
+        chosen = near[:count]
+        share = scores.softmax(0)[chosen] / scores.softmax(0)[chosen].sum()
+        gradient = own - alpha * sum(p * slow_gradient(network, at, c)[1] for p, c in zip(share, chosen, strict=True))
+        slow = (gradient.mean((1, 2))[:, None, None] * features).sum(0)
+        found = METHODS["finercam"](replace(request(network, "finercam"), options={"comparisons": count, "alpha": alpha}))
+        torch.testing.assert_close(found.raw.double(), slow, rtol=1e-3, atol=1e-5)
+
+
+def test_scorecam_is_its_definition() -> None:
+    network = wrapped("plain")
+    asked = request(network, "scorecam")
+    features = asked.known_activations().features[asked.layer.path][0].clone()
+    weights = []
+    for channel in features:
+        mask = upsample(channel, 16)
+        weights.append(network.model(asked.inputs * (mask - mask.min()) / (mask.max() - mask.min()))[0, 1])
+    slow = (torch.stack(weights).softmax(0)[:, None, None] * features).sum(0)
+    found = METHODS["scorecam"](asked)
+    torch.testing.assert_close(found.raw, slow.detach(), rtol=1e-4, atol=1e-6)
+    assert found.passes == 1 + len(features)
+
+
+def test_integrated_gradients_are_their_definition_and_complete() -> None:
+    network = wrapped("plain")
+    asked = replace(request(network, "integrated_gradients"), options={"steps": 64})
+    model, x = copy.deepcopy(network.model).double(), example_image().double()
+    slow = torch.zeros_like(x)
+    for step in range(2000):
+        point = (x * (step + 0.5) / 2000).requires_grad_()
+        slow += torch.autograd.grad(model(point)[0, 1], point)[0] * x / 2000
+    found = METHODS["integrated_gradients"](asked)
+    torch.testing.assert_close(found.raw.double(), slow.sum(1)[0], rtol=2e-2, atol=2e-2 * float(slow.abs().max()))
+    difference = float(network.model(asked.inputs)[0, 1] - network.model(0 * asked.inputs)[0, 1])
+    assert abs(float(found.raw.sum()) - difference) < 0.02 * max(abs(difference), 0.1)
+
+
+class Deaf(nn.Module):
+    """Sees of an image what rounding would leave of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.second = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 + 1e-7 * self.second(self.first(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", ["lime", "occlusion"])
+def test_rounding_is_no_map(name: str) -> None:
+    network = wrap(Deaf(), (("early", "first"), ("late", "second")))
+    assert state(METHODS[name](request(network, name)).raw) == "constant"

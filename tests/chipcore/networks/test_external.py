@@ -224,11 +224,20 @@ class ChannelsLast(nn.Module):
         return self.head(self.last(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
 
 
-def test_channels_last_is_refused_and_not_offered() -> None:
+def test_channels_last_are_read_as_feature_maps() -> None:
     model = ChannelsLast().eval()
-    assert discover(model, 32, "net") == (("stride4", "conv"),)
-    with pytest.raises(ChipError, match="8 x 8 x 6 with its channels last"):
-        wrap(model, "conv").layer("last")
+    assert discover(model, 32, "net") == (("stride4", "last"),)
+    network = wrap(model, "last")
+    assert (network.layers[0].channels, network.layers[0].height) == (6, 8)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gates = torch.tensor([[[1.0, 0, 1, 1, 0, 1]], [[0.0, 1, 1, 0, 1, 1]]])
+    with torch.inference_mode():
+        seen = network.forward_prefix(images)
+        suffix = network.suffix(network.layers[0])
+        got = suffix.scores(suffix.prepare(seen.features["last"]), seen.side_inputs["last"], gates)[:, 0]
+        features = model.last(model.conv(images).permute(0, 2, 3, 1))
+        torch.testing.assert_close(seen.features["last"], features.permute(0, 3, 1, 2))
+        torch.testing.assert_close(got, model.head((features * gates[:, :, None]).mean((1, 2))), rtol=1e-4, atol=1e-5)
 
 
 class Untraceable(TinyNet):

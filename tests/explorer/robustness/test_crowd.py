@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from explorer.services import fits, limits, saliency_cache
+from chipcore.methods import METHODS
+from explorer.services import fits, limits
 from explorer.services.jobs import Job, JobQueue, TooMany
 from explorer.services.limits import VisitorSlots, WorkSlots
 from explorer.state import queues, visitors
@@ -83,7 +84,7 @@ def test_one_click_for_many_maps(
     desk = queues.slow_maps()
     go = held(desk)
     app = open_app("compare", model="vgg16_slim")
-    app.multiselect(key="methods").set_value(list(saliency_cache.SLOW)).run()
+    app.multiselect(key="methods").set_value([name for name, method in METHODS.items() if method.slow]).run()
     app.button(key="start-all").click().run()
     assert not app.exception
     jobs = [job for job in desk.jobs() if job.key != "held"]

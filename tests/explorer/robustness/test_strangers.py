@@ -125,7 +125,7 @@ def keys_of_the_url() -> list[str]:
     return sorted(
         {
             *re.findall(r'key="([a-z0-9_-]+)",\s*bind', code),
-            *re.findall(r'(?:query_params(?:\.get\(|\[)|url\.changed_value\()"([a-z0-9_-]+)"', code),
+            *re.findall(r'(?:query_params(?:\.get\(|\[)|url\.(?:changed_value|asked|restore|write|write_unless)\()"([a-z0-9_-]+)"', code),
         }
     )
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 import chipcore
-from chipcore import Network, Saliency
+from chipcore import Importance, Layer, Network, Saliency
 from chipcore.methods import METHODS, explain_view
+from chipcore.methods.base import Explanation, MethodInputs
 from explorer.services import gallery, saliency_cache
 from explorer.services.saliency_cache import MapCache, MapKey
 
@@ -93,3 +94,39 @@ def test_gradients_at_the_pixels_are_drawn_up_to_what_one_in_a_hundred_exceeds()
     assert 9_890 < saliency_cache.visible_peak(saliency(raw, "backprop")) < 9_910
     coarse = dataclasses.replace(saliency(raw, "gradcam"), view=Image.new("RGB", (700, 700)))
     assert saliency_cache.visible_peak(coarse) == 1e6
+
+
+def test_the_time_of_a_first_map_leaves_out_the_setting_up(slim: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method's first map on a network is made twice, of which the second counts; every further one once."""
+    made: list[int] = []
+    real = METHODS["gradcam"]
+
+    def counted(request: MethodInputs) -> Explanation:
+        made.append(request.target)
+        return dataclasses.replace(real.compute(request), passes=len(made))
+
+    monkeypatch.setitem(METHODS, "gradcam", dataclasses.replace(real, compute=counted))
+    network = dataclasses.replace(slim, variant="-never-seen-before")
+    view = network.geometry.view(gallery.image("cat").open())
+
+    def ask(target: int) -> Saliency:
+        layer = network.layers[-1]
+        return saliency_cache.compute_map(network, view, MapKey.of(network, "cat", "gradcam", layer, target), layer, no_importance)
+
+    assert ask(3).passes == 2 and ask(5).passes == 3 and made == [3, 3, 5]
+
+
+def test_classes_share_the_passes_of_lime_and_occlusion(slim: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "lime", dataclasses.replace(METHODS["lime"], options={**METHODS["lime"].options, "samples": 40}))
+    view, layer = slim.geometry.view(gallery.image("cat").open()), slim.layers[-1]
+    for method in ("lime", "occlusion"):
+        maps = [saliency_cache.compute_map(slim, view, MapKey.of(slim, f"shared-{method}", method, layer, target), layer, no_importance) for target in (3, 5)]  # fmt: skip
+        assert maps[0].passes > 30 and maps[1].passes == 0
+        for found in maps:
+            alone = explain_view(slim, view, found.target, method)
+            assert torch.equal(found.raw, alone.raw) and alone.passes == maps[0].passes
+        assert not torch.equal(maps[0].raw, maps[1].raw)
+
+
+def no_importance(_layer: Layer) -> Importance:
+    raise AssertionError("not asked for W")

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from chipcore.errors import DataError
-from explorer.services import uploads
+from chipcore.images import open_image
+from explorer.services import gallery, photo_links, uploads
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +114,24 @@ def test_the_oldest_go_when_the_disk_fills(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DataError):
         uploads.images(first.id)
     assert len(uploads.images(second.id)) == len(uploads.images(third.id)) == 1
+
+
+def from_a_phone() -> bytes:
+    """Two pictures in one .jpg (MPO), as phones write portraits."""
+    stream, photo = io.BytesIO(), Image.new("RGB", (20, 10), (9, 0, 0))
+    photo.save(stream, "MPO", save_all=True, append_images=[photo.resize((10, 5))])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("data", "ending"), [(from_a_phone(), ".jpg"), (image(1, "AVIF"), ".avif"), (image(1, "JPEG2000"), ".jp2")])
+def test_whatever_explain_reads_a_fit_takes_and_the_gallery_keeps(data: bytes, ending: str) -> None:
+    for given in ([("IMG_0001.JPG", data)], [("phone.zip", packed({"a/IMG_0001.JPG": data}))]):
+        stored = uploads.store(given)
+        assert (stored.images, stored.left_out) == (1, 0)
+        found = uploads.images(stored.id)
+        assert found.names[0].endswith(ending) and open_image(found.root / found.names[0]).size == (20, 10)
+    kept = photo_links.save("IMG_0001", gallery.uploaded("IMG_0001.JPG", data))
+    again, gone = photo_links.resolve(photo_links.link([kept]))
+    (one,) = again.values()
+    assert gone == 0 and one.open().size == (20, 10), "it survives a reload"
+    assert f".{gallery.kind(data)}" == ending

@@ -52,3 +52,41 @@ def test_class_of_an_address_that_the_page_did_not_write_counts(open_app: OpenAp
     app.query_params["class"] = "n99999999"
     app.run()
     assert app.session_state["class"] == 340
+
+
+CHOSEN = {
+    "photo": "coffee",
+    "class": "n02391049",
+    "layer": "stage3",
+    "order": "similar first",
+    "colours": "viridis",
+    "opacity": "0.5",
+    "scale": "all maps",
+}
+
+
+def shared(app: AppTest) -> dict[str, str]:
+    """What the address says of the choices that all views share."""
+    found = {key: app.query_params.get(key, "") for key in CHOSEN}
+    return {key: value[0] if isinstance(value, list) else value for key, value in found.items()}
+
+
+def test_every_way_from_view_to_view_keeps_every_parameter(open_app: OpenApp) -> None:
+    views = ["explore", "compare", "channels", "localize", "fit", "learn"]
+    app = open_app("", **CHOSEN)
+    for place, one in enumerate(views):
+        for other in views[place + 1 :]:
+            for name in (other, one):  # there and back
+                turn(app, "" if name == "explore" else name)
+                assert shared(app) == CHOSEN, f"between {one} and {other}, at {name}"
+        if place + 1 < len(views):
+            turn(app, views[place + 1])
+
+
+def test_jump_to_a_channel_keeps_every_parameter(open_app: OpenApp) -> None:
+    """What a click in a heat map or a Venn diagram does, from each page that can be left so."""
+    app = open_app("channels", **CHOSEN)
+    app.session_state["goto-channel"] = ("head", 340, 7)
+    app.run()
+    assert not app.exception
+    assert shared(app) == {**CHOSEN, "layer": "head"}

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 import chipcore
 from chipcore import Importance, ImportanceNotFitted, Network
 from chipcore.analysis import class_channels
+from explorer.text import readable
 
 OpenApp = Callable[..., AppTest]
 ChangeW = Callable[[Callable[[Importance, str], Importance]], None]
@@ -113,10 +114,9 @@ def test_sliders_count_what_the_paper_counts(open_page: OpenApp, lite0: Network,
     assert f"both: {len(above[0] & above[1])}." in second
 
 
-def test_one_class_is_too_few_to_compare(open_page: OpenApp, lite0: Network, fitted: list[int]) -> None:
+def test_one_class_is_enough_and_none_says_so(open_page: OpenApp, lite0: Network, fitted: list[int]) -> None:
     app = open_page(classes=lite0.classes.synsets[fitted[0]])
     assert not app.exception
-    assert "A Venn diagram takes two or three classes" in text(app)
     app.multiselect(key="classes").set_value([]).run()
     assert not app.exception
     assert "There is nothing to draw yet" in text(app)
@@ -158,3 +158,27 @@ def test_w_without_any_row(open_page: OpenApp, change_w: ChangeW) -> None:
     app = open_page()
     assert not app.exception
     assert "No class has a row of W" in text(app)
+
+
+def test_cell_opens_its_channel_on_the_same_page(open_page: OpenApp, lite0: Network) -> None:
+    importance = chipcore.load_importance(lite0, "stage4")
+    app = open_page(layer="stage4", cell=f"{lite0.classes.synsets[340]}.57", **{"class": "n01641577"})
+    assert not app.exception
+    weight = readable(float(importance.W[340, 57]))
+    assert f"Channel 57 for zebra: _w_ = {weight}" in text(app)
+    assert any("Feature map of channel 57 at stage4" in words for words in alternatives(app))
+    app.button(key="cell-close").click().run()
+    assert "Channel 57 for" not in text(app) and "cell" not in app.query_params
+    for nonsense in ("zebra.112", "n0.1", ".", "zebra.", "zebra.-1"):
+        app.query_params["cell"] = nonsense
+        app.run()
+        assert not app.exception and "for zebra: _w_" not in text(app)
+
+
+def test_venn_opens_with_a_relative_and_a_stranger_and_the_papers_trio_is_a_click_away(open_page: OpenApp, lite0: Network) -> None:
+    importance = chipcore.load_importance(lite0, "head")
+    app = open_page(**{"class": lite0.classes.synsets[340]})
+    assert app.multiselect(key="venn").value == class_channels.trio(importance, 340)
+    app.button(key="classic").click().run()
+    assert app.multiselect(key="venn").value == [30, 31, 340]
+    assert "zebra" in next(words for words in alternatives(app) if words.startswith("Venn"))

@@ -44,8 +44,9 @@ DEPTHS = 6  # of either bundled network
 
 
 def pictures(app: AppTest) -> list[Any]:
-    """The image and the strip; a closer look comes after them."""
-    return [image for element in app.get("image") for image in element.proto.imgs][: 1 + DEPTHS]
+    """The image and the strip; what the page shows below them is left out."""
+    found = [image for element in app.get("image") for image in element.proto.imgs]
+    return [found[DEPTHS], *found[:DEPTHS]]
 
 
 def alternatives(app: AppTest) -> list[str]:
@@ -91,7 +92,7 @@ def test_page_tells_one_story(open_app: OpenApp, lite0: Network) -> None:
     for layer, card in zip(lite0.layers, cards, strict=True):
         assert f"<h4>{layer.name}</h4>" in card
         assert f"{layer.channels:,} channels, {layer.height} × {layer.width}" in card
-    assert "CHIP closes" in text(app)
+    assert "CHIP switches random channels" in text(app)
     assert len(app.latex) == 1
 
 
@@ -107,9 +108,9 @@ def test_every_picture_has_a_text(open_app: OpenApp, lite0: Network, fitted: lis
 
 def test_captions_give_support_and_held_out_r2(open_app: OpenApp, lite0: Network, fitted: list[int]) -> None:
     target = fitted[-1]
-    for layer, card in zip(lite0.layers, captions(open_app(**{"class": str(target)})), strict=True):
+    for layer, card in zip(lite0.layers, captions(open_app(**{"class": str(target), "statistics": "true"})), strict=True):
         importance = chipcore.load_importance(lite0, layer.name)
-        assert f"{int(importance.support[target]):,} in use" in card
+        assert f"{int(importance.support[target]):,} with a weight" in card
         r2 = float(importance.r2[target])
         assert (f"held-out R² {r2:.2f}" if r2 == r2 else "R² not measured") in card
 
@@ -311,7 +312,8 @@ def test_channels_are_added_one_by_one(open_app: OpenApp, lite0: Network) -> Non
     row = chipcore.load_importance(lite0, "head").W[target]
     features = lite0.forward_prefix(lite0.input(gallery.image("cat").open())).features[lite0.layer("head").path][0]
     shares = row * features.mean((1, 2))
-    order = shares.abs().argsort(descending=True)
+    order = shares.argsort(descending=True)
+    order = order[shares[order] != 0]
     count = int((shares != 0).sum())
     assert f"Added last: channel {int(order[0])}" in sections(app)
     assert app.slider(key="added").max == count
@@ -397,7 +399,7 @@ def test_a_local_map_that_cannot_be_made_says_why(open_app: OpenApp, change_w: C
         raise ImportanceNotFitted(f"W of {layer} is not fitted.")
 
     change_w(missing)
-    monkeypatch.setattr(cached, "fit_local_row", refused)
+    monkeypatch.setattr(queues, "fit_local_row", refused)
     app = open_app(look="Close channels")
     assert not app.exception
     assert "does not react" in app.error[0].value

@@ -158,3 +158,19 @@ def test_one_visitor_on_every_page(open_app: OpenApp) -> None:
         app._page_hash = calc_hash(page)
         app.run()
         assert not app.exception, page
+
+
+def test_switch_turns_one_channel_and_a_new_gate_turns_all_back(open_page: OpenApp) -> None:
+    app = open_page(step="2", open="100", turned="3.5", **SLIM)
+    assert "126 of 128" in body(app)
+    network = chipcore.load_network("vgg16_slim")
+    layer = network.layer("pool5")
+    with torch.inference_mode():
+        known = network.forward_prefix(network.input(gallery.image("cat").open()), (layer,))
+    gate = torch.ones(128, dtype=torch.bool)
+    gate[[3, 5]] = False
+    target = int(known.scores.argmax())
+    score = float(gate_experiments.gated_scores(network, layer, known, gate)[target])
+    assert re.search(rf"its score with this gate\s+{re.escape(readable(score))}\s", body(app))
+    app.slider(key="open").set_value(50).run()
+    assert "64 of 128" in body(app) and "turned" not in app.query_params

@@ -17,7 +17,8 @@ from streamlit.testing.v1 import AppTest
 
 import chipcore
 from chipcore import Network, maps
-from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.annotations import boxes_in_view
+from chipcore.datasets.ilsvrc import Ilsvrc, open_ilsvrc
 from chipcore.errors import DataError
 from chipcore.evaluation import localization
 from chipcore.evaluation.benchmark import MethodSet
@@ -26,6 +27,7 @@ from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import InputGeometry
 from explorer.figures import localize as drawing
 from explorer.services import gallery, ground_truth
+from explorer.services.start_threshold import start_threshold
 from explorer.state import queues
 
 OpenApp = Callable[..., AppTest]
@@ -98,7 +100,9 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
     images = open_ilsvrc(data / "ilsvrc_val_dev")
     panel = MethodSet.of(lite0, ["head"], ["gradcam"])
     some = dataclasses.replace(images.images, names=images.images.names[:3])
-    report = localization.evaluate(panel, dataclasses.replace(images, images=some))
+    source = Ilsvrc(data / "ilsvrc_val_dev", lite0.classes, lite0.geometry)
+    source.images = some
+    report = localization.evaluate(panel, source)
     hits = []
     for name in some.names:
         annotation = images.annotation(name)
@@ -106,7 +110,7 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         image = Image.open(some.root / name).convert("RGB")
         content = (images.annotations / name).with_suffix(".xml").read_bytes()
         true = ground_truth.from_voc_xml(content, "it.xml", image.size, lite0.geometry)
-        assert true.boxes.tolist() == localization.true_boxes(annotation, image.size, panel).tolist()
+        assert true.boxes.tolist() == boxes_in_view(annotation.boxes, annotation.size, image.size, lite0.geometry).tolist()
         raw = chipcore.explain(lite0, image, target, "gradcam", "head").raw
         curve = overlap_curves(relative(raw, 224), true.boxes)[0]
         outcomes = localization.Outcomes()
@@ -114,7 +118,7 @@ def test_the_app_agrees_with_evaluate_localization(lite0: Network, data: Path) -
         assert (curve >= 0.5).tolist() == outcomes.table2[0].tolist()
         top = int(lite0.probabilities(lite0.input(image))[0].argmax()) == target
         hits.append((curve >= 0.5) & top)
-    found = report["layers"]["head"]["methods"]["gradcam"]
+    found = report.layers["head"].methods["gradcam"]
     assert 1 - np.mean(hits, axis=0).max() == pytest.approx(found["top1_loc_error"])
     assert energy_in_boxes(relative(raw, 224), true.boxes) == pytest.approx(outcomes.energy[0])
 
@@ -199,6 +203,18 @@ def test_the_threshold_moves_the_box(open_page: OpenApp) -> None:
     assert numbers(app)[0][0] == numbers(app)[0][1]
 
 
+def test_the_slider_starts_at_the_method_s_threshold_until_it_is_moved(open_page: OpenApp, lite0: Network) -> None:
+    chip, gradcam = (round(100 * start_threshold(lite0, lite0.layer("head"), method)) for method in ("chip", "gradcam"))
+    assert chip != gradcam
+    app = open_page()
+    assert app.slider(key="threshold").value == chip
+    app.segmented_control(key="drawn").set_value("gradcam").run()
+    assert app.slider(key="threshold").value == gradcam
+    app.slider(key="threshold").set_value(60).run()
+    app.segmented_control(key="drawn").set_value("chip").run()
+    assert app.slider(key="threshold").value == 60
+
+
 def test_a_box_of_one_s_own_is_typed_and_in_the_link(open_page: OpenApp) -> None:
     app = open_page(located="CHIP")
     app.number_input(key="box-left").set_value(100).run()
@@ -262,4 +278,5 @@ def test_no_w_and_no_method_are_sentences(open_page: OpenApp, lite0: Network) ->
 
 def test_the_table_to_take_home() -> None:
     rows = list(csv.reader(io.StringIO(curves_csv({"chip": np.linspace(0, 1, 100)}))))
-    assert rows[0] == ["threshold", "chip"] and rows[1] == ["0.00", "0.0000"] and rows[100] == ["0.99", "1.0000"]
+    assert rows[0] == ["threshold", "chip"]
+    assert [[float(value) for value in row] for row in (rows[1], rows[100])] == [[0, 0], [0.99, 1]]
