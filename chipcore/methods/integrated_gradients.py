@@ -25,7 +25,7 @@ def integrated_gradients(request: MethodInputs) -> Explanation:
 
     network, steps = request.network, request.options["steps"]
     with torch.enable_grad():
-        found = IntegratedGradients(lambda x: network.model(x.contiguous(memory_format=torch.channels_last))).attribute(
+        found = IntegratedGradients(lambda x: network.model(network.arrange(x))).attribute(
             request.inputs, baselines=0, target=request.target, n_steps=steps, internal_batch_size=_AT_ONCE
         )  # fmt: skip
     signed = found[0].detach().to(request.inputs)

@@ -30,7 +30,7 @@ def scorecam(request: MethodInputs) -> Explanation:
     scores = features.new_full((len(features),), -torch.inf)
     chosen = used.nonzero().flatten()
     for done, some in enumerate(chosen.split(_AT_ONCE)):
-        seen = (request.inputs * masks[some].to(request.inputs)).contiguous(memory_format=torch.channels_last)
+        seen = request.network.arrange(request.inputs * masks[some].to(request.inputs))
         scores[some] = request.network.model(seen)[:, request.target].to(scores)
         request.report(min((done + 1) * _AT_ONCE, len(chosen)), len(chosen))
     weights = scores.softmax(0) if len(chosen) else torch.zeros_like(scores)
