@@ -199,8 +199,7 @@ def _predictions(device: torch.device, plan: Plan, tell: Callable[[str], None], 
 @torch.inference_mode()
 def _one_layer(network: Network, layer: Layer, plan: Plan, precision: Precision) -> tuple[float, float]:
     """Seconds and operations of one gated prediction."""
-    size = network.geometry.size
-    images = torch.randn(IMAGES_AT_ONCE if plan is FULL else 2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(
+    images = torch.randn(IMAGES_AT_ONCE if plan is FULL else 2, 3, *network.geometry.shape, generator=torch.Generator().manual_seed(0)).to(
         network.device
     )
     suffix = network.suffix(layer, (layer,))
@@ -314,8 +313,7 @@ def _memory(device: torch.device, images: ImageFolder, plan: Plan) -> list[dict[
 def _out_of_memory(network: Network, layer: Layer, plan: Plan, device: torch.device) -> dict[str, Any]:
     """Gated predictions in batches that do not fit: on a GPU into what is left of its memory, on a CPU by a suffix that says so."""
     suffix = network.suffix(layer, (layer,))
-    size = network.geometry.size
-    activations = network.forward_prefix(torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)), (layer,))
+    activations = network.forward_prefix(torch.randn(1, 3, *network.geometry.shape, generator=torch.Generator().manual_seed(0)), (layer,))
     features, beside = activations.features[layer.path], activations.side_inputs[layer.path]
     gates, _weight = draw_batch("device", "uniform", max(plan.gates, 8), layer.channels, layer.channels, 0, layer.path, ["x"], device)
     d = gates.to(features)

@@ -169,7 +169,7 @@ def _told(one: layer_maps.LayerMap, target: int) -> str:
     if one.missing or one.importance is None:
         return plain(one.missing or "There is no W.").capitalize()
     r2 = float(one.importance.r2[target])
-    told = "R² not measured" if np.isnan(r2) else f"held-out R² {r2:.2f}"
+    told = "R² not measured" if np.isnan(r2) else f"held-out R² {decimal(r2, 2)}"
     return f"Effective number of images {readable(float(one.importance.evidence_mass[target]))}, {told}."
 
 
