@@ -6,6 +6,22 @@ which class.
 
 The names below are the public API. Each is imported when it is first used, so ``import chipcore`` and the
 command line's help do not load torch.
+
+Examples
+--------
+>>> import chipcore
+>>> from PIL import Image
+>>> from skimage import data
+>>> network = chipcore.load_network("efficientnet_lite0")
+>>> saliency = chipcore.explain(network, Image.fromarray(data.chelsea()), target="tabby", layer="head")
+>>> saliency.label, saliency.state, tuple(saliency.raw.shape), tuple(saliency.picture.shape)
+('tabby', 'ok', (7, 7), (224, 224))
+>>> importance = chipcore.load_importance(network, "head")
+>>> len(importance.top_channels(network.classes.index("tabby"), 10))
+10
+>>> chipcore.FitSettings(gates=0)
+Traceback (most recent call last):
+chipcore.errors.SettingsError: gates is 0; give at least 1.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ FIGURES = {
     "I": "Properties of the methods",
     "II": "Localization errors",
 }
+NETWORK = "vgg16_mini"  # the nearest to the paper's that is bundled, with its classes
 SIMPLE = ("lime", "gradcam", "chip", "refined_chip")  # the columns of Fig. 3 and 4
 PAIR = ("gradcam", "chip", "guided_backprop", "guided_gradcam", "guided_chip", "refined_chip")  # of Fig. 5
 PAPER_CLASSES = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra

@@ -31,6 +31,12 @@ def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool
     Args:
         heat: the finished map, shape (h, w).
         mask: bool, shape (h, w), not empty.
+
+    Example:
+        >>> heat, mask = np.eye(40)[:1], np.zeros((1, 40), dtype=bool)
+        >>> mask[0, 10] = True
+        >>> hits(heat, mask), hits(heat, mask, tolerance=5), hits(np.zeros((1, 40)), mask)
+        (True, False, False)
     """
     if not heat.max() > 0:
         return False

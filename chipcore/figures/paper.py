@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from chipcore.analysis import paper_figures as paper
 from chipcore.analysis.paper_figures import FIGURES, Pick, Row
 from chipcore.analysis.tables import to_csv
-from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.ilsvrc import Ilsvrc
 from chipcore.datasets.mosaics import ClassFolders
 from chipcore.datasets.sources import Images
 from chipcore.errors import ChipError, DataError, SettingsError
@@ -120,7 +120,7 @@ class PaperFigures:
     >>> venn = paper.make("11")
     >>> venn.title, venn.csv.splitlines()[0].split(",")[:3]
     ('Fig. 11', ['channel', 'frog', 'frog: top 10'])
-    >>> type(venn.figure).__name__, [round(side, 1) for side in venn.slide.get_size_inches()]
+    >>> type(venn.figure).__name__, [round(side, 1) for side in venn.slide.get_size_inches().tolist()]
     ('Figure', [13.3, 7.5])
     """
 
@@ -372,7 +372,7 @@ def localization_errors(
 ) -> dict[str, Any]:
     """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
     panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
-    found = localization.evaluate(panel, open_ilsvrc(boxes), limit, seed, progress)
+    found = localization.evaluate(panel, Ilsvrc(boxes, network.classes, network.geometry), limit, seed, progress).to_dict()
     one: dict[str, Any] = found["layers"][layer]
     if not one["images"]:
         raise DataError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from chipcore import ChipError, Layer, Saliency, load_importance
+from chipcore import ChipError, Layer, Saliency
 from chipcore.methods import METHODS
 from explorer.components import job_progress
 from explorer.services import saliency_cache
@@ -45,7 +45,8 @@ class MapCell:
 
 def resolve_map(selection: Selection, method: str, layer: Layer, target: int) -> MapCell:
     """The map if it is known or quick to compute; slow ones are left for :func:`pending_map`."""
-    question = MapKey.of(selection.network, selection.image.sha256, method, layer, target)
+    network = selection.network
+    question = MapKey.of(network, selection.image.sha256, method, layer, target, lambda at: cached.importance_version(network, at.name))
     kept = cached.answers()
     known = kept.get(question)
     if known is None and not question.slow:
@@ -81,16 +82,14 @@ def pending_map(selection: Selection, cell: MapCell, place: str) -> None:
 def start(selection: Selection, cells: Sequence[MapCell]) -> None:
     """Put slow maps on the desk, as many as this visitor may have there."""
     kept, desk = cached.answers(), queues.slow_maps()
-    network, view = selection.network, selection.seen.view
+    network, view, load = selection.network, selection.seen.view, cached.importance_loader(selection.network)
     for cell in cells:
         label = network.classes.labels[cell.question.target]
 
         def work(job: Job, cell: MapCell = cell) -> bool:
             kept.put(
                 cell.question,
-                saliency_cache.compute_map(
-                    network, view, cell.question, cell.layer, lambda layer: load_importance(network, layer.name), job.report
-                ),
+                saliency_cache.compute_map(network, view, cell.question, cell.layer, load, job.report),
             )
             return True
 

@@ -16,7 +16,7 @@ from chipcore.visualization import COLORMAPS
 from explorer.components import network_form
 from explorer.services import gallery, photo_links, reproduce
 from explorer.services.gallery import ENTRIES, GalleryImage
-from explorer.state import cached, url
+from explorer.state import cached, own_fits, url
 from explorer.state.cached import Prediction
 from explorer.state.navigation import pick_image, start_at_prediction
 from explorer.state.selection import Selection
@@ -25,7 +25,7 @@ from explorer.text import plain
 PREDICTIONS = 5
 BY_NAME, BY_LIKENESS = "by name", "similar first"
 _SCALES, _OPACITY = ("each map", "all maps"), 0.75
-_MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
+_MARKS = {"none": " · no W", "weak": " · weak W", "pooled": "", "good": ""}
 
 
 def choose() -> Selection:
@@ -36,6 +36,7 @@ def choose() -> Selection:
     class_place, layer_place = st.container(), st.container()
     colormap, opacity, one_scale = _look()
     network = cached.network(model)
+    own_fits.restore(network, model)
     with layer_place:
         layer = _layer(network)
     seen = cached.seen(network.id, image.sha256, network, image)

@@ -26,6 +26,7 @@ import torch
 import chipcore
 from chipcore import ChipError, FitSettings, Importance, Network
 from chipcore.datasets.image_folder import ImageFolder
+from chipcore.errors import ImportanceNotFitted
 from chipcore.fitting.diagnostics import DiagnosticsRecorder
 from chipcore.fitting.memory import GB, estimate
 from chipcore.fitting.pipeline import Progress
@@ -173,6 +174,14 @@ def runs() -> list[Run]:
     return sorted(found, key=lambda run: run.finished or run.created, reverse=True)
 
 
+def find_run(key: str) -> Run:
+    """A run that is kept; ``ImportanceNotFitted`` where it is not there any more."""
+    for run in runs():
+        if run.key == key:
+            return run
+    raise ImportanceNotFitted("this fit is not kept any more; start it again on the page Fit.")
+
+
 def needed_uploads() -> set[str]:
     """Uploads that unfinished runs want."""
     return {run.request.images.removeprefix(UPLOADED) for run in runs() if not run.finished}
@@ -181,7 +190,7 @@ def needed_uploads() -> set[str]:
 def perform(run: Run, network: Network, report: Callable[[int, int, str], None]) -> Run:
     """Do or go on with a run; what ``report`` raises ends it, and its checkpoints stay.
 
-    The result is put where the app and the command line look for W; rows that it lacks stay what they were.
+    The result stays in the run's folder, for whoever asked for it; :func:`activate` publishes it.
 
     Raises:
         ChipError: images that are gone or have changed, too little memory, a full disk.
@@ -215,7 +224,6 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
     for importance in fitted.values():
         importance.save(run.result)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)  # only now: had the disk been full, they would be all there is
-    activate(run, network)
     run.finished = _now()
     run.unreadable = tuple(one if one in images.closed else Path(one).name for one in unreadable[:50])
     run.save()
@@ -225,7 +233,7 @@ def perform(run: Run, network: Network, report: Callable[[int, int, str], None])
 
 
 def activate(run: Run, network: Network) -> None:
-    """Put a run's W where the app and the command line look for it."""
+    """Publish a run's W: put it where everybody's app and the command line look for it. Rows that it lacks stay what they were."""
     for layer in run.request.layers:
         _with_other_rows(run.importance(network, layer), network).save(fitted_importance())
 

@@ -27,6 +27,7 @@ class MapKey:
     """What one map is the answer to, by names short enough for a key.
 
     ``image`` is the sha256 of its file; ``layer`` is empty for methods that pay no heed to it, so that they are asked once.
+    ``importance`` names the W behind the map, and is empty for methods that take none: visitors may use fits of their own.
     """
 
     network: str
@@ -34,14 +35,21 @@ class MapKey:
     method: str
     layer: str
     target: int
+    importance: str = ""
 
     @classmethod
-    def of(cls, network: Network, sha256: str, method: str, layer: Layer, target: int) -> MapKey:
-        return cls(network.id, sha256, method, layer.name if METHODS[method].uses_layer else "", target)
+    def of(
+        cls, network: Network, sha256: str, method: str, layer: Layer, target: int, version: Callable[[Layer], str] = lambda _layer: ""
+    ) -> MapKey:
+        """The key of a map; ``version`` names the W of a layer."""
+        asked = METHODS[method]
+        layers = [layer] * asked.needs_importance + [network.layers[0]] * asked.needs_shallow
+        versions = " ".join(version(at) for at in layers)
+        return cls(network.id, sha256, method, layer.name if asked.uses_layer else "", target, versions)
 
     @property
     def key(self) -> str:
-        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}"
+        return f"map/{self.network}/{self.image[:16]}/{self.method}/{self.layer}/{self.target}/{self.importance}"
 
     @property
     def slow(self) -> bool:

@@ -9,6 +9,7 @@ What is heavy is bounded by its bytes (``explorer/services/cache.py``), for a cr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +31,11 @@ from chipcore.methods.base import MethodInputs
 from chipcore.networks import REGISTRY
 from chipcore.storage import fitted_importance
 from explorer import figures
-from explorer.services import custom_networks, gallery, memory, photo_links
+from explorer.services import custom_networks, fits, gallery, memory, photo_links
 from explorer.services.cache import cached_by_size, size_of
 from explorer.services.gallery import GalleryImage
 from explorer.services.saliency_cache import MapCache
+from explorer.state import own_fits
 from explorer.state.visitors import at_work
 
 
@@ -108,8 +110,38 @@ def network(name: str) -> Network:
 
 
 def importance(network_id: str, layer: str, _network: Network) -> Importance:
-    """W of one layer; raises ``ImportanceNotFitted`` or ``ImportanceError``. A new fit, whoever did it, is seen at once."""
-    return _importance(network_id, layer, fitted_at(_network, layer), _network)
+    """W of one layer as this visitor uses it; raises ``ImportanceNotFitted`` or ``ImportanceError``."""
+    return _of_run(own_fits.run_at(network_id, layer), _network, layer)
+
+
+def shared_importance(network: Network, layer: str) -> Importance:
+    """The W that everybody has and the command line finds. A new one, whoever published it, is seen at once."""
+    return _importance(network.id, layer, fitted_at(network, layer), network)
+
+
+def importance_loader(network: Network) -> Callable[[Layer], Importance]:
+    """What gives :func:`importance` in a thread, where nobody's page is drawn."""
+    own = {layer.name: own_fits.run_at(network.id, layer.name) for layer in network.layers}
+    return lambda layer: _of_run(own.get(layer.name, ""), network, layer.name)
+
+
+def importance_version(network: Network, layer: str) -> str:
+    """Names the W that this visitor uses at a layer: part of the key of whatever is computed from it and shared."""
+    return own_fits.run_at(network.id, layer) or str(fitted_at(network, layer))
+
+
+def _of_run(run: str, network: Network, layer: str) -> Importance:
+    return _own_importance(network.id, layer, run, fitted_at(network, layer), network) if run else shared_importance(network, layer)
+
+
+@cached_by_size(256)
+def _own_importance(network_id: str, layer: str, run: str, fitted: int, _network: Network) -> Importance:
+    """W of a visitor's own fit; rows that it did not reach are those that everybody has."""
+    own = fits.find_run(run).importance(_network, layer)
+    try:
+        return own.completed_by(shared_importance(_network, layer))
+    except chipcore.ChipError:  # there is no other
+        return own
 
 
 def fitted_at(network: Network, layer: str) -> int:
@@ -137,6 +169,12 @@ def seen(network_id: str, sha256: str, _network: Network, _image: GalleryImage) 
     return Prediction(view, _network.class_probabilities(scores), scores, features)
 
 
+@cached_by_size(32)
+def whole_image(network_id: str, sha256: str, _network: Network, _image: GalleryImage) -> Image.Image:
+    """The image in its own shape, with what a cropping network sees of it framed."""
+    return figures.whole_image(_image.open(), _network.geometry)
+
+
 def inputs_of(network: Network, seen: Prediction) -> Tensor:
     """What the network was given, shape (1, 3, size, size)."""
     return network.geometry.normalize(torch.from_numpy(np.array(seen.view)))[None]
@@ -160,7 +198,8 @@ def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], 
 def switched_off(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> Tensor:
     """Probabilities (C,) with some channels of a layer switched off: one pass through what follows the layer."""
     known, where = activations(network_id, sha256, _network, _seen), _network.layer(layer)
-    return channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0].softmax(-1)
+    scores = channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0]
+    return _network.class_probabilities(scores)
 
 
 @cached_by_size(8, meanwhile=at_work)
@@ -196,6 +235,6 @@ def thumbnail(sha256: str, _image: GalleryImage) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _shared_networks, seen, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
+        network, _importance, _own_importance, _shared_networks, seen, whole_image, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
     ):  # fmt: skip
         cached.clear()

@@ -14,7 +14,19 @@ import streamlit as st
 from explorer.services.photo_links import PARAMETER
 
 _WROTE = "wrote"
-SHARED = ("model", "photo", PARAMETER, "class", "layer", "order", "colours", "opacity", "scale")  # parameters that every view keeps
+OWN_FITS = "fit"
+SHARED = (
+    "model",
+    "photo",
+    PARAMETER,
+    "class",
+    "layer",
+    "order",
+    "colours",
+    "opacity",
+    "scale",
+    OWN_FITS,
+)  # parameters that every view keeps
 
 
 def changed_value(key: str) -> str | None:

@@ -42,7 +42,7 @@ def test_images_become_w(page: Any, server: str, images: Path) -> None:
     expect(page.get_by_text("1 good row of W")).to_be_visible()
     page.wait_for_selector(IDLE)
     page.get_by_role("button", name="Deactivate").click()
-    expect(page.get_by_text("Another W is active at these layers.")).to_be_visible()
+    expect(page.get_by_text("Another W is active in your views at these layers.")).to_be_visible()
 
 
 def test_the_form_for_a_network_of_ones_own_says_what_is_wrong(page: Any, server: str, tmp_path: Path) -> None:

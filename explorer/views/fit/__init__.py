@@ -15,7 +15,7 @@ from explorer.services import allowed_paths, fit_settings, fit_trial, fits, gall
 from explorer.services.fit_settings import Field
 from explorer.services.fits import FitRequest, Run
 from explorer.services.jobs import Job, TooMany
-from explorer.state import cached, queues
+from explorer.state import cached, own_fits, queues
 from explorer.state.selection import Selection
 from explorer.state.visitors import can_shut_down, can_stop_job, is_local_user
 from explorer.text import duration, plain
@@ -265,7 +265,7 @@ def _start(selection: Selection, request: FitRequest) -> None:
             queues.fits().check(is_local_user())  # before there is a folder
         run = fits.prepare(request, selection.network, is_local_user())
         if run.finished:
-            fits.activate(run, selection.network)
+            own_fits.use(run)
             st.session_state[result.WANTED] = run.key
         else:
             _go_on(selection, run)

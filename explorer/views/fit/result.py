@@ -6,19 +6,22 @@ import numpy as np
 import streamlit as st
 
 from chipcore import ChipError, Importance
-from chipcore.analysis import evidence
+from chipcore.analysis import evidence, layer_maps
 from chipcore.analysis.evidence import EvidenceRow
 from chipcore.fitting import diagnostics
 from chipcore.fitting.diagnostics import Curve
 from chipcore.importance import GOOD_EVIDENCE
 from explorer.components import downloads
 from explorer.components.downloads import Export
+from explorer.figures import enlarged
 from explorer.figures import fit as figures
 from explorer.services import fits, reproduce
 from explorer.services.fits import Run
-from explorer.state import url
+from explorer.state import cached, own_fits, url
 from explorer.state.selection import Selection
+from explorer.state.visitors import can_shut_down, operator
 from explorer.text import decimal, duration, plain, readable
+from explorer.views.explore import pictures
 
 WANTED = "fit-wanted"  # in the session: the run whose result is to be shown when it is over
 
@@ -32,6 +35,9 @@ def show(selection: Selection) -> None:
     wanted, asked = st.session_state.get(WANTED), url.changed_value("run")
     if wanted in done:
         st.session_state["run"] = st.session_state.pop(WANTED)
+        if can_shut_down(done[wanted].owner) and not own_fits.is_used(done[wanted]):
+            own_fits.use(done[wanted])  # whose fit it is looks at it at once; everybody else keeps theirs
+            st.rerun()
     elif asked in done:
         st.session_state["run"] = asked
     elif st.session_state.get("run") not in done:
@@ -64,6 +70,7 @@ def _result(selection: Selection, run: Run) -> None:
     rows = evidence.evidence_rows(importance, selection.network.classes.labels)
     _verdict(run, rows)
     _in_use(selection, run)
+    _before_and_after(selection, run, layer)
     left, right = st.columns([1, 1.3], gap="medium")
     with left:
         st.markdown("##### Effective number of images of each class")
@@ -104,17 +111,66 @@ def _verdict(run: Run, rows: list[EvidenceRow]) -> None:
 
 
 def _in_use(selection: Selection, run: Run) -> None:
+    """Whose W this is now, and the buttons that change that."""
+    network, mine, published = selection.network, own_fits.is_used(run), fits.is_active(run, selection.network)
     with st.container(horizontal=True, vertical_alignment="center"):
-        if fits.is_active(run, selection.network):
-            st.markdown(":material/check_circle: This W is active in all views and on the command line.")
-            if st.button("Deactivate", key="take-out", icon=":material/undo:", help="Back to the W that ships with the app at these layers, or to none. This fit stays here."):  # fmt: skip
-                fits.deactivate(run, selection.network)
+        if published:
+            st.markdown(":material/public: **Published:** this W is active in everybody’s views and on the command line.")
+            if operator() and st.button(
+                "Withdraw", key="withdraw", icon=":material/undo:",
+                help="Back to the W that ships with the app at these layers, or to none. This fit stays here.",
+            ):  # fmt: skip
+                fits.deactivate(run, network)
+                st.rerun()
+            return
+        if mine:
+            st.markdown(":material/visibility: **Yours:** this W is active in your views. Everybody else keeps the W that they have.")
+            if st.button(
+                "Deactivate", key="take-out", icon=":material/undo:", help="Back to the W that everybody has. This fit stays here."
+            ):
+                own_fits.stop_using(run)
                 st.rerun()
         else:
-            st.markdown("Another W is active at these layers.")
-            if st.button("Activate W", key="put-in", icon=":material/check:"):
-                fits.activate(run, selection.network)
+            st.markdown("Another W is active in your views at these layers.")
+            if st.button("Activate W", key="put-in", icon=":material/check:", help="In your views alone."):
+                own_fits.use(run)
                 st.rerun()
+        if operator() and st.button(
+            "Publish", key="publish", icon=":material/public:", help="For everybody who uses this app, and for the command line."
+        ):
+            fits.activate(run, network)
+            own_fits.stop_using(run)
+            st.rerun()
+
+
+def _before_and_after(selection: Selection, run: Run, layer: str) -> None:
+    """The chosen class's map by the W that everybody has, and by this fit."""
+    network, target, label = selection.network, selection.target, plain(selection.label)
+    fitted = run.importance(network, layer)
+    if not fitted.support[target]:
+        st.caption(f"Before and after: this fit learned no row for {label}. Choose one of its classes in the sidebar.")
+        return
+    if fits.is_active(run, network):
+        return
+    at, features = network.layer(layer), selection.seen.features[layer]
+    found = [
+        ("Before", layer_maps.layer_map(at, target, features, lambda: cached.shared_importance(network, layer))),
+        ("After", layer_maps.layer_map(at, target, features, lambda: fitted)),
+    ]
+    st.markdown(f"##### {label} at {plain(layer)}, before and after")
+    with st.container(key="maps-before-after"):
+        for title, one in found:
+            with st.container(key=f"cell-{title.lower()}", gap=None):
+                pictures.image(pictures.of_map(selection, enlarged(selection.seen.view), one), f"{title}: CHIP map of {selection.label}")
+                st.caption(f"**{title}.** {_told(one, target)}")
+
+
+def _told(one: layer_maps.LayerMap, target: int) -> str:
+    if one.missing or one.importance is None:
+        return plain(one.missing or "There is no W.").capitalize()
+    r2 = float(one.importance.r2[target])
+    told = "R² not measured" if np.isnan(r2) else f"held-out R² {decimal(r2, 2)}"
+    return f"Effective number of images {readable(float(one.importance.evidence_mass[target]))}, {told}."
 
 
 def _bars_in_words(rows: list[EvidenceRow]) -> str:

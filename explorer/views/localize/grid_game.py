@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from chipcore import ChipError, load_importance
+from chipcore import ChipError
 from chipcore.evaluation import grid_game
 from chipcore.evaluation.grid_game import Score, Tile
 from chipcore.methods import METHODS
@@ -99,16 +99,17 @@ def _game(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -
 
 def _key(selection: Selection, tiles: Sequence[Tile], method: str) -> str:
     at = selection.layer.name if METHODS[method].uses_layer else ""
-    return "/".join(["grid", selection.network.id, at, method, *(tile.sha256[:12] for tile in tiles)])
+    version = cached.importance_version(selection.network, selection.layer.name) if METHODS[method].needs_importance else ""
+    return "/".join(["grid", selection.network.id, at, method, version, *(tile.sha256[:12] for tile in tiles)])
 
 
 def _play(selection: Selection, tiles: Sequence[Tile], methods: Sequence[str]) -> None:
     network, layer, _full = cached.board(selection.network.id, selection.layer.name, selection.network, selection.layer)
-    fitted = selection.network
+    load = cached.importance_loader(selection.network)
     for method in methods:
 
         def work(job: Job, method: str = method) -> tuple[Score, ...]:
-            return grid_game.play(network, layer, method, tiles, lambda at: load_importance(fitted, at.name), job.report)
+            return grid_game.play(network, layer, method, tiles, load, job.report)
 
         if not job_progress.start(queues.slow_maps(), _key(selection, tiles, method), f"Grid game, {METHODS[method].title}", work):
             return

@@ -60,6 +60,8 @@ def test_a_run_is_done_kept_and_used_everywhere(request_: FitRequest, slim: Netw
     same = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
     fitted = same["pool5"].support > 0
     assert torch.equal(run.importance(slim, "pool5").W, same["pool5"].W) and fitted.any() and not fitted.all()
+    assert not fits.is_active(run, slim) and torch.equal(chipcore.load_importance(slim, "pool5").W, shipped.W), "its visitor's own"
+    fits.activate(run, slim)
     used = chipcore.load_importance(slim, "pool5")
     mine = fitted.clone()
     mine[same["pool5"].shadowed_by(shipped)] = False  # what ships is better founded there
@@ -153,7 +155,7 @@ def test_a_killed_server_leaves_a_run_that_goes_on_and_no_lock(request_: FitRequ
     done = fits.perform(found, slim, lambda done, _total, stage: first.append(done) if stage == "photographs" else None)
     assert first[0] >= 16, "not from the beginning"
     whole = chipcore.fit(slim, ["pool4", "pool5"], fits.find("photographs", 18), request_.fit_settings)
-    assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W) and fits.is_active(done, slim)
+    assert torch.equal(done.importance(slim, "pool4").W, whole["pool4"].W)
     assert not [file for file in done.folder.parent.rglob("*") if ".part" in file.name or file.suffix == ".tmp"]
 
 
@@ -239,5 +241,6 @@ def test_evidence_by_hand() -> None:
 def test_bundled_w_is_never_touched(request_: FitRequest, slim: Network) -> None:
     before = {path: path.stat().st_mtime_ns for path in BUNDLED_IMPORTANCE.rglob("*.safetensors")}
     run = fits.perform(fits.prepare(replace(request_, layers=("pool5",), classes=(ZEBRA,)), slim), slim, quietly)
+    fits.activate(run, slim)
     fits.deactivate(run, slim)
     assert before == {path: path.stat().st_mtime_ns for path in BUNDLED_IMPORTANCE.rglob("*.safetensors")}

@@ -77,7 +77,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp_path: Path) -> None:
-    before = open_fit("explore", **{"class": "zebra"})
+    before = open_fit("explore", **{"class": "zebra", "statistics": "true"})
     app = wait(open_fit(folder="photographs", gates="4", layers="pool5"))
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["photographs"] == "18" and metrics["gated predictions"] == "72"
@@ -93,15 +93,24 @@ def test_a_fit_from_the_form_to_every_view(open_fit: Callable[..., AppTest], tmp
     assert "python -m chipcore fit --network vgg16_slim --layers pool5" in app.code[0].value
     assert str(tmp_path / "photographs") in app.code[0].value
     assert len(app.get("plotly_chart")) == 3
-    assert "in use in all views" in words
+    assert "active in your views" in words
+    key = fits.runs()[0].key
+    assert app.query_params["fit"] in (key, [key])
 
-    captions = [
-        "\n".join(element.proto.body for element in page.get("html")) for page in (before, open_fit("explore", **{"class": "zebra"}))
-    ]
-    assert captions[0] != captions[1], "the other views use the new W at once"
-    app = press(app, "Deactivate")
-    assert "Another W is in use" in said(app)
-    assert "\n".join(element.proto.body for element in open_fit("explore", **{"class": "zebra"}).get("html")) == captions[0]
+    def maps(**query: str) -> str:
+        page = open_fit("explore", **{"class": "zebra", "statistics": "true", **query})
+        return "\n".join(element.proto.body for element in page.get("html"))
+
+    theirs = "\n".join(element.proto.body for element in before.get("html"))
+    assert maps() == theirs, "another visitor keeps the W that there was"
+    assert maps(fit=key) != theirs, "its own visitor uses the new W at once"
+    assert maps(fit="nonsense") == theirs
+    app.selectbox(key="class").set_value(0).run()
+    assert "before and after" in said(app)
+    app = press(app, "Publish")
+    assert "Published" in said(app) and maps() != theirs
+    app = press(app, "Withdraw")
+    assert "Another W is active in your views" in said(app) and maps() == theirs
     # Another visitor, with the link alone.
     assert "1 good row of W" in said(open_fit(run=fits.runs()[0].key))
 
