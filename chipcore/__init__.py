@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` below is what runs
     from chipcore.fitting.pipeline import fit
     from chipcore.fitting.settings import FitSettings
     from chipcore.importance import Importance, load_importance
-    from chipcore.methods import METHODS, Saliency, explain
+    from chipcore.methods import METHODS, Saliency, explain, explain_many
     from chipcore.networks import Layer, Network, load_network, wrap
 
 _HOME = {
@@ -49,6 +49,7 @@ _HOME = {
     "Network": "chipcore.networks",
     "Saliency": "chipcore.methods",
     "explain": "chipcore.methods",
+    "explain_many": "chipcore.methods",
     "fit": "chipcore.fitting.pipeline",
     "load_importance": "chipcore.importance",
     "load_network": "chipcore.networks",
@@ -57,7 +58,7 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ChipError", "FitSettings", "Importance", "ImportanceNotFitted", "Layer", "Network", "Saliency", "__version__",
-    "explain", "fit", "load_importance", "load_network", "wrap",
+    "explain", "explain_many", "fit", "load_importance", "load_network", "wrap",
 ]  # fmt: skip
 
 

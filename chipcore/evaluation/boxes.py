@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from chipcore.analysis.tables import to_csv
 from chipcore.datasets.annotations import Box, extent, mask_of_boxes
+from chipcore.errors import SettingsError
 from chipcore.evaluation.images import energy_inside
 
 THRESHOLDS = np.arange(100) / 100  # of the maximum; Choe et al.'s grid
@@ -24,10 +25,16 @@ _EIGHT = np.ones((3, 3), dtype=bool)
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes (n, 4) with boxes (m, 4), pixels counted inclusively, shape (n, m).
 
+    Raises ``SettingsError`` for a box whose right side lies left of its left one, or its bottom above its top.
+
     Example:
         >>> iou(np.array([[0, 0, 9, 9]]), np.array([[0, 0, 9, 4], [20, 20, 29, 29]])).tolist()
         [[0.5, 0.0]]
     """
+    for boxes in (first, second):
+        turned = (boxes[:, 2:] < boxes[:, :2]).any(1)
+        if turned.any():
+            raise SettingsError(f"the box {boxes[turned][0].tolist()} is turned round; give left, top, right and bottom.")
     a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
     inside = np.clip(sides, 0, None).prod(-1)

@@ -42,7 +42,8 @@ def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool
         return False
     y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     rows, columns = np.nonzero(mask)
-    return bool(((rows - y) ** 2 + (columns - x) ** 2).min() <= tolerance**2)
+    distance = ((rows - y) ** 2 + (columns - x) ** 2).min()
+    return bool(distance == 0 or distance < tolerance**2)  # TorchRay's disc, too, leaves out what lies at the tolerance itself
 
 
 @dataclass(frozen=True)

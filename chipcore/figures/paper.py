@@ -169,11 +169,13 @@ class PaperFigures:
         return self.network.layers[-1].name  # and load_importance says how to fit it
 
     def _folder_classes(self, count: int = MOST_ROWS) -> list[int]:
-        """The class folders with a row of W, those named first."""
+        """The class folders with a row of W: those named first, then the paper's subjects, then the others."""
         known = [target for target in self.folders.by_class if self.importance.evidence(target) != "none"]
         if not known:
             raise DataError(f"none of the class folders has a fitted row of W at {self.layer}; fit those classes.")
-        first = [target for target in self.named if target in known]
+        synsets = self.network.classes.synsets
+        subjects = [synsets.index(one) for one in paper.SUBJECTS if one in synsets]
+        first = [target for target in dict.fromkeys([*self.named, *subjects]) if target in known]
         return [*first, *(target for target in known if target not in first)][:count]
 
     def _rows(self, picks: Sequence[Pick], columns: Sequence[tuple[str, str]]) -> list[Row]:
