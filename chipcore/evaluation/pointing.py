@@ -24,7 +24,7 @@ TOLERANCE = 15  # pixels, of the network's view
 
 
 def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool:
-    """Whether the map's maximum lies on the mask or within ``tolerance`` pixels of it.
+    """Whether the map's maximum lies on the mask or less than ``tolerance`` pixels from it.
 
     A map without a positive part points nowhere and misses. Several equal maxima: the first in reading order.
 
