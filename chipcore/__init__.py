@@ -6,6 +6,22 @@ which class.
 
 The names below are the public API. Each is imported when it is first used, so ``import chipcore`` and the
 command line's help do not load torch.
+
+Examples
+--------
+>>> import chipcore
+>>> from PIL import Image
+>>> from skimage import data
+>>> network = chipcore.load_network("efficientnet_lite0")
+>>> saliency = chipcore.explain(network, Image.fromarray(data.chelsea()), target="tabby", layer="head")
+>>> saliency.label, saliency.state, tuple(saliency.raw.shape), tuple(saliency.picture.shape)
+('tabby', 'ok', (7, 7), (224, 224))
+>>> importance = chipcore.load_importance(network, "head")
+>>> len(importance.top_channels(network.classes.index("tabby"), 10))
+10
+>>> chipcore.FitSettings(gates=0)
+Traceback (most recent call last):
+chipcore.errors.SettingsError: gates is 0; give at least 1.
 """
 
 from __future__ import annotations
@@ -20,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` below is what runs
     from chipcore.fitting.pipeline import fit
     from chipcore.fitting.settings import FitSettings
     from chipcore.importance import Importance, load_importance
-    from chipcore.methods import METHODS, Saliency, explain
+    from chipcore.methods import METHODS, Saliency, explain, explain_many
     from chipcore.networks import Layer, Network, load_network, wrap
 
 _HOME = {
@@ -33,6 +49,7 @@ _HOME = {
     "Network": "chipcore.networks",
     "Saliency": "chipcore.methods",
     "explain": "chipcore.methods",
+    "explain_many": "chipcore.methods",
     "fit": "chipcore.fitting.pipeline",
     "load_importance": "chipcore.importance",
     "load_network": "chipcore.networks",
@@ -41,7 +58,7 @@ _HOME = {
 
 __all__ = [
     "METHODS", "ChipError", "FitSettings", "Importance", "ImportanceNotFitted", "Layer", "Network", "Saliency", "__version__",
-    "explain", "fit", "load_importance", "load_network", "wrap",
+    "explain", "explain_many", "fit", "load_importance", "load_network", "wrap",
 ]  # fmt: skip
 
 

@@ -96,12 +96,14 @@ class Importance:
         'none' (not fitted), 'weak' (few images of the class), 'pooled' (images of all classes alike, as too few are of this one)
         or 'good' (many images of the class).
         """
-        if int(self.support[index]) == 0:
-            return "none"
-        if float(self.evidence_mass[index]) >= GOOD_EVIDENCE:
-            return "good"
+        return self.evidence_levels([index])[0]
+
+    def evidence_levels(self, indices: Sequence[int]) -> list[Evidence]:
+        """:meth:`evidence` of several classes, quickly."""
+        support, mass = self.support.tolist(), self.evidence_mass.tolist()
         settings = self.metadata.get("settings", {})
-        return "pooled" if "own_evidence" in settings and settings.get("pooled_share", 0) > 0 else "weak"
+        few: Evidence = "pooled" if "own_evidence" in settings and settings.get("pooled_share", 0) > 0 else "weak"
+        return ["none" if not support[c] else "good" if mass[c] >= GOOD_EVIDENCE else few for c in indices]
 
     def contribution(self, contrast: float = 0.0) -> Tensor:
         """What each channel adds to the class's score on average: w_c^k times the class's mean activation, shape (C, K).
@@ -154,7 +156,7 @@ class Importance:
             return None if mine is None or theirs is None else torch.where(own[:, None], mine, theirs)
 
         tensors = {name: rows(name) for name in TENSORS}
-        more = {"activation": optional("activation", None), "contrast_W": optional("contrast_W", "W")}
+        more: dict[str, Any] = {"activation": optional("activation", None), "contrast_W": optional("contrast_W", "W")}
         if self.intercept is not None or other.intercept is not None:  # a row without has none: 0
             mine, theirs = (torch.zeros(len(own)) if one.intercept is None else one.intercept for one in (self, other))
             more["intercept"] = torch.where(own, mine, theirs)

@@ -22,12 +22,21 @@ def chip_map(row: Tensor, features: Tensor) -> Tensor:
 
     Returns:
         The signed map, shape (u, v).
+
+    Example:
+        >>> chip_map(torch.tensor([2.0, -1.0]), torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]])).tolist()
+        [[2.0, -3.0]]
     """
     return torch.einsum("k,kuv->uv", row.to(features), features)
 
 
 def state(raw: Tensor) -> State:
-    """Whether a map has anything to show; the app explains every state but 'ok'."""
+    """Whether a map (u, v) has anything to show; the app explains every state but 'ok'.
+
+    Example:
+        >>> state(torch.zeros(7, 7)), state(torch.tensor([[-1.0, -2.0]])), state(torch.tensor([[0.0, 1.0]]))
+        ('constant', 'no positive part', 'ok')
+    """
     if not torch.isfinite(raw).all():
         return "not finite"
     if raw.max() == raw.min():
@@ -56,6 +65,10 @@ def upsample(raw: Tensor, size: int | tuple[int, int], smoothing: Smoothing = "b
     """A signed map (u, v) at another resolution, float32: (size, size), or (height, width) where both are given.
 
     ``smoothing`` other than bilinear is for the eye alone; bicubic may overshoot the map's own extremes.
+
+    Example:
+        >>> upsample(torch.tensor([[1.0, -1.0]]), (1, 4)).tolist()
+        [[1.0, 0.5, -0.5, -1.0]]
     """
     shape = (size, size) if isinstance(size, int) else size
     aligned = None if smoothing == "nearest" else False
@@ -85,6 +98,10 @@ def picture(
     :func:`positive_map` in [0, 1], or for ``signed`` both parts, up-sampled together, in [-1, 1] with 0 at 0. ``maximum`` is the
     value drawn as 1; by default the map's own, so give one to put several maps on one scale. A map with
     nothing to show gives zeros.
+
+    Example:
+        >>> picture(torch.tensor([[-4.0, 2.0]]), 2).tolist(), picture(torch.tensor([[-4.0, 2.0]]), 2, signed=True)[0].tolist()
+        ([[0.0, 1.0], [0.0, 1.0]], [-1.0, 0.5])
     """
     if state(raw) == "not finite":
         return torch.zeros((size, size) if isinstance(size, int) else size)

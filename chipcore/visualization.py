@@ -15,7 +15,12 @@ SIGNED_COLORMAP = "RdBu_r"
 
 
 def colorize(picture: Tensor | np.ndarray, colormap: str = "inferno") -> np.ndarray:
-    """A picture in [0, 1] (or [-1, 1] for the signed map) as uint8 RGB, shape (size, size, 3)."""
+    """A picture in [0, 1] (or [-1, 1] for the signed map) as uint8 RGB, shape (size, size, 3).
+
+    Example:
+        >>> colorize(np.array([[0.0, 1.0]]), "viridis").tolist()
+        [[[68, 1, 84], [253, 231, 36]]]
+    """
     values: np.ndarray = np.asarray(picture, dtype=np.float32)
     if colormap == SIGNED_COLORMAP:
         values = (values + 1) / 2
@@ -28,6 +33,11 @@ def overlay(view: Image.Image, picture: Tensor | np.ndarray, *, colormap: str = 
 
     ``opacity`` is that of the map's strongest pixels. Weak pixels are more transparent, so the image
     stays readable everywhere; ``opacity`` 1 and a map of 1 hide it.
+
+    Example:
+        >>> view = Image.new("RGB", (224, 224), "white")
+        >>> overlay(view, np.zeros((224, 224)), opacity=0.0).getpixel((0, 0))
+        (255, 255, 255)
     """
     values = np.asarray(picture, dtype=np.float32)
     signed = colormap == SIGNED_COLORMAP

@@ -48,6 +48,7 @@ PLACES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until Ctrl-C; returns the exit status, 2 for a mistake that one sentence explains."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: threads that spin are ruinous on a busy machine
     parser = argparse.ArgumentParser(prog="chip-explorer", description="The CHIP explorer, in your browser.")
     parser.add_argument("--port", type=int, default=None, metavar="N", help=f"default: {PORT}, or a free one where that is taken")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")

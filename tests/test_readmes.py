@@ -9,7 +9,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from chipcore.cli.main import build_parser
 from conftest import ROOT
@@ -118,9 +120,12 @@ def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     Image.fromarray(skimage_data.chelsea()).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    (body,) = (body for language, body in BLOCK.findall(text_of(ROOT / "README.md")) if language == "python")
-    names: dict[str, object] = {}
-    exec(body, names)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    names: dict[str, object] = {"model": model}
+    for language, body in BLOCK.findall(text_of(ROOT / "README.md")):
+        if language == "python":
+            exec(body, names)
     saliency = names["saliency"]
     assert saliency.raw.shape == (7, 7) and saliency.picture.shape == (224, 224) and saliency.label.startswith("zebra")  # type: ignore[attr-defined]
 

@@ -30,13 +30,25 @@ class AblatedScores:
 
 
 def random_channels(channels: int, count: int, draws: int = DRAWS, seed: int = 0) -> list[list[int]]:
-    """``draws`` sets of ``count`` different channels, the same for the same seed."""
+    """``draws`` sets of ``count`` different channels of ``channels``, the same for the same seed.
+
+    Example:
+        >>> [len(one) for one in random_channels(100, 3)]
+        [3, 3, 3, 3, 3]
+        >>> random_channels(100, 3) == random_channels(100, 3)
+        True
+    """
     generator = torch.Generator().manual_seed(seed)
     return [sorted(torch.randperm(channels, generator=generator)[:count].tolist()) for _ in range(draws)]
 
 
 def gates_for(sets: Sequence[Sequence[int]], channels: int) -> Tensor:
-    """d of Eq. 1, bool (len(sets), K): every set's channels are closed, the others open."""
+    """d of Eq. 1, bool (len(sets), K): every set's channels are closed, the others open.
+
+    Example:
+        >>> gates_for([[0], [1, 2]], 3).int().tolist()
+        [[0, 1, 1], [1, 0, 0]]
+    """
     gates = torch.ones(len(sets), channels, dtype=torch.bool)
     for number, closed in enumerate(sets):
         gates[number, list(closed)] = False
@@ -69,7 +81,12 @@ def ablate(network: Network, layer: Layer, activations: Activations, channels: S
 
 
 def ablation_steps(channels: int) -> list[int]:
-    """Numbers of channels to close that are worth a try: finely at first, then in doublings, at last all ``channels``."""
+    """Numbers of channels to close that are worth a try: finely at first, then in doublings, at last all ``channels``.
+
+    Example:
+        >>> ablation_steps(24)
+        [0, 1, 2, 3, 5, 10, 20, 24]
+    """
     fine = [0, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 4000]
     return [count for count in fine if count < channels] + [channels]
 

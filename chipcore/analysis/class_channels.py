@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from chipcore.analysis.channel_overlap import above_sets, cosines, top_sets
 from chipcore.analysis.tables import class_columns, to_csv
 from chipcore.datasets.class_names import Classes
-from chipcore.importance import Importance
+from chipcore.importance import Importance, Ranking
 
 
 def fitted(importance: Importance) -> list[int]:
@@ -32,7 +32,7 @@ class Neighbor:
 
     - ``shared``: channels among the top k of both
     - ``jaccard``: shared ones as a share of those in either, in [0, 1]
-    - ``cosine``: of the two rows of W, with their signs, in [-1, 1]
+    - ``cosine``: of the two rows of weights (or contributions), with their signs, in [-1, 1]
     """
 
     index: int
@@ -41,14 +41,18 @@ class Neighbor:
     cosine: float
 
 
-def neighbors(importance: Importance, target: int, count: int) -> list[Neighbor]:
-    """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine."""
+def neighbors(importance: Importance, target: int, count: int, by: Ranking = "weight") -> list[Neighbor]:
+    """All other classes with a row, those that share most of their top ``count`` channels first, then by cosine.
+
+    Channels are ranked and rows compared by weight, or by contribution, see :meth:`Importance.ranking`.
+    """
     if not importance.support[target]:
         return []
-    sets = top_sets(importance.W.numpy(), count)
+    ranked = importance.ranking(by).numpy()
+    sets = top_sets(ranked, count)
     both = (sets & sets[target]).sum(1)
     either = (sets | sets[target]).sum(1)
-    cosine = cosines(importance.W.numpy(), importance.W[target].numpy()[None])[:, 0]
+    cosine = cosines(ranked, ranked[target][None])[:, 0]
     others = [
         Neighbor(index, int(both[index]), float(both[index] / either[index]) if either[index] else 0.0, float(cosine[index]))
         for index in fitted(importance) if index != target
@@ -56,9 +60,11 @@ def neighbors(importance: Importance, target: int, count: int) -> list[Neighbor]
     return sorted(others, key=lambda near: (-near.shared, -near.cosine, near.index))
 
 
-def suggested(importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10) -> list[int]:
+def suggested(
+    importance: Importance, target: int, predictions: Sequence[int], near: int = 5, count: int = 10, by: Ranking = "weight"
+) -> list[int]:
     """What to start with: the chosen class, the image's predictions, and the classes nearest to the chosen one."""
-    nearest = [neighbor.index for neighbor in neighbors(importance, target, count)[:near]]
+    nearest = [neighbor.index for neighbor in neighbors(importance, target, count, by)[:near]]
     wanted = [target, *predictions, *nearest]
     return [index for index in dict.fromkeys(wanted) if importance.support[index] > 0]
 
@@ -87,7 +93,12 @@ def trio(importance: Importance, target: int) -> list[int]:
 
 
 def by_importance(row: np.ndarray) -> np.ndarray:
-    """Channels (K,) from the largest weight to the smallest."""
+    """Channels (K,) from the largest weight to the smallest.
+
+    Example:
+        >>> by_importance(np.array([0.5, -1.0, 2.0])).tolist()
+        [2, 0, 1]
+    """
     return np.argsort(-row, kind="stable")
 
 
@@ -104,7 +115,12 @@ def by_similarity(W: np.ndarray) -> np.ndarray:
 
 
 def relative(W: np.ndarray) -> np.ndarray:
-    """Rows (n, K) divided by their largest magnitude, so in [-1, 1]."""
+    """Rows (n, K) divided by their largest magnitude, so in [-1, 1].
+
+    Example:
+        >>> relative(np.array([[1.0, -4.0], [0.0, 0.0]])).tolist()
+        [[0.25, -1.0], [0.0, 0.0]]
+    """
     top = np.abs(W).max(axis=1, keepdims=True)
     return W / np.where(top > 0, top, 1)
 
@@ -182,7 +198,12 @@ class Region:
 
 
 def regions(sets: Sequence[Sequence[int]]) -> list[Region]:
-    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too."""
+    """All regions of the Venn diagram of two or three sets, those of one class first, empty ones too.
+
+    Example:
+        >>> [(region.name, region.channels) for region in regions([[1, 2], [2, 3]])]
+        [('10', (1,)), ('01', (3,)), ('11', (2,))]
+    """
     everything = dict.fromkeys(channel for channels in sets for channel in channels)
     every = [members for members in product((True, False), repeat=len(sets)) if any(members)]
     every.sort(key=lambda members: (sum(members), [not member for member in members]))

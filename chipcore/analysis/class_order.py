@@ -13,7 +13,12 @@ from chipcore.importance import Importance
 
 @lru_cache(maxsize=8)
 def alphabetical(labels: tuple[str, ...]) -> tuple[int, ...]:
-    """Class indices in the order of their labels, capitals or not."""
+    """Class indices in the order of their labels, capitals or not.
+
+    Example:
+        >>> alphabetical(("zebra", "Ant", "bee"))
+        (1, 2, 0)
+    """
     return tuple(sorted(range(len(labels)), key=lambda index: labels[index].lower()))
 
 
@@ -33,5 +38,10 @@ def similar(importance: Importance, target: int, labels: tuple[str, ...]) -> lis
 
 
 def prioritize(best: list[int], rest: list[int] | tuple[int, ...]) -> list[int]:
-    """``best``, then what else is in ``rest``, in its order."""
+    """``best``, then what else is in ``rest``, in its order.
+
+    Example:
+        >>> prioritize([3, 1], [0, 1, 2, 3])
+        [3, 1, 0, 2]
+    """
     return [*best, *(index for index in rest if index not in set(best))]

@@ -21,6 +21,10 @@ def contributions(row: Tensor, features: Tensor) -> Tensor:
     Args:
         row: w_c, shape (K,).
         features: A, shape (K, u, v).
+
+    Example:
+        >>> contributions(torch.tensor([2.0, -1.0]), torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]])).tolist()
+        [4.0, -2.0]
     """
     return row * features.mean((1, 2))
 
@@ -29,6 +33,10 @@ def largest_first(shares: Tensor) -> list[int]:
     """The channels that contribute at all: the one that adds most first, those that take away last; equal ones by number.
 
     So the sum over the first of them grows to its largest before the others bring it down to the whole.
+
+    Example:
+        >>> largest_first(torch.tensor([1.0, 0.0, -5.0, 1.0]))
+        [0, 3, 2]
     """
     order = torch.argsort(shares, descending=True, stable=True)
     ranked: list[int] = order[shares[order] != 0].tolist()
@@ -36,7 +44,12 @@ def largest_first(shares: Tensor) -> list[int]:
 
 
 def partial_map(row: Tensor, features: Tensor, channels: Sequence[int]) -> Tensor:
-    """Eq. 10 over some channels only, shape (u, v)."""
+    """Eq. 10 over some channels only, shape (u, v); ``row`` (K,) and ``features`` (K, u, v) are the layer's own.
+
+    Example:
+        >>> partial_map(torch.tensor([2.0, -1.0]), torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]]), [1]).tolist()
+        [[-0.0, -4.0]]
+    """
     chosen = torch.tensor(list(channels), dtype=torch.long)
     return maps.chip_map(row[chosen], features[chosen])
 

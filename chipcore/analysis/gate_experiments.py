@@ -44,12 +44,22 @@ def ablation_order(channels: int, draw: int, first: First = "at random", row: Te
 
 
 def partly_open_gate(order: Tensor, number_open: int) -> Tensor:
-    """d of Eq. 1, (K,) bool: all but the last ``number_open`` channels of the order are closed."""
+    """d of Eq. 1, (K,) bool: all but the last ``number_open`` channels of the order are closed.
+
+    Example:
+        >>> partly_open_gate(torch.tensor([2, 0, 1]), 1).tolist()
+        [False, True, False]
+    """
     return gates_for([order[: len(order) - number_open].tolist()], len(order))[0]
 
 
 def open_count(channels: int, percent: int) -> int:
-    """How many of K channels are open at a slider's percentage."""
+    """How many of K channels are open at a slider's percentage.
+
+    Example:
+        >>> open_count(320, 25), open_count(320, 0)
+        (80, 0)
+    """
     return max(0, min(channels, round(channels * percent / 100)))
 
 
@@ -142,13 +152,24 @@ def _moments(measured: Experiment, target: int, sigma2: float, rows: slice) -> M
 
 
 def by_contribution(row: Tensor, features: Tensor) -> list[int]:
-    """The channels with a weight, from the one that moves the map most: by the sum over places of |w_k A_k|."""
+    """The channels with a weight, from the one that moves the map most: by the sum over places of |w_k A_k|.
+
+    Example:
+        >>> by_contribution(torch.tensor([1.0, 0.0, -3.0]), torch.ones(3, 2, 2))
+        [2, 0]
+    """
     moved = row.to(features).abs() * features.abs().sum((1, 2))
     return [int(k) for k in torch.argsort(moved, descending=True, stable=True) if moved[k] > 0]
 
 
 def channels_for_correlation(row: Tensor, features: Tensor, order: Sequence[int], wanted: float = 0.9) -> int:
-    """Count the channels of ``order`` until their sum correlates with the whole map by ``wanted`` for the first time."""
+    """Count the channels of ``order`` until their sum correlates with the whole map by ``wanted`` for the first time.
+
+    Example:
+        >>> features = torch.tensor([[[9.0, 0.0, 1.0]], [[0.0, 0.1, 0.0]]])
+        >>> channels_for_correlation(torch.ones(2), features, [0, 1])
+        1
+    """
     channels = torch.tensor(list(order), dtype=torch.long)
     sums = (row.to(features)[channels, None] * features[channels].flatten(1)).double().cumsum(0)
     unit = directions(sums.numpy())

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from chipcore import maps
 from chipcore.errors import ChipError
-from chipcore.importance import GOOD_EVIDENCE, Importance
+from chipcore.importance import Importance
 from chipcore.maps import STATES
 from chipcore.networks import Layer
 
@@ -121,12 +120,7 @@ def strongest_sum(found: LayerMap, features: Tensor, count: int = 3) -> Contribu
 
 
 def evidence_of(importances: Sequence[Importance], classes: int) -> list[str]:
-    """Per class the best evidence that any of these W has for it: 'none', 'weak' or 'good'."""
-    best = torch.zeros(classes)
-    fitted = torch.zeros(classes, dtype=torch.bool)
-    for importance in importances:
-        known = importance.support > 0
-        fitted |= known
-        best = torch.maximum(best, torch.where(known, importance.evidence_mass, torch.zeros(())))
-    pairs = zip(best.tolist(), fitted.tolist(), strict=True)
-    return ["none" if not known else "good" if worth >= GOOD_EVIDENCE else "weak" for worth, known in pairs]
+    """Per class the best evidence that any of these W has for it: 'none', 'weak', 'pooled' or 'good'."""
+    order = ("none", "weak", "pooled", "good")
+    levels = [importance.evidence_levels(range(classes)) for importance in importances]
+    return [max(of_one, key=order.index) for of_one in zip(*levels, strict=True)] if levels else ["none"] * classes

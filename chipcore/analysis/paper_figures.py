@@ -32,9 +32,12 @@ FIGURES = {
     "I": "Properties of the methods",
     "II": "Localization errors",
 }
+NETWORK = "vgg16_mini"  # the nearest to the paper's that is bundled, with its classes
 SIMPLE = ("lime", "gradcam", "chip", "refined_chip")  # the columns of Fig. 3 and 4
 PAIR = ("gradcam", "chip", "guided_backprop", "guided_gradcam", "guided_chip", "refined_chip")  # of Fig. 5
 PAPER_CLASSES = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra
+# Zebra, airliner, dalmatian, cat, lemon, tree frog: what the paper shows, of the classes that NETWORK knows well.
+SUBJECTS = ("n02391049", "n02690373", "n02110341", "n02121808", "n07749582", "n01644373")
 LOOKED_AT = 40  # images of a class folder among which the one to show is chosen
 TABLE_1 = (
     "Deconvolution", "Guided Backpropagation", "CAM", "Grad-CAM", "Guided Grad-CAM", "LIME", "DeepDraw", "Guided CHIP", "CHIP & Refined CHIP",

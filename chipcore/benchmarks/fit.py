@@ -8,19 +8,16 @@ of the best matrix product of the same run.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from chipcore.benchmarks.timing import best_matrix_product, counting, seconds
 from chipcore.datasets.class_names import imagenet
 from chipcore.errors import SettingsError
 from chipcore.gating.gates import draw, generator
-from chipcore.gating.linear_ops import linear
 from chipcore.gating.perturbation import Precision, batch_size, perturbed_scores
 from chipcore.images import InputGeometry
 from chipcore.networks import Layer, Network, load_network, torchvision_import
@@ -72,19 +69,6 @@ def run(
     }  # fmt: skip
 
 
-@torch.inference_mode()
-def best_matrix_product(precision: Precision, device: torch.device | str) -> float:
-    """FLOP/s of the fastest square matrix product, by torch's own choice of library and by oneDNN."""
-    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    best = 0.0
-    for size in (1024, 2048, 4096) if torch.device(device).type == "cpu" else (4096, 8192, 16384):
-        a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
-        for product in (torch.mm, linear):
-            seconds = min(_seconds(lambda a=a, b=b, product=product: product(a, b), device) for _ in range(4))  # type: ignore[misc]
-            best = max(best, 2 * size**3 / seconds)
-    return best
-
-
 def _measure(network: Network, layer: Layer, gates: int, precision: Precision, turns: int) -> dict[str, Any]:
     with torch.inference_mode():
         example = torch.randn(1, 3, network.geometry.size, network.geometry.size, generator=torch.Generator().manual_seed(0))
@@ -108,33 +92,22 @@ def _measure(network: Network, layer: Layer, gates: int, precision: Precision, t
         def plain() -> Tensor:
             return _plain(network, layer, images[:1], some, precision)
 
-        with _counting() as counted:
+        with counting() as counted:
             found = ours()[0, : len(some)]
-        with _counting() as whole:
+        with counting() as whole:
             expected = plain()
         difference = float((found - expected).abs().max() / expected.abs().max())
         fast: list[float] = []
         slow: list[float] = []
         while len(fast) < turns or sum(fast) + sum(slow) < _SUFFICIENT:
-            slow.append(_seconds(plain, network.device))
-            fast.append(_seconds(ours, network.device))
+            slow.append(seconds(plain, network.device))
+            fast.append(seconds(ours, network.device))
     each, per_plain = min(fast) / (copies * count), min(slow) / len(some)
     flops = counted.get_total_flops() / (copies * count)
     return {
         "batch": min(batch, copies * count), "plain_batch": len(some), "plain_per_second": 1 / per_plain, "ours_per_second": 1 / each, "ratio": per_plain / each,
         "bound": whole.get_total_flops() / len(some) / flops, "suffix_gflop": flops / 1e9, "largest_difference": difference,
     }  # fmt: skip
-
-
-def _counting() -> FlopCounterMode:
-    """torch's counter, told of the operator of oneDNN that it does not know."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return FlopCounterMode(display=False)
-
-    def flops(x: Sequence[int], weight: Sequence[int], *_others: Any, **_options: Any) -> int:
-        return 2 * math.prod(x) * weight[0]
-
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: flops})
 
 
 def _plain(network: Network, layer: Layer, images: Tensor, gates: Tensor, precision: Precision) -> Tensor:
@@ -147,17 +120,6 @@ def _plain(network: Network, layer: Layer, images: Tensor, gates: Tensor, precis
             return scores
     finally:
         handle.remove()
-
-
-def _seconds(call: Callable[[], Tensor], device: torch.device | str) -> float:
-    gpu = torch.device(device).type == "cuda"
-    if gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _vgg16() -> Network:

@@ -1,4 +1,4 @@
-"""Measure speed on this machine: of a fit and its solver against a plain baseline, or of the app in a browser."""
+"""Measure speed on this machine: of a fit and its solver against a plain baseline, of a GPU, or of the app in a browser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from chipcore.cli.common import add_device_option, device_named
 from chipcore.cli.console import add_command
+from chipcore.errors import ChipError
 from chipcore.fitting.memory import keep_freed_memory
 from chipcore.storage import write_whole
 
@@ -18,7 +19,7 @@ from chipcore.storage import write_whole
 def register(commands: Any) -> None:
     """Add ``bench`` to the command line."""
     bench = add_command(commands, __name__, __doc__)
-    bench.add_argument("what", choices=("fit", "solve", "app"))
+    bench.add_argument("what", choices=("fit", "solve", "gpu", "app"))
     bench.add_argument(
         "--data", type=Path, default=None, metavar="DIR", help="real data: the photographs and Grams come from it (default: CHIP_DATA)"
     )
@@ -27,14 +28,15 @@ def register(commands: Any) -> None:
     )
     bench.add_argument("--gates", type=int, default=100, metavar="N", help="fit: gate samples a photograph (default: %(default)s)")
     bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="fit: default %(default)s")
-    add_device_option(bench, "fit: ")
+    add_device_option(bench, "fit and gpu: ")
+    bench.add_argument("--miniature", action="store_true", help="gpu: everything small, as it is on a CPU: to see that it works")
     bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="machine-readable result")
     bench.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run one benchmark and print its table."""
-    from chipcore.benchmarks import app, fit, processes, solve  # their browser and processes only when they are measured
+    from chipcore.benchmarks import app, fit, gpu, processes, solve  # their browser and processes only when they are measured
 
     keep_freed_memory()
 
@@ -51,12 +53,28 @@ def run(options: argparse.Namespace) -> None:
         elif device.type == "cpu":
             result |= processes.run(data / "classes", progress=say)
             print(processes.table(result))
+    elif options.what == "gpu":
+        result = gpu.run(
+            device_named(options.device),
+            miniature=options.miniature or None,
+            progress=say,
+            done=lambda so_far: _write(options.json, so_far),
+        )
+        print(gpu.table(result))
+        if failed := [name for name, part in result["parts"].items() if "failed" in part]:
+            raise ChipError(f"{', '.join(failed)} could not be measured; the table says why.")
+        if wrong := [f"{row['what']} ({row['numbers']})" for row in result["parts"]["agreement"]["rows"] if not row["agrees"]]:
+            raise ChipError(f"{', '.join(wrong)} differ from the CPU's by more than rounding explains; do not fit on this device.")
     elif options.what == "app":
         result = app.run(progress=say)
         print(app.table(result))
     else:
         result = solve.run(data=data, progress=say)
         print(solve.table(result))
-    if options.json:
+    _write(options.json, result)
+
+
+def _write(path: Path | None, result: dict[str, Any]) -> None:
+    if path is not None:
         text = json.dumps(result, indent=2)
-        write_whole(options.json, lambda path: path.write_text(text, encoding="utf-8"))
+        write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

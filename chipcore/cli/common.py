@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from chipcore.cli.console import print_error
 from chipcore.errors import SettingsError
-from chipcore.fitting.distributed import local_device
 from chipcore.networks.network import Network
 from chipcore.networks.outputs import CHOICES
 from chipcore.networks.registry import load_network
@@ -88,6 +87,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 def load_network_from(options: argparse.Namespace) -> Network:
     """The network that the flags of :func:`add_network_options` name; raises as :func:`load_network` does."""
+    from chipcore.fitting.distributed import local_device  # with torch.distributed, which most commands do not need
+
     network = load_network(
         options.network, checkpoint=options.checkpoint, labels=options.labels, size=options.size[0] if options.size and len(options.size) == 1 else options.size,
         mean=options.mean, std=options.std, fit=options.fit, outputs=options.outputs, reshape="tokens" if options.tokens else None,

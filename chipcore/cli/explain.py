@@ -16,8 +16,6 @@ from torch import Tensor
 from chipcore.cli.common import ProgressBars, add_network_options, load_network_from, refuse_overwriting, write_array
 from chipcore.cli.console import add_command
 from chipcore.errors import SettingsError
-from chipcore.evaluation.boxes import overlap_curves
-from chipcore.evaluation.cutting import relative, threshold_map
 from chipcore.images import open_image
 from chipcore.importance import Importance, load_importance
 from chipcore.methods import METHODS, MethodInputs, explain_view
@@ -126,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
     if rows:
         result["local"] = list(options.local)
     if options.threshold is not None:
-        result |= _box(options, relative(saliency.raw, network.geometry.shape))
+        result |= _box(options, saliency.raw, network.geometry.shape)
     if options.json:
         print(json.dumps(result, indent=2))
         return
@@ -190,7 +188,11 @@ def _local_rows(
     return found
 
 
-def _box(options: argparse.Namespace, shares: np.ndarray) -> dict[str, Any]:
+def _box(options: argparse.Namespace, raw: Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    from chipcore.evaluation.boxes import overlap_curves  # with pandas and scipy, which a map alone does not need
+    from chipcore.evaluation.cutting import relative, threshold_map
+
+    shares = relative(raw, size)
     found = threshold_map(shares, options.threshold)
     if options.mask:
         write_array(options.mask, found.mask)

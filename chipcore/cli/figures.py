@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chipcore.analysis.paper_figures import FIGURES
+from chipcore.analysis.paper_figures import FIGURES, NETWORK
 from chipcore.cli.common import add_network_options, load_network_from
 from chipcore.cli.console import add_command, print_error
 from chipcore.errors import ChipError, DataError
@@ -48,7 +48,7 @@ def register(commands: Any) -> None:
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, required=True, metavar="DIR", help="where the files go: fig_3.png, fig_3.pdf, fig_3.csv, ... and captions.txt")
     add("--json", action="store_true", help="machine-readable result")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, network=NETWORK)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from chipcore.fitting.memory import GB, estimate, keep_freed_memory, peak_of_pro
 from chipcore.fitting.pipeline import Progress, fit
 from chipcore.fitting.settings import FitSettings
 from chipcore.fitting.shards import fit_shard
-from chipcore.gating.gates import Draw
+from chipcore.gating.gates import Draw, Generator
 from chipcore.importance import Importance, load_importance
 from chipcore.networks import Network
 from chipcore.storage import BUNDLED_IMPORTANCE, check_writable, fitted_importance, locked
@@ -51,6 +51,10 @@ def register(commands: Any) -> None:
     add("--gates", type=int, default=100, metavar="N", help="gate samples a photograph (default: %(default)s)")
     add("--target", choices=("score", "probability"), default="score", help="what the gated prediction is (default: %(default)s)")
     add("--draw", choices=get_args(Draw), default="uniform", help="how gates are drawn (default: %(default)s, the paper's)")
+    add(
+        "--generator", choices=get_args(Generator), default="numpy",
+        help="what draws them; 'device' is faster on a GPU and draws other gates (default: %(default)s)",
+    )  # fmt: skip
     add("--sigma2", type=float, default=None, metavar="X", help="sigma^2 of the proximity, Eq. 8 (default: number of channels)")
     add(
         "--lambda-ratio",
@@ -108,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
         gates=options.gates,
         target=options.target,
         draw=options.draw,
+        generator=options.generator,
         sigma2=options.sigma2,
         lambda_ratio=options.lambda_ratio,
         pooled_share=options.pooled_share,

@@ -14,6 +14,7 @@ import argparse
 import ast
 import contextlib
 import importlib
+import os
 import pkgutil
 import sys
 import warnings
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     efficientnet_lite0 ...
     0
     """
+    # Threads that spin while they wait are ruinous on a busy machine; read by OpenMP when torch is loaded, which only a command does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal's encoding lacks is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for package in ("PIL", r"torch\._weights_only"):  # what they think of a file that we read or refuse

@@ -29,6 +29,10 @@ def register(commands: Any) -> None:
     add(
         "--above", type=float, default=SHARE, metavar="SHARE", help="or those above this share of its largest weight (default: %(default)s)"
     )
+    add(
+        "--by", choices=("weight", "contribution"), default="weight",
+        help="what channels are ranked by: the paper's weight, or the weight times the class's mean activation (default: %(default)s)",
+    )  # fmt: skip
     add("--importance", type=Path, default=None, metavar="DIR", help="where W is (default: the cache folder, then what is bundled)")
     add("--out", type=Path, default=None, metavar="NPZ", help="W, the sets of important channels, what is shared, and cosines, by name")
     add(
@@ -50,19 +54,19 @@ def run(options: argparse.Namespace) -> None:
     classes = [network.classes.index(one) for one in options.classes] or [int(c) for c in (importance.support > 0).nonzero().flatten()]
     if not classes:
         raise DataError(f"no class has a row of W at {layer.name}; fit W first.")
-    found = arrays(importance, classes, options.top, options.above)
+    found = arrays(importance, classes, options.top, options.above, options.by)
     if options.out:
         write_arrays(options.out, found)
     told: list[dict[str, Any]] = [
         {
             "class": c, "label": network.classes.labels[c], "evidence": importance.evidence(c), "nonzero": int((found["W"][place] != 0).sum()),
-            "above": int(found["above"][place].sum()), "top": importance.top_channels(c, options.top),
+            "above": int(found["above"][place].sum()), "top": importance.top_channels(c, options.top, options.by),
         }
         for place, c in enumerate(classes)
     ]  # fmt: skip
     if options.json:
         print(json.dumps({
-            "network": network.name, "layer": layer.name, "W": importance.metadata, "rows": told, "file": str(options.out) if options.out else None,
+            "network": network.name, "layer": layer.name, "by": options.by, "W": importance.metadata, "rows": told, "file": str(options.out) if options.out else None,
         }, indent=2))  # fmt: skip
         return
     print(f"W of {network.name} at {layer.name}: {len(classes)} rows of {layer.channels} channels, {np.mean(found['W'] == 0):.0%} zero")

@@ -66,6 +66,11 @@ def box_to_view(box: Box, annotated: tuple[int, int], image: tuple[int, int], ge
     Returns:
         The box in pixels of the view, cut off at its borders and at least one pixel wide and high; None
         where nothing of it is in view.
+
+    Example:
+        >>> geometry = InputGeometry(size=100, resize=100, fit="squash")
+        >>> box_to_view((0, 0, 99, 49), (200, 100), (200, 100), geometry)
+        (0, 0, 49, 49)
     """
     left, top, width, height = geometry.window(image)
     ends: list[int] = []
@@ -108,7 +113,12 @@ def mask_to_view(mask: np.ndarray, geometry: InputGeometry) -> np.ndarray:
 
 
 def mask_of_boxes(boxes: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """The union of boxes (n, 4) as a mask, bool (size, size), or (height, width) where both are given."""
+    """The union of boxes (n, 4) as a mask, bool (size, size), or (height, width) where both are given.
+
+    Example:
+        >>> mask_of_boxes(np.array([[0, 0, 1, 0]]), 2).astype(int).tolist()
+        [[1, 1], [0, 0]]
+    """
     mask = np.zeros((size, size) if isinstance(size, int) else size, dtype=bool)
     for x0, y0, x1, y1 in boxes:
         mask[y0 : y1 + 1, x0 : x1 + 1] = True
@@ -116,6 +126,11 @@ def mask_of_boxes(boxes: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 
 def extent(mask: np.ndarray) -> Box:
-    """The box of a mask (h, w) that is not empty."""
+    """The box of a mask (h, w) that is not empty.
+
+    Example:
+        >>> extent(np.array([[False, True, True], [False, True, False]]))
+        (1, 0, 2, 1)
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])

@@ -47,6 +47,10 @@ class Classes:
 
         A name may be any of the synonyms, in any case, with spaces, hyphens or underscores. Raises
         ``UnknownName`` with the nearest names where nothing fits or more than one class does.
+
+        Example:
+            >>> imagenet().index("zebra"), imagenet().index("n02391049"), imagenet().index(340)
+            (340, 340, 340)
         """
         text = str(wanted).strip()
         if re.fullmatch(r"-?[0-9]+", text):
@@ -80,7 +84,12 @@ def imagenet() -> Classes:
 
 
 def numbered(count: int) -> Classes:
-    """Classes that nobody has named."""
+    """``count`` classes without names of their own.
+
+    Example:
+        >>> numbered(2).labels
+        ('class 0', 'class 1')
+    """
     return Classes(tuple(f"class {i}" for i in range(count)))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from chipcore.datasets.image_set import ImageSet
 from chipcore.errors import DataError, ImageError
-from chipcore.images import SUFFIXES, open_image
+from chipcore.images import open_image, suffixes
 from chipcore.storage import is_file
 
 SUFFIX = ".tar"
@@ -102,7 +102,7 @@ def open_tar_shards(given: Sequence[Path | str]) -> TarShards:
                 )
             members[unique] = member
     if not members:
-        raise DataError(f"{', '.join(map(str, given))} holds no photographs ({', '.join(SUFFIXES)}); give another file.")
+        raise DataError(f"{', '.join(map(str, given))} holds no photographs ({', '.join(suffixes())}); give another file.")
     return TarShards(shards, tuple(members), members)
 
 
@@ -112,7 +112,7 @@ def _images(path: Path, number: int) -> Iterator[tuple[str, Member]]:
             for entry in archive:
                 name = entry.name.removeprefix("./")
                 hidden = name.rpartition("/")[2].startswith(".")
-                if entry.isreg() and not entry.issparse() and name.lower().endswith(SUFFIXES) and not hidden:
+                if entry.isreg() and not entry.issparse() and name.lower().endswith(suffixes()) and not hidden:
                     yield name, Member(number, entry.offset_data, entry.size)
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror or error}); check the path.") from None

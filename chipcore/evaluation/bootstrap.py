@@ -23,6 +23,10 @@ def best_threshold(*curves: np.ndarray) -> Statistic:
 
     Args:
         curves: each (S, T), the value of every image at every threshold.
+
+    Example:
+        >>> whole(best_threshold(np.array([[0.0, 1.0], [0.5, 0.5]])), 2)
+        0.75
     """
     values = [np.asarray(curve, dtype=np.float32) for curve in curves]
 
@@ -34,13 +38,23 @@ def best_threshold(*curves: np.ndarray) -> Statistic:
 
 
 def mean(values: np.ndarray) -> Statistic:
-    """The mean over images of values (S,)."""
+    """The mean over images of values (S,).
+
+    Example:
+        >>> whole(mean(np.array([1.0, 2.0, 6.0])), 3)
+        3.0
+    """
     column = np.asarray(values, dtype=np.float64)
     return lambda weights: (weights @ column) / weights.sum(1)
 
 
 def class_mean(values: np.ndarray, classes: Sequence[object]) -> Statistic:
-    """The mean over classes of the mean over each class's images; a class that was not drawn is left out."""
+    """The mean over classes of the mean over each class's images; a class that was not drawn is left out.
+
+    Example:
+        >>> whole(class_mean(np.array([1.0, 0.0, 0.0]), ["cat", "dog", "dog"]), 3)
+        0.5
+    """
     _names, place = np.unique(np.asarray(classes), return_inverse=True)
     member = np.eye(place.max() + 1)[place]  # (S, classes)
     weighed = member * np.asarray(values, dtype=np.float64)[:, None]
@@ -68,6 +82,10 @@ def paired_interval(
         groups: for every row the image (or mosaic) that it comes from; these are drawn, with all their rows.
         seed: the same for every method, so that all are measured on the same resamples.
         resamples: how many.
+
+    Example:
+        >>> paired_interval(mean(np.array([1.0, 1.0])), mean(np.array([0.5, 0.5])), ["a", "b"])
+        (0.5, 0.5)
     """
     names: dict[object, int] = {}
     place = np.array([names.setdefault(group, len(names)) for group in groups])

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from chipcore.analysis.tables import to_csv
 from chipcore.datasets.annotations import Box, extent, mask_of_boxes
+from chipcore.errors import SettingsError
 from chipcore.evaluation.images import energy_inside
 
 THRESHOLDS = np.arange(100) / 100  # of the maximum; Choe et al.'s grid
@@ -22,7 +23,18 @@ _EIGHT = np.ones((3, 3), dtype=bool)
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) with boxes (m, 4), pixels counted inclusively, shape (n, m)."""
+    """Intersection over union of boxes (n, 4) with boxes (m, 4), pixels counted inclusively, shape (n, m).
+
+    Raises ``SettingsError`` for a box whose right side lies left of its left one, or its bottom above its top.
+
+    Example:
+        >>> iou(np.array([[0, 0, 9, 9]]), np.array([[0, 0, 9, 4], [20, 20, 29, 29]])).tolist()
+        [[0.5, 0.0]]
+    """
+    for boxes in (first, second):
+        turned = (boxes[:, 2:] < boxes[:, :2]).any(1)
+        if turned.any():
+            raise SettingsError(f"the box {boxes[turned][0].tolist()} is turned round; give left, top, right and bottom.")
     a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
     inside = np.clip(sides, 0, None).prod(-1)
@@ -31,7 +43,12 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def levels(heat: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many of the ascending thresholds each value exceeds: ``heat > thresholds[i]`` exactly where this is above i."""
+    """How many of the ascending thresholds each value exceeds: ``heat > thresholds[i]`` exactly where this is above i.
+
+    Example:
+        >>> levels(np.array([[0.0, 0.5, 0.9]]), np.array([0.0, 0.5])).tolist()
+        [[0, 1, 2]]
+    """
     return np.searchsorted(thresholds, heat.astype(np.float64).ravel(), side="left").reshape(heat.shape)
 
 
@@ -74,7 +91,12 @@ def overlap_curves(heat: np.ndarray, truth: np.ndarray, thresholds: np.ndarray =
 
 
 def largest_component(heat: np.ndarray, threshold: float) -> np.ndarray | None:
-    """The largest component of ``heat > threshold`` as a mask, bool (h, w), or None where nothing is above it."""
+    """The largest component of ``heat > threshold`` as a mask, bool (h, w), or None where nothing is above it.
+
+    Example:
+        >>> largest_component(np.array([[1.0, 1.0, 0.0, 1.0]]), 0.5).astype(int).tolist()
+        [[1, 1, 0, 0]]
+    """
     labels, count = ndimage.label(heat > threshold, structure=_EIGHT)
     if not count:
         return None
@@ -83,13 +105,23 @@ def largest_component(heat: np.ndarray, threshold: float) -> np.ndarray | None:
 
 
 def largest_box(heat: np.ndarray, threshold: float) -> Box | None:
-    """The box of the largest component of ``heat > threshold``, or None; for drawing what a threshold does."""
+    """The box of the largest component of ``heat > threshold``, or None; for drawing what a threshold does.
+
+    Example:
+        >>> largest_box(np.array([[0.0, 1.0, 1.0, 0.0]]), 0.5)
+        (1, 0, 2, 0)
+    """
     mask = largest_component(heat, threshold)
     return None if mask is None else extent(mask)
 
 
 def best_overlap(box: Box | None, truth: np.ndarray) -> float:
-    """IoU of a box with the best of the true boxes (m, 4); 0 where there is none."""
+    """IoU of a box with the best of the true boxes (m, 4); 0 where there is none.
+
+    Example:
+        >>> best_overlap((0, 0, 9, 9), np.array([[0, 0, 9, 4], [0, 0, 9, 9]])), best_overlap(None, np.array([[0, 0, 1, 1]]))
+        (1.0, 0.0)
+    """
     return 0.0 if box is None else float(iou(np.array([box]), truth).max())
 
 

@@ -44,7 +44,12 @@ _BATCH = 32
 
 
 def area(curve: np.ndarray) -> float:
-    """Area under a curve (n + 1,) over equal steps from 0 to 1, by trapezoids."""
+    """Area under a curve (n + 1,) over equal steps from 0 to 1, by trapezoids.
+
+    Example:
+        >>> area(np.array([1.0, 0.5, 0.0]))
+        0.5
+    """
     return float((curve[:-1] + curve[1:]).mean() / 2)
 
 
@@ -102,7 +107,12 @@ def channel_weights(network: Network, layer: Layer, layers: tuple[Layer, ...], a
 
 
 def closing_gates(order: Tensor, steps: int) -> Tensor:
-    """Gates that close channels in an order (K,), in equal parts from none to all, float (steps + 1, K)."""
+    """Gates that close channels in an order (K,), in equal parts from none to all, float (steps + 1, K).
+
+    Example:
+        >>> closing_gates(torch.tensor([1, 0]), 2).tolist()
+        [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+    """
     K = len(order)
     rank = torch.empty(K, dtype=torch.int64, device=order.device)
     rank[order] = torch.arange(K, device=order.device)

@@ -60,13 +60,23 @@ class GridPointing(Result):
 
 
 def cells_of(size: int, side: int) -> np.ndarray:
-    """Which cell every pixel of a (size, size) picture is in, int (size, size), cells counted in reading order."""
+    """Which cell every pixel of a (size, size) picture is in, int (size, size), cells counted in reading order.
+
+    Example:
+        >>> cells_of(4, 2).tolist()
+        [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    """
     place = ((np.arange(size) + 0.5) * side / size).astype(int)
     return place[:, None] * side + place[None]
 
 
 def shares(heat: np.ndarray, side: int) -> np.ndarray:
-    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any."""
+    """A finished map's mass in every cell over all of it, shape (side * side,); zeros for a map without any.
+
+    Example:
+        >>> shares(np.array([[3.0, 1.0], [0.0, 0.0]]), 2).tolist()
+        [0.75, 0.25, 0.0, 0.0]
+    """
     mass = np.bincount(cells_of(heat.shape[0], side).ravel(), weights=heat.astype(np.float64).ravel(), minlength=side * side)
     return mass / mass.sum() if mass.sum() > 0 else mass
 

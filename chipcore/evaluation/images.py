@@ -24,7 +24,12 @@ def no_progress(items: Sequence[Any]) -> Iterable[Any]:
 
 
 def subsample(names: Sequence[str], limit: int, seed: int) -> tuple[str, ...]:
-    """At most ``limit`` names (0: all), drawn evenly over the whole set by ``seed``, in their old order."""
+    """At most ``limit`` names (0: all), drawn evenly over the whole set by ``seed``, in their old order.
+
+    Example:
+        >>> subsample(["a", "b", "c"], 0, seed=0), len(subsample(["a", "b", "c"], 2, seed=0))
+        (('a', 'b', 'c'), 2)
+    """
     if not limit or limit >= len(names):
         return tuple(names)
     drawn = np.random.default_rng(seed).choice(len(names), size=limit, replace=False)
@@ -63,19 +68,34 @@ class Reader:
 
 
 def normalize_by_max(heat: np.ndarray) -> np.ndarray:
-    """A map as a share of its maximum; zeros stay zeros."""
+    """A map as a share of its maximum; zeros stay zeros.
+
+    Example:
+        >>> normalize_by_max(np.array([[0.0, 2.0, 4.0]])).tolist()
+        [[0.0, 0.5, 1.0]]
+    """
     top = float(heat.max())
     return heat / top if top > 0 else np.zeros_like(heat)
 
 
 def normalize_min_max(heat: np.ndarray) -> np.ndarray:
-    """A map stretched to [0, 1]; a constant one has nothing that stands out and gives zeros."""
+    """A map stretched to [0, 1]; a constant one has nothing that stands out and gives zeros.
+
+    Example:
+        >>> normalize_min_max(np.array([[2.0, 3.0, 4.0]])).tolist(), normalize_min_max(np.ones((1, 2))).tolist()
+        ([[0.0, 0.5, 1.0]], [[0.0, 0.0]])
+    """
     low, high = float(heat.min()), float(heat.max())
     return (heat - low) / (high - low) if high > low else np.zeros_like(heat)
 
 
 def energy_inside(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Energy pointing (Wang et al. 2020): positive mass inside a mask / all of it; 0 for a map without any."""
+    """Energy pointing (Wang et al. 2020): positive mass inside a mask / all of it; 0 for a map without any.
+
+    Example:
+        >>> energy_inside(np.array([[1.0, 3.0]]), np.array([[False, True]]))
+        0.75
+    """
     total = float(heat.sum(dtype=np.float64))
     return float(heat[mask].sum(dtype=np.float64)) / total if total > 0 else 0.0
 

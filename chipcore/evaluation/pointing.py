@@ -31,12 +31,19 @@ def hits(heat: np.ndarray, mask: np.ndarray, tolerance: int = TOLERANCE) -> bool
     Args:
         heat: the finished map, shape (h, w).
         mask: bool, shape (h, w), not empty.
+
+    Example:
+        >>> heat, mask = np.eye(40)[:1], np.zeros((1, 40), dtype=bool)
+        >>> mask[0, 10] = True
+        >>> hits(heat, mask), hits(heat, mask, tolerance=5), hits(np.zeros((1, 40)), mask)
+        (True, False, False)
     """
     if not heat.max() > 0:
         return False
     y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     rows, columns = np.nonzero(mask)
-    return bool(((rows - y) ** 2 + (columns - x) ** 2).min() <= tolerance**2)
+    distance = ((rows - y) ** 2 + (columns - x) ** 2).min()
+    return bool(distance == 0 or distance < tolerance**2)  # TorchRay's disc, too, leaves out what lies at the tolerance itself
 
 
 @dataclass(frozen=True)

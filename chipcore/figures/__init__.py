@@ -4,8 +4,9 @@ Every function gives a ``matplotlib.figure.Figure``, which a notebook shows and 
 touched, so threads may draw at once.
 """
 
+from chipcore.analysis.paper_figures import FIGURES
 from chipcore.figures.channels import heatmap, venn
-from chipcore.figures.paper import FIGURES, PaperFigure, PaperFigures
+from chipcore.figures.paper import PaperFigure, PaperFigures
 from chipcore.figures.pictures import map_grid, strip
 from chipcore.figures.tables import table
 

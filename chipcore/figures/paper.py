@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from chipcore.analysis import paper_figures as paper
 from chipcore.analysis.paper_figures import FIGURES, Pick, Row
 from chipcore.analysis.tables import to_csv
-from chipcore.datasets.ilsvrc import open_ilsvrc
+from chipcore.datasets.ilsvrc import Ilsvrc
 from chipcore.datasets.mosaics import ClassFolders
 from chipcore.datasets.sources import Images
 from chipcore.errors import ChipError, DataError, SettingsError
@@ -120,7 +120,7 @@ class PaperFigures:
     >>> venn = paper.make("11")
     >>> venn.title, venn.csv.splitlines()[0].split(",")[:3]
     ('Fig. 11', ['channel', 'frog', 'frog: top 10'])
-    >>> type(venn.figure).__name__, [round(side, 1) for side in venn.slide.get_size_inches()]
+    >>> type(venn.figure).__name__, [round(side, 1) for side in venn.slide.get_size_inches().tolist()]
     ('Figure', [13.3, 7.5])
     """
 
@@ -169,11 +169,13 @@ class PaperFigures:
         return self.network.layers[-1].name  # and load_importance says how to fit it
 
     def _folder_classes(self, count: int = MOST_ROWS) -> list[int]:
-        """The class folders with a row of W, those named first."""
+        """The class folders with a row of W: those named first, then the paper's subjects, then the others."""
         known = [target for target in self.folders.by_class if self.importance.evidence(target) != "none"]
         if not known:
             raise DataError(f"none of the class folders has a fitted row of W at {self.layer}; fit those classes.")
-        first = [target for target in self.named if target in known]
+        synsets = self.network.classes.synsets
+        subjects = [synsets.index(one) for one in paper.SUBJECTS if one in synsets]
+        first = [target for target in dict.fromkeys([*self.named, *subjects]) if target in known]
         return [*first, *(target for target in known if target not in first)][:count]
 
     def _rows(self, picks: Sequence[Pick], columns: Sequence[tuple[str, str]]) -> list[Row]:
@@ -372,7 +374,7 @@ def localization_errors(
 ) -> dict[str, Any]:
     """Table II, and the differences to Grad-CAM with their intervals: see ``evaluation.localization``."""
     panel = MethodSet.of(network, [layer], LOCALIZERS, importance)
-    found = localization.evaluate(panel, open_ilsvrc(boxes), limit, seed, progress)
+    found = localization.evaluate(panel, Ilsvrc(boxes, network.classes, network.geometry), limit, seed, progress).to_dict()
     one: dict[str, Any] = found["layers"][layer]
     if not one["images"]:
         raise DataError(

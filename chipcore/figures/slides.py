@@ -16,7 +16,7 @@ POINTS = 16
 def slide(figure: Figure, title: str, caption: str) -> Figure:
     """``figure`` as large as a slide of 16:9 allows, with ``title`` and ``caption``: beside it where it is high, below where it is wide.
 
-    >>> [round(side, 2) for side in slide(Figure(figsize=(4, 6)), "Fig. 10", "The importance of channels.").get_size_inches()]
+    >>> [round(side, 2) for side in slide(Figure(figsize=(4, 6)), "Fig. 10", "The importance of channels.").get_size_inches().tolist()]
     [13.33, 7.5]
     """
     across, down = figure.get_size_inches()

@@ -17,7 +17,7 @@ from chipcore.fitting.planning import ClassSlice
 from chipcore.fitting.pooled_moments import PooledMoments
 from chipcore.fitting.samples import Samples
 from chipcore.fitting.settings import FitSettings
-from chipcore.gating.gates import draw, generator
+from chipcore.gating.gates import draw_batch
 from chipcore.gating.perturbation import batch_size, perturbed_scores
 from chipcore.networks.network import Network
 
@@ -140,13 +140,11 @@ def add_batch(
             value[at] if batched else value for value, batched in zip(activations.side_inputs[layer.path], suffix.batched, strict=True)
         )
         sigma2 = settings.sigma2 or layer.channels
-        drawn = [
-            draw(settings.draw, settings.gates, layer.channels, sigma2, generator(settings.seed, layer.path, batch.names[s]))
-            for s in at.tolist()
-        ]
-        bits = np.stack([one for one, _weight in drawn])
-        gates = torch.from_numpy(bits).to(features)
-        weight = torch.from_numpy(np.stack([one for _gates, one in drawn])).to(features)
+        drawn, weight = draw_batch(
+            settings.generator, settings.draw, settings.gates, layer.channels, sigma2, settings.seed, layer.path,
+            [batch.names[s] for s in at.tolist()], features.device,
+        )  # fmt: skip
+        bits, gates, weight = drawn.cpu().numpy(), drawn.to(features), weight.to(features)
         # A probability and the contrast need every score.
         wanted = active[at] if settings.target == "score" and not settings.contrast else None
         perturbed = perturbed_scores(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from chipcore.errors import SettingsError
-from chipcore.gating.gates import Draw
+from chipcore.gating.gates import Draw, Generator
 from chipcore.gating.perturbation import Precision, Target
 
 # Stored names of settings that have been renamed since.
@@ -30,6 +30,8 @@ class FitSettings:
       log-probability at 1
     - ``intercept``: a constant beside W z that is not penalised; Eq. 11 as printed has none. It helps where ``pooled_share`` is 0
     - ``seed``: of the gates
+    - ``generator``: what draws them: ``numpy`` on the CPU, or ``device``, a counter-based generator that draws a whole batch where the
+      network is; other gates of the same distribution, see :func:`chipcore.gating.gates.draw_batch`
     - ``cutoff``: images with f^c below it add nothing to class c's own sums
     - ``held_out``: share of the images kept for measuring R2
     - ``min_evidence``: rows with less evidence (sum of f^c) than this are left at zero where ``pooled_share`` is 0
@@ -52,6 +54,7 @@ class FitSettings:
     min_evidence: float = 0.5
     own_evidence: float = 10.0
     precision: Precision = "float32"
+    generator: Generator = "numpy"
 
     def __post_init__(self) -> None:
         for allowed, sentence in (
@@ -71,6 +74,7 @@ class FitSettings:
             (0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; give a share from 0 to 0.5."),
             (0 <= self.min_evidence < float("inf"), f"min_evidence is {self.min_evidence}; give 0 or more."),
             (0 <= self.own_evidence < float("inf"), f"own_evidence is {self.own_evidence}; give 0 or more."),
+            (self.generator in get_args(Generator), f"generator is {self.generator!r}; give {' or '.join(get_args(Generator))}."),
             (self.precision in ("float32", "bfloat16"), f"precision is {self.precision!r}; give float32 or bfloat16."),
         ):
             if not allowed:

@@ -14,7 +14,7 @@ no hook, no patch, no copy of the network, and in-place, functional and shared r
 or not. captum's GuidedBackprop and Deconvolution serve as references in the tests only: they put hooks on the
 model they are given, and replace modules of type ``nn.ReLU`` alone, so on EfficientNet-Lite (ReLU6) or with
 ``functional.relu`` they would give plain gradients. ReLU6 and clipping from 0 on are rectifiers too: no
-gradient above the upper bound. LeakyReLU, SiLU, hardswish and the like are no rectifiers, keep their gradient.
+gradient above the upper bound, except for Deconvolution, which looks at no input and so passes a signal there as well. LeakyReLU, SiLU, hardswish and the like are no rectifiers, keep their gradient.
 """
 
 from __future__ import annotations

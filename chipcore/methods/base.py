@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from chipcore import maps
-from chipcore.errors import ChipError, SettingsError, UnknownName
+from chipcore.errors import ChipError, ImageError, SettingsError, UnknownName
 from chipcore.gating.suffix import Activations
-from chipcore.images import open_image
+from chipcore.images import InputGeometry, as_image
 from chipcore.importance import Importance, load_importance
+from chipcore.methods.saliency import Saliency
 from chipcore.networks.network import Layer, Network
 
 T = TypeVar("T")
@@ -227,40 +225,8 @@ def register(name: str, title: str, source: str, properties: Properties, **more:
     return add
 
 
-@dataclass(frozen=True)
-class Saliency:
-    """A map with everything that is needed to show it or to compute with it.
-
-    ``raw`` (u, v) keeps its sign and resolution; ``view`` is the image as the network saw it, on which
-    the map is drawn; ``probability`` is f^c. ``state`` says why there is nothing to see, where that is so.
-    ``seconds`` and ``passes`` are the method's own, not those of reading f^c for the caption where the method
-    can do without. ``image`` (3, size, size) in [0, 1] is the color picture of the methods that make one.
-    """
-
-    method: str
-    network: str
-    layer: str
-    target: int
-    label: str
-    probability: float
-    raw: Tensor
-    view: Image.Image
-    seconds: float
-    passes: int
-    image: Tensor | None = None
-
-    @property
-    def state(self) -> maps.State:
-        return maps.state(self.raw)
-
-    @cached_property
-    def picture(self) -> Tensor:
-        """The positive part at input resolution, float32 (size, size) in [0, 1]."""
-        return maps.picture(self.raw, (self.view.height, self.view.width))
-
-
 def explain(
-    network: Network, image: Image.Image | str | Path, target: int | str, method: str = "chip", layer: str | None = None,
+    network: Network, image: Any, target: int | str | None = None, method: str = "chip", layer: str | None = None,
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
@@ -270,8 +236,9 @@ def explain(
 
     Args:
         network: from :func:`chipcore.load_network`.
-        image: a image or its path.
-        target: a class by index, synset or name.
+        image: a path, a file's bytes, a PIL image, an array (H, W, 3) or a tensor (3, H, W), of uint8 or in [0, 1] before any
+            normalization; a tensor of the network's own size is taken as the view. For several see :func:`explain_many`.
+        target: a class by index, synset or name; the network's first by default.
         method: a name from ``chipcore.methods.METHODS``.
         layer: a layer by name or module path; the deepest by default.
         importance: W to use with CHIP; the cached or bundled one by default.
@@ -285,7 +252,7 @@ def explain(
     Raises:
         ChipError: an unknown class, layer or method, an unreadable image, or W that is not fitted.
     """
-    view = network.geometry.view(image if isinstance(image, Image.Image) else open_image(image))
+    view = view_of_any(image, network.geometry)
     return explain_view(
         network, view, target, method, layer, importance, shallow_importance=shallow_importance, options=options, progress=progress, rows=rows,
         channels=channels, versus=versus,
@@ -293,17 +260,18 @@ def explain(
 
 
 def explain_view(
-    network: Network, view: Image.Image, target: int | str, method: str = "chip", layer: str | None = None,
+    network: Network, view: Image.Image, target: int | str | None = None, method: str = "chip", layer: str | None = None,
     importance: Importance | None = None, *, shallow_importance: Importance | None = None,
     options: Mapping[str, Any] | None = None, progress: Callable[[int, int], None] | None = None,
     rows: Mapping[str, Tensor] | None = None, channels: Sequence[int] | None = None,
     versus: int | str | None = None,
-    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None,
+    share: Callable[[Hashable, Callable[[], Any]], Any] | None = None, activations: Activations | None = None,
 ) -> Saliency:  # fmt: skip
-    """:func:`explain` for a image that is the network's view of it already, ``network.geometry.view(image)``.
+    """:func:`explain` for an image that is the network's view of it already, ``network.geometry.view(image)``.
 
     For many maps of one image: it is decoded and cropped once, and with ``share`` (see :class:`MethodInputs`) the passes of LIME
-    and occlusion are taken once for all classes; a map that took none of its own has ``passes`` 0.
+    and occlusion are taken once for all classes; a map that took none of its own has ``passes`` 0. ``activations`` are those of
+    the view, where a pass has been made.
     """
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
@@ -313,20 +281,23 @@ def explain_view(
         raise SettingsError(f"{chosen.title} is no sum over channels, so none can be chosen; leave them out, or take chip.")
     if any(not 0 <= k < at.channels for k in channels or ()):
         raise SettingsError(f"{at.name} has channels 0 to {at.channels - 1}; give some of these.")
-    index = network.classes.index(target)
+    index = None if target is None else network.classes.index(target)
     other = None if versus is None else network.classes.index(versus)
     if other is not None and not (chosen.needs_importance and chosen.adds_channels):
         raise SettingsError(f"{chosen.title} has no rows of W whose difference could be mapped; leave versus out, or take chip.")
-    if other == index:
-        raise SettingsError(f"{network.classes.labels[index]} is compared with itself; give another class to compare with.")
     inputs = network.geometry.normalize(torch.from_numpy(np.array(view)))[None]
     start = time.perf_counter()
     # Every caption shows f^c; where the method begins with the features, one pass serves both.
     with torch.inference_mode():
-        activations = network.forward_prefix(inputs, chosen.layers(network, at))
+        if activations is None:
+            activations = network.forward_prefix(inputs, chosen.layers(network, at))
         if not bool(activations.scores.isfinite().all()):
             raise ChipError(f"{network.name} gives NaN or infinity for this photograph; its weights are damaged or too large.")
+        if index is None:
+            index = int(activations.scores[0].argmax())
         probability = float(network.class_probabilities(activations.scores)[0, index])
+    if other == index:
+        raise SettingsError(f"{network.classes.labels[index]} is compared with itself; give another class to compare with.")
     if not chosen.from_features:
         start = time.perf_counter()
     known = rows or {}
@@ -356,6 +327,18 @@ def explain_view(
         method, network.name, at.name, index, network.classes.labels[index], probability, found.raw.cpu(), view, seconds, found.passes,
         None if found.image is None else found.image.cpu(),
     )  # fmt: skip
+
+
+def view_of_any(image: Any, geometry: InputGeometry) -> Image.Image:
+    """The network's view of whatever :func:`explain` takes; ``ImageError`` names what that is."""
+    if hasattr(image, "shape") and len(image.shape) == 4:
+        if len(image.shape) and image.shape[0] != 1:
+            raise ImageError(f"this is a batch of {image.shape[0]} images; give one, or all of them to chipcore.explain_many.")
+        image = image[0]
+    found = as_image(image)
+    if isinstance(image, Tensor) and found.size == geometry.shape[::-1]:
+        return found.convert("L").convert("RGB") if geometry.channels == 1 else found
+    return geometry.view(found)
 
 
 def fitted_row(request: MethodInputs, importance: Importance | None, layer: Layer) -> Tensor:

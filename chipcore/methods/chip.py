@@ -47,6 +47,9 @@ def chip(request: MethodInputs) -> Explanation:
 def refined_chip(request: MethodInputs) -> Explanation:
     """The CHIP map of the network's first layer times that of the chosen one (Sec. III-B), at the first's resolution.
 
+    The paper's first layer is the first convolution. Here it is the network's first named layer (VGG's pool1, EfficientNet-Lite0's
+    stage1), whose W ships; for another, cut the network there and give ``shallow_importance`` of it.
+
     The paper multiplies point by point and says nothing of signs. The deep map enters with its positive part
     (bilinear), else evidence against the class in both layers would multiply to evidence for it; the shallow
     map keeps its sign, and so does the product. Needs W of both layers.

@@ -33,8 +33,9 @@ from chipcore.methods.traced_graph import Graph, graph_of, tensor_sources
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 # One unit above for each unit below: the signal passes unchanged. So it does through batch norm, which scales
 # a unit; what a negative scale means for the convolution before it is looked up in _weighted.
-_SAME_MODULES = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d)
-_SAME_FUNCTIONS = (functional.relu, torch.relu, functional.relu6, functional.hardtanh, functional.dropout)
+# Leaky rectifiers keep the sign and the order of a unit; what comes out negative is met by the rule for signed activations.
+_SAME_MODULES = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d)
+_SAME_FUNCTIONS = (functional.leaky_relu, functional.relu, torch.relu, functional.relu6, functional.hardtanh, functional.dropout)
 _SAME_METHODS = ("relu", "contiguous", "clone")
 # Units that are moved, joined or picked: the signal goes to where the value came from.
 _MOVE_MODULES = (nn.Flatten, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d)

@@ -25,7 +25,7 @@ from explorer.text import plain
 PREDICTIONS = 5
 BY_NAME, BY_LIKENESS = "by name", "similar first"
 _SCALES, _OPACITY = ("each map", "all maps"), 0.75
-_MARKS = {"none": " · no W", "weak": " · weak W", "good": ""}
+_MARKS = {"none": " · no W", "weak": " · weak W", "pooled": "", "good": ""}
 
 
 def choose() -> Selection:

@@ -16,6 +16,7 @@ from explorer.figures.pictures import (
     jpeg,
     png,
     strip,
+    whole_image,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "jpeg",
     "png",
     "strip",
+    "whole_image",
 ]

@@ -19,10 +19,20 @@ from chipcore.importance import GOOD_EVIDENCE
 from chipcore.solvers.admm import ADMMSettings
 from explorer.text import decimal
 
-GOOD, WEAK, NONE = "#2a9d8f", "#f4a261", "#9a9a9a"  # told apart by people who see no red or green, and on dark as on light
+GOOD, POOLED, WEAK, NONE = (
+    "#2a9d8f",
+    "#7fb8d6",
+    "#f4a261",
+    "#9a9a9a",
+)  # told apart by people who see no red or green, and on dark as on light
 _LINE, _OTHER = "#ea580c", "#4c78a8"
-_COLOURS = {"good": GOOD, "weak": WEAK, "none": NONE}
-_WORDS = {"good": f"good: {GOOD_EVIDENCE:.0f} or more", "weak": "weak: fewer", "none": "no row: too little"}
+_COLOURS = {"good": GOOD, "pooled": POOLED, "weak": WEAK, "none": NONE}
+_WORDS = {
+    "good": f"good: {GOOD_EVIDENCE:.0f} or more",
+    "pooled": "of all photographs alike: fewer of its own",
+    "weak": "weak: fewer",
+    "none": "no row: too little",
+}
 SHOWN = 20  # classes in the chart; the table has all
 
 
@@ -38,7 +48,7 @@ def evidence(rows: Sequence[EvidenceRow]) -> go.Figure:
     """Images' worth of evidence per class as bars, with the line from which on a row is good."""
     some = list(rows[:SHOWN])[::-1]
     figure = go.Figure()
-    for kind in ("good", "weak", "none"):
+    for kind in ("good", "pooled", "weak", "none"):
         at = [row for row in some if row.evidence == kind]
         if at:
             figure.add_bar(

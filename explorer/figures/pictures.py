@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from chipcore import maps, visualization
+from chipcore.images import InputGeometry, as_rgb
 from explorer.figures.fonts import font
 
 SIDE = 512  # pixels of a picture in the strip: crisp where six of them share a 1920-pixel screen
@@ -21,6 +22,19 @@ PAPER, INK, QUIET = (253, 252, 250), (31, 27, 22), (110, 102, 92)
 def enlarged(view: Image.Image, side: int = SIDE) -> Image.Image:
     """The network's view at display size."""
     return view.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def whole_image(image: Image.Image, geometry: InputGeometry, side: int = SIDE) -> Image.Image:
+    """The image in its own shape, upright, at most ``side`` pixels; a frame around what a crop leaves of it."""
+    picture = as_rgb(image).copy()  # the image itself, where it is RGB already
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if geometry.fit == "crop":
+        cut = min(picture.size) * geometry.size / geometry.resize
+        left, top = ((length - cut) / 2 for length in picture.size)
+        draw = ImageDraw.Draw(picture)
+        for color, width in (("black", 5), ("white", 2)):
+            draw.rectangle((left, top, left + cut - 1, top + cut - 1), outline=color, width=width)
+    return picture
 
 
 def chip_picture(

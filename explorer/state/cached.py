@@ -169,6 +169,12 @@ def seen(network_id: str, sha256: str, _network: Network, _image: GalleryImage) 
     return Prediction(view, _network.class_probabilities(scores), scores, features)
 
 
+@cached_by_size(32)
+def whole_image(network_id: str, sha256: str, _network: Network, _image: GalleryImage) -> Image.Image:
+    """The image in its own shape, with what a cropping network sees of it framed."""
+    return figures.whole_image(_image.open(), _network.geometry)
+
+
 def inputs_of(network: Network, seen: Prediction) -> Tensor:
     """What the network was given, shape (1, 3, size, size)."""
     return network.geometry.normalize(torch.from_numpy(np.array(seen.view)))[None]
@@ -192,7 +198,8 @@ def closed(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], 
 def switched_off(network_id: str, sha256: str, layer: str, channels: tuple[int, ...], _network: Network, _seen: Prediction) -> Tensor:
     """Probabilities (C,) with some channels of a layer switched off: one pass through what follows the layer."""
     known, where = activations(network_id, sha256, _network, _seen), _network.layer(layer)
-    return channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0].softmax(-1)
+    scores = channel_ablation.ablated_scores(_network, where, known, channel_ablation.gates_for([channels], where.channels))[0]
+    return _network.class_probabilities(scores)
 
 
 @cached_by_size(8, meanwhile=at_work)
@@ -228,6 +235,6 @@ def thumbnail(sha256: str, _image: GalleryImage) -> str:
 def clear() -> None:
     """Forget everything; tests call it, because caches outlive a session."""
     for cached in (
-        network, _importance, _own_importance, _shared_networks, seen, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
+        network, _importance, _own_importance, _shared_networks, seen, whole_image, activations, closed, switched_off, gradcam_contributions, guided_gradient, thumbnail, answers, board, photo_links,
     ):  # fmt: skip
         cached.clear()

@@ -15,7 +15,7 @@ from chipcore.datasets.annotations import mask_of_boxes, mask_to_view
 from chipcore.errors import ChipError, SettingsError
 from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, overlap_curves
 from chipcore.fitting.moments import Moments
-from chipcore.fitting.regression import solve_rows, system
+from chipcore.fitting.regression import normal_equations, solve_rows
 from chipcore.fitting.settings import FitSettings
 from chipcore.gating.gates import Draw, draw, gate, generator, proximity
 from chipcore.images import InputGeometry
@@ -79,7 +79,8 @@ def test_moments(size: tuple[int, int, int, int, int, float], split: int, cutoff
         "weight": omega.sum((0, 1)),
     }
     for name, expected in sums.items():
-        tolerance = {"rtol": 1e-9, "atol": 1e-12 * max(float(expected.abs().max()), 1e-300)}
+        # The products are in float32, of channels brought to one scale, and added up in float64.
+        tolerance = {"rtol": 1e-5, "atol": 3e-6 * max(float(expected.abs().max()), 1e-300)}
         torch.testing.assert_close(getattr(whole, name), expected, **tolerance)
         torch.testing.assert_close(getattr(halves[0], name), expected, **tolerance)
     assert torch.equal(whole.images, (f >= cutoff).sum(0).double())
@@ -100,10 +101,11 @@ def test_rows_of_w(size: tuple[int, int, int, int, int, float], log_ratio: float
         z[..., -1] = z[..., 0]
     moments = Moments.zeros(range(classes), channels)
     moments.add(z, weight, f, g, 0)
-    settings = FitSettings(lambda_ratio=10**log_ratio, intercept=intercept)
-    W, constants = solve_rows(moments, torch.arange(classes), settings)
+    settings = FitSettings(lambda_ratio=10**log_ratio, intercept=intercept, pooled_share=0)
+    given = normal_equations(moments, settings)
+    [W] = solve_rows([given], settings)
+    constants = given.intercepts(W)
     assert W.shape == (classes, channels) and torch.isfinite(W).all() and torch.isfinite(constants).all()
-    given = system(moments, torch.arange(classes), settings)
     gram, cross = given.gram, given.cross
     lam = 10**log_ratio * admm.lambda_max(cross)
     violation = admm.kkt_residual(gram, cross, lam, W)

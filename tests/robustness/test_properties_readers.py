@@ -29,8 +29,10 @@ from chipcore.datasets.ilsvrc import read_annotation
 from chipcore.datasets.image_folder import find_images
 from chipcore.datasets.label_files import read_labels
 from chipcore.errors import ChipError
-from chipcore.fitting.checkpoint import Checkpoint, Position
-from chipcore.fitting.moments import Moments
+from chipcore.fitting.accumulate import LayerSums
+from chipcore.fitting.checkpoint import Checkpoint, Cursor
+from chipcore.fitting.planning import ClassSlice
+from chipcore.fitting.settings import FitSettings
 from chipcore.images import InputGeometry, open_image
 from chipcore.importance import Importance, describe, read_importance
 from chipcore.networks.checkpoint_config import read_sheet
@@ -196,12 +198,22 @@ def test_state_dicts(ending: str) -> None:
 
 
 def test_checkpoints_of_a_fit() -> None:
-    moments = Moments.zeros([0, 1], 3)
-    moments.images[0], moments.gram[0] = 2, torch.eye(3)
+    settings, part = FitSettings(gates=2), ClassSlice(tiny_network().layer("late"), (0, 1))
+
+    def empty() -> LayerSums:
+        return LayerSums.empty(part, settings)
+
+    sums, channels = empty(), part.layer.channels
+    sums.samples.add(
+        [0], torch.tensor([False]), torch.ones(1, channels), np.ones((1, 2, channels), bool), torch.ones(1, 2), torch.tensor([[0.5, 0.5]]),
+        torch.ones(1, 2, 2), torch.ones(1, 2), 0.1,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         writer = Checkpoint(Path(folder), {"network": "tiny"})
-        writer.write(Position(batches=2), [moments], {"late/W": np.ones((3, 5))})
+        writer.write(Cursor(batches=2), [sums], {"late/W": np.ones((3, channels))})
         valid = writer.path(0).read_bytes()
+    expected = sums.moments(torch.arange(2)).gram
+    assert expected.any()
 
     @cases(80)
     @given(spoilt([valid]))
@@ -209,10 +221,10 @@ def test_checkpoints_of_a_fit() -> None:
         with file(content, "moments-0-0.npz") as path, suppress(ChipError):
             reader = Checkpoint(path.parent, {"network": "tiny"})
             assert reader.last_pass() == 0
-            _position, _rows, stored = reader.read(0)
-            into = Moments.zeros([0, 1], 3)
+            _cursor, _rows, stored = reader.read(0)
+            into = empty()
             stored.restore(0, into)
-            assert torch.equal(into.gram, moments.gram), "never silently wrong moments"
+            assert torch.equal(into.moments(torch.arange(2)).gram, expected), "never silently wrong moments"
 
     check()
 

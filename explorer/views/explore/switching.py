@@ -37,10 +37,19 @@ def show(selection: Selection, here: LayerMap) -> None:
 def _photograph(selection: Selection) -> None:
     geometry = selection.network.geometry
     st.markdown("**Photograph**")
+    whole = cached.whole_image(selection.network.id, selection.image.sha256, selection.network, selection.image)
+    fitted = f"{'resized' if geometry.fit == 'squash' else 'cropped'} to {geometry.size} × {geometry.size}"
     with st.container(key="view"):
-        image(figures.enlarged(selection.seen.view), f"{selection.image.description}, as {selection.network.title} sees it")
-    fitted = "resized" if geometry.fit == "squash" else "cropped"
-    st.caption(" ".join(filter(None, [f"{fitted} to {geometry.size} × {geometry.size}.".capitalize(), plain(selection.image.credit)])))
+        if geometry.fit == "squash" and whole.width == whole.height:  # the two are one
+            image(figures.enlarged(selection.seen.view), f"{selection.image.description}, as {selection.network.title} sees it")
+        else:
+            own, view = st.columns(2, gap="small", vertical_alignment="top")
+            with own:
+                image(whole, selection.image.description)
+            with view:
+                image(figures.enlarged(selection.seen.view), f"{selection.image.description}, as {selection.network.title} sees it")
+            fitted = f"left as it is, right as the network sees it: {fitted}"
+    st.caption(" ".join(filter(None, [f"{fitted[0].upper()}{fitted[1:]}.", plain(selection.image.credit)])))
 
 
 def _switched_off(selection: Selection, here: LayerMap) -> tuple[list[int], str]:

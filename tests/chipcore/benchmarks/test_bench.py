@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chipcore.benchmarks import app, processes
+from chipcore.benchmarks import app, processes, timing
 from chipcore.benchmarks import fit as bench
 from chipcore.cli.main import main
 from chipcore.networks import Network
@@ -54,7 +54,7 @@ def test_flops_of_onednns_product_are_counted() -> None:
     """torch's counter does not know the operator; a share of the peak without it would be a lie."""
     from chipcore.gating.linear_ops import linear
 
-    with torch.inference_mode(), bench._counting() as counted:
+    with torch.inference_mode(), timing.counting() as counted:
         linear(torch.ones(3, 5), torch.ones(7, 5))
     assert counted.get_total_flops() == 2 * 3 * 5 * 7
 

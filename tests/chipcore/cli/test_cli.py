@@ -75,7 +75,7 @@ def test_fit_then_explain_on_real_images(tmp_path: Path, data: Path, capsys: pyt
     assert main(["explain", str(zebra), *squeezenet, "--layer", "fire9", "--class", "zebra", "--importance", str(tmp_path / "w"),
                  "--out", str(shot), "--raw", str(raw), "--json"]) == 0  # fmt: skip
     said = json.loads(capsys.readouterr().out)
-    assert said["label"] == "zebra" and said["state"] == "ok" and said["evidence"] == "weak"
+    assert said["label"] == "zebra" and said["state"] == "ok" and said["evidence"] == "pooled"
     assert np.load(raw).shape == (13, 13) and float(np.load(raw).max()) == pytest.approx(said["maximum"])
     with Image.open(shot) as image:
         assert image.size == (224, 224) and image.format == "PNG"

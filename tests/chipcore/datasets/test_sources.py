@@ -207,7 +207,7 @@ def test_what_holds_no_named_images_is_refused(folder: Path) -> None:
 
 
 class FakeDatasets(types.ModuleType):
-    """What we use of Hugging Face's library, over rows in a JSON file; the real one is tried by hand (see the fitting README)."""
+    """What we use of Hugging Face's library, over rows in a JSON file; the real one was tried by hand (datasets 4.8.5)."""
 
     class Image:
         def __init__(self, decode: bool = True) -> None:

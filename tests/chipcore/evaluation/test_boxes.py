@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from chipcore.datasets.annotations import box_to_view, mask_of_boxes, mask_to_view
+from chipcore.errors import ChipError
 from chipcore.evaluation.boxes import THRESHOLDS, iou, largest_box, levels, overlap_curves
 from chipcore.images import InputGeometry
 
@@ -120,3 +121,10 @@ def _slow_iou(a: tuple[int, ...], b: np.ndarray) -> float:
         return {(x, y) for x in range(box[0], box[2] + 1) for y in range(box[1], box[3] + 1)}
 
     return len(pixels(a) & pixels(b)) / len(pixels(a) | pixels(b))
+
+
+def test_a_box_that_is_turned_round_is_an_error() -> None:
+    good, turned = np.array([[0, 0, 5, 5]]), np.array([[4, 0, 2, 9]])
+    for pair in ((good, turned), (turned, good)):
+        with pytest.raises(ChipError, match=r"\[4, 0, 2, 9\] is turned round"):
+            iou(*pair)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +253,20 @@ def test_cmwp_is_its_definition_in_float64(seed: int, signed: bool) -> None:
         signal = rule(signal, values[5].flatten(), matrix(slow[5], (4, 4, 4)))
         signal = rule(signal, values[2].flatten(), matrix(nn.Sequential(slow[2], slow[3]), (3, 4, 4)))
     torch.testing.assert_close(cmwp_of(model, x, "1").double(), signal.view(3, 4, 4).sum(0), rtol=1e-4, atol=1e-6)
+
+
+def test_cmwp_passes_a_leaky_rectifier_as_a_rectifier() -> None:
+    def of(make: Callable[[], nn.Module]) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), make(), nn.Conv2d(4, 4, 1), make(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        )
+        return cmwp_of(model, torch.randn(1, 3, 6, 6), "1")
+
+    plain = of(nn.ReLU)
+    assert plain.abs().max() > 0
+    torch.testing.assert_close(of(lambda: nn.LeakyReLU(0.0)), plain)
+    assert not torch.allclose(of(lambda: nn.LeakyReLU(0.3)), plain)
 
 
 def test_cmwp_names_what_it_has_no_rule_for() -> None:

@@ -1,13 +1,15 @@
-"""The VGG with fc6 to fc8 that ships: its parts and its classes."""
+"""The VGG with fc6 to fc8 that ships: its parts, its classes, and that it still knows photographs it was not trained on."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import chipcore
 from chipcore.images import open_image
 from chipcore.networks import Network, load_network
 from chipcore.storage import ASSETS
@@ -66,3 +68,39 @@ def test_features_are_never_negative_and_every_cut_gives_the_whole_pass(network:
     assert torch.allclose(passed.scores, whole, atol=1e-4)
     for at in network.layers:
         assert passed.features[at.path].min() >= 0 and passed.features[at.path].max() > 0, at.name
+
+
+def test_top_1_on_a_third_of_the_held_out_photographs(network: Network, data: Path) -> None:
+    """README has the figure of all; a third says that weights, order of classes and input still fit together."""
+    names = [name for name in HELD_OUT.read_text().splitlines() if (data / name).is_file()][::3]
+    known = {synset: index for index, synset in enumerate(network.classes.synsets)}
+    right = []
+    for start in range(0, len(names), 64):
+        some = names[start : start + 64]
+        inputs = torch.stack([network.geometry.tensor(open_image(data / name)) for name in some])
+        for name, index in zip(some, network.probabilities(inputs).argmax(1).tolist(), strict=True):
+            folder = name.split("/")[1]
+            truth = "cat" if folder.startswith(("cat_", "n02123", "n02124")) else "elephant" if folder == "elephant_any" else None
+            right.append(index == (known[folder] if truth is None else network.classes.index(truth)))
+    published = json.loads((ASSETS / "results" / "vgg16_mini.json").read_text())["held_out"]["top1"]
+    assert abs(sum(right) / len(right) - published) < 0.08, f"{sum(right)} of {len(right)}"
+
+
+def test_the_published_figures_are_of_these_weights(network: Network) -> None:
+    result = json.loads((ASSETS / "results" / "vgg16_mini.json").read_text())
+    assert result["weights_sha256"] == network.weights_sha256
+    confusion = torch.tensor(result["held_out"]["confusion"])
+    assert confusion.sum() == 725 and confusion.shape == (64, 64)
+    assert result["held_out"]["top1"] == round(float(confusion.diagonal().sum() / 725), 4)
+    assert result["held_out"]["classes"] == list(network.classes.labels)
+    assert result["fourteen"]["photographs"] == 1319
+    assert result["bytes"] == FILE.stat().st_size
+    low, high = result["held_out"]["interval"]
+    assert low < result["held_out"]["top1"] < high
+
+
+def test_w_ships_at_every_depth(network: Network) -> None:
+    for at in network.layers:
+        importance = chipcore.load_importance(network, at.name, ASSETS / "importance")
+        assert (importance.support > 0).all(), at.name
+        assert importance.W.shape == (64, at.channels)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from chipcore import Importance, Layer, Network, maps
 from chipcore.analysis import layer_maps
+from chipcore.images import InputGeometry
 from explorer import figures
 from explorer.text import percent, plain, readable
 from explorer.views.explore import notes
@@ -128,3 +129,12 @@ def test_words() -> None:
     ]
     assert [percent(value) for value in (0.004, 0.01, 0.774)] == ["under 1%", "1%", "77%"]
     assert plain("a_*b*_[c](d)") == r"a\_\*b\*\_\[c\]\(d\)"
+
+
+def test_an_image_is_shown_in_its_own_shape_with_what_a_crop_leaves_of_it() -> None:
+    image = Image.new("RGB", (800, 400), (10, 20, 30))
+    whole = figures.whole_image(image, InputGeometry(224, "squash", 224), 400)
+    assert whole.size == (400, 200) and whole.getcolors() == [(80_000, (10, 20, 30))] and image.size == (800, 400)
+    framed = np.asarray(figures.whole_image(image, InputGeometry(100, "crop", 125), 400))
+    at = np.argwhere((framed != (10, 20, 30)).any(2))
+    assert at.min(0).tolist() == [20, 120] and at.max(0).tolist() == [179, 279], "the middle 160 of 200 rows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -233,7 +234,8 @@ def test_weak_row_is_announced(open_app: OpenApp, change_w: ChangeW, fitted: lis
     def weaken(importance: Importance, _layer: str) -> Importance:
         importance.evidence_mass[fitted[0]] = 1.4
         importance.evidence_mass[fitted[1]] = 40.0
-        return importance
+        # What ships has rows of all photographs alike where a class has few of its own; here it has not.
+        return dataclasses.replace(importance, metadata={**importance.metadata, "settings": {}})
 
     change_w(weaken)
     app = open_app(**{"class": str(fitted[0])})
