@@ -33,6 +33,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     --------
     The first known answer of Random123:
 
+    >>> import torch
     >>> zero = torch.tensor(0)
     >>> [f"{int(word):08x}" for word in philox((zero, zero, zero, zero), (zero, zero))]
     ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
