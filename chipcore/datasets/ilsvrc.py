@@ -143,9 +143,9 @@ class Ilsvrc:
     broken: tuple[str, ...] = ()
 
     def __init__(self, folder: str | Path, classes: Classes, geometry: InputGeometry) -> None:
+        self._data, self._classes, self._geometry = open_ilsvrc(folder), classes, geometry
         if not classes.synsets:
             raise DataError("the classes of this network have no WordNet synsets, by which ILSVRC names its objects.")
-        self._data, self._classes, self._geometry = open_ilsvrc(folder), classes, geometry
         self.images = self._data.images
 
     def objects(self, name: str, image: Image.Image, probabilities: Tensor) -> Iterator[AnnotatedObject]:

@@ -192,7 +192,10 @@ class _Rows:
         self.images[classes] = sums.samples.images().to(torch.int32)
         self.evidence_mass[classes] = mass.float()
         self.activation[classes] = pooled.mean_activation().to("cpu", torch.float32)
-        mixed = settings.pooled_share > 0 and bool(pooled.weight > 0)
+        weightless = f"sigma^2 is so small that no gates drawn at {layer.name} carry any weight; give a larger --sigma2, or more --gates."
+        mixed = settings.pooled_share > 0
+        if mixed and not bool(pooled.weight > 0):
+            raise SettingsError(weightless)
         own = has_own(mass, settings)
         targets = [0.0] if self.contrast_W is None else [0.0, settings.contrast]
         # A block after another: the Grams of all classes at once would take gigabytes. Pooled rows share one.
@@ -205,9 +208,7 @@ class _Rows:
             if owns and len(slots):
                 moments = sums.moments(slots)
                 if not bool((moments.weight > 0).all()):
-                    raise SettingsError(
-                        f"sigma^2 is so small that no gates drawn at {layer.name} carry any weight; give a larger --sigma2, or more --gates."
-                    )
+                    raise SettingsError(weightless)
                 given = [normal_equations(moments, settings, pooled if mixed else None, slots, kappa) for kappa in targets]
             elif len(slots):
                 given = [pooled_equations(pooled, slots.to(sums.device), settings, kappa) for kappa in targets]

@@ -36,16 +36,15 @@ import chipcore
 from chipcore import Importance, Network
 from chipcore.datasets.image_folder import ImageFolder, find_images
 from chipcore.errors import ChipError
+from chipcore.fitting import accumulate, pipeline
 from chipcore.fitting.checkpoint import Checkpoint
 from chipcore.fitting.moments import Moments
 from chipcore.fitting.settings import FitSettings
-from chipcore.solvers import admm
 
 DATA = Path(os.environ.get("CHIP_DATA") or "../shared/data")
 SETTINGS = FitSettings(gates=2)
 LAYER = "pool5"
 STAGES = ("start", "reading photographs", "perturbing", "writing a checkpoint", "solving", "writing W")
-fit = sys.modules["chipcore.fitting.pipeline"]  # the package gives the function under this name
 
 
 class Stage:
@@ -81,16 +80,16 @@ class Stage:
 
     def tell(self) -> None:
         """In a child: from now on."""
-        real = fit.batches
+        real = accumulate.batches
 
         def batches(*given: Any, **named: Any) -> Iterator[Any]:
             self.enter(1)
             yield from real(*given, **named)
 
-        fit.batches = batches
-        fit.add_batch = self.during(2, fit.add_batch)
+        accumulate.batches = batches
+        accumulate.add_batch = self.during(2, accumulate.add_batch)
         Checkpoint.write = self.during(3, Checkpoint.write)  # type: ignore[method-assign]
-        admm.solve = self.during(4, admm.solve)
+        pipeline.solve_rows = self.during(4, pipeline.solve_rows)
         Importance.save = self.during(5, Importance.save)  # type: ignore[method-assign]
 
 

@@ -19,7 +19,8 @@ import torch
 from chipcore import FitSettings, Layer, Network, load_network
 from chipcore.datasets.image_set import Batch
 from chipcore.errors import CheckpointError
-from chipcore.fitting.pipeline import Gathered, Share, add_batch
+from chipcore.fitting.accumulate import LayerSums, add_batch
+from chipcore.fitting.planning import ClassSlice
 from chipcore.networks import REGISTRY
 from chipcore.storage import ASSETS, write_whole
 
@@ -41,7 +42,7 @@ def network_of(name: str) -> tuple[Network, bool]:
         ), True  # fmt: skip
 
 
-def cpu_seconds(network: Network, layer: Layer, gates: int, gathered: Gathered) -> float:
+def cpu_seconds(network: Network, layer: Layer, gates: int, sums: LayerSums) -> float:
     views = torch.randint(
         0, 256, (TRIED, network.geometry.size, network.geometry.size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -50,15 +51,19 @@ def cpu_seconds(network: Network, layer: Layer, gates: int, gathered: Gathered) 
     settings = FitSettings(gates=gates, cutoff=1e-12)
     started = time.process_time()
     with torch.inference_mode():
-        add_batch(network, [gathered], batch, frozenset(), settings)
+        add_batch(network, [sums], batch, frozenset(), settings)
     return time.process_time() - started
 
 
 def measure(network: Network, layer: Layer) -> dict[str, Any]:
-    gathered = Gathered.empty(Share(layer, tuple(range(min(CLASSES, len(network.classes))))))
-    cpu_seconds(network, layer, 1, gathered)  # cuts the network
-    one = min(cpu_seconds(network, layer, 1, gathered) for _ in range(2))
-    few = min(cpu_seconds(network, layer, FEW, gathered) for _ in range(2))
+    part = ClassSlice(layer, tuple(range(min(CLASSES, len(network.classes)))))
+
+    def sums(gates: int) -> LayerSums:
+        return LayerSums.empty(part, FitSettings(gates=gates))
+
+    cpu_seconds(network, layer, 1, sums(1))  # cuts the network
+    one = min(cpu_seconds(network, layer, 1, sums(1)) for _ in range(2))
+    few = min(cpu_seconds(network, layer, FEW, sums(FEW)) for _ in range(2))
     each = max(0.0, few - one) / (FEW - 1) / TRIED
     image = one / TRIED - each
     return {

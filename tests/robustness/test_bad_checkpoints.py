@@ -64,7 +64,7 @@ SAVED: dict[str, tuple[Callable[[], object], str, str]] = {
     "keys.pth": (lambda: {1: torch.zeros(3)}, "vgg16_slim", "holds no state_dict"),
     "sparse.pth": (lambda: weights(**{"hidden.weight": torch.zeros(256, 128).to_sparse()}), "vgg16_slim", "holds no state_dict"),
     "complex.pth": (lambda: weights(**{"hidden.bias": torch.zeros(256, dtype=torch.complex64)}), "vgg16_slim", "holds no state_dict"),
-    "whole_model.pth": (lambda: torch.nn.Linear(2, 2), "vgg16_slim", "holds pickled code, which is not loaded"),
+    "whole_model.pth": (lambda: torch.nn.Linear(2, 2), "vgg16_slim", "holds pickled code (torch.nn.modules.linear.Linear), which is not loaded"),
 }  # fmt: skip
 
 

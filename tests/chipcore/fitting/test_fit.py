@@ -368,5 +368,5 @@ def test_only_the_classes_that_gain_are_computed(squeezenet: Network, data: Path
     assert sum(shape[0] for shape in perturbed) == speak
     monkeypatch.setattr("chipcore.fitting.accumulate.perturbed_scores", whole)
     every = chipcore.fit(squeezenet, ["fire9"], images, settings, classes=targets)["fire9"]
-    torch.testing.assert_close(some.W, every.W, rtol=0, atol=1e-4 * float(every.W.abs().max()))
+    torch.testing.assert_close(some.W, every.W, rtol=0, atol=3e-4 * float(every.W.abs().max()))  # products in float32
     assert int((some.support > 0).sum()) == 2

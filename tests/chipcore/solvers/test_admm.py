@@ -320,7 +320,7 @@ def test_real_moments() -> None:
         pytest.skip(f"no SqueezeNet weights in {data}")
     from chipcore.benchmarks import solve as bench
 
-    gram, cross, _classes = bench.real_moments(data, images=3, gates=20, folders=4)  # at most 240 samples: singular
+    gram, cross, _classes = bench.real_moments(data, per_folder=3, gates=20, folders=4)  # at most 240 samples: singular
     lam = 1e-3 * admm.lambda_max(cross)
     solution = admm.solve(gram, cross, lam)
     assert_optimal(gram, cross, lam, solution)
