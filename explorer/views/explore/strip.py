@@ -131,7 +131,7 @@ def _caption(selection: Selection, title: str, one: LayerMap, signed: bool, numb
     elif not one.missing and numbers:
         lines.append(f"maximum {readable(one.top(signed))}")
     body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-    return f'<div class="chip-caption"><h4>{html.escape(one.layer.name)}</h4>{body}</div>'
+    return f'<div class="chip-caption"><h3>{html.escape(one.layer.name)}</h3>{body}</div>'
 
 
 def _quality(one: LayerMap, target: int) -> str:

@@ -91,7 +91,7 @@ def test_page_tells_one_story(open_app: OpenApp, lite0: Network) -> None:
     cards = captions(app)
     assert len(cards) == len(lite0.layers)
     for layer, card in zip(lite0.layers, cards, strict=True):
-        assert f"<h4>{layer.name}</h4>" in card
+        assert f"<h3>{layer.name}</h3>" in card
         assert f"{layer.channels:,} channels, {layer.height} × {layer.width}" in card
     assert "CHIP switches random channels" in text(app)
     assert len(app.latex) == 1
