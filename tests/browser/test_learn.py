@@ -20,11 +20,20 @@ def settled(page: Any) -> None:
 
 
 def test_six_steps_one_thing_tried_and_the_link(page: Any, server: str) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})  # so that the end of a step lies below its beginning
     page.goto(f"{server}/learn?model=vgg16_slim")
     settled(page)
     expect(page.get_by_role("heading", name="1. Put a switch behind every channel")).to_be_visible()
     page.get_by_role("slider", name="How many channels are open").press("ArrowLeft")  # 50% to 45%: 58 of 128
-    expect(page.get_by_alt_text("58 of 128 switches are open")).to_be_visible()
+    expect(page.get_by_role("group", name="58 of 128 switches are open")).to_be_visible()
+    settled(page)
+    switch = page.get_by_role("switch", name="channel 5, closed")
+    switch.click()
+    expect(page.get_by_role("group", name="59 of 128 switches are open")).to_be_visible()
+    expect(page.get_by_role("switch", name="channel 5, open")).to_have_attribute("aria-checked", "true")
+    settled(page)
+    page.get_by_role("switch", name="channel 5, open").press("Enter")  # and back, by keyboard
+    expect(page.get_by_role("group", name="58 of 128 switches are open")).to_be_visible()
     for step, name in enumerate(("predict", "weigh", "fit", "sum", "compare"), start=2):
         button = page.get_by_role("button", name=f"Next: {name}")
         settled(page)
@@ -32,6 +41,7 @@ def test_six_steps_one_thing_tried_and_the_link(page: Any, server: str) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name=f"{step}. ")).to_be_visible()
         page.wait_for_url(f"**step={step}**")
+        page.wait_for_function("document.querySelector('[data-testid=stMain]').scrollTop === 0")
     expect(page.get_by_alt_text("local CHIP of cat at pool5")).to_be_visible()
     settled(page)
     page.get_by_role("button", name="pool3").click()
