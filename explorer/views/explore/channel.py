@@ -31,7 +31,7 @@ Driven = tuple[float, str, Prediction]  # mean activation, the image's name in t
 def show(selection: Selection, here: LayerMap, order: list[int], pick: Callable[[int], None]) -> None:
     """Its number, then four answers. ``order`` are the layer's channels, the largest contribution first."""
     layer, features = here.layer, selection.seen.features[here.layer.name]
-    wanted = url.changed_value("channel")
+    wanted = url.asked("channel")  # also after a step back from another view, where Streamlit has forgotten the widget
     if wanted is not None and wanted.isdecimal():
         st.session_state["channel"] = int(wanted)
     st.session_state.setdefault("channel", -1)
@@ -71,7 +71,11 @@ def fires(selection: Selection, here: LayerMap, k: int) -> None:
         said = ["It is silent on this photograph: its feature map is 0 everywhere."]
     if here.row is not None:
         weight = float(here.row[k])
-        said.append(f"For {plain(selection.label)} its weight _w_ is {readable(weight)}" + ("." if weight else ": it plays no part."))
+        end = "." if weight else ": it plays no part."
+        learned = weight if here.local or here.importance is None else float(here.importance.W[selection.target, k])
+        if learned != weight:  # a map's row may be for the class against the others; the tables and Channels show W
+            end = f"; in the map, which sets the class against the others, its weight _w_ is {readable(weight)}{end}"
+        said.append(f"For {plain(selection.label)} its weight _w_ is {readable(learned)}{end}")
     st.caption(" ".join(said))
 
 
