@@ -50,6 +50,7 @@ def test_cell_tells_its_weight_opens_beside_the_map_and_leads_to_explore(page: A
     page.keyboard.press("Enter")
     expect(page.locator(".st-key-cell")).to_contain_text(f"Channel 0 for {lite0.classes.labels[32]}")
     assert "/channels" in page.url
+    page.set_viewport_size({"width": 1280, "height": 850})  # in a taller one all of Explore's end is in sight anyway
     page.get_by_role("button", name="Open in Explore").click()
     page.wait_for_url(lambda address: "channel=0" in address and "/channels" not in address)
     page.wait_for_function("document.querySelector('.st-key-closer')?.getBoundingClientRect().top < 200")
@@ -63,12 +64,13 @@ def test_cell_tells_its_weight_opens_beside_the_map_and_leads_to_explore(page: A
 
 def test_slider_counts_again_and_a_region_opens_its_channel(page: Any, server: str, lite0: Network) -> None:
     synsets = [lite0.classes.synsets[index] for index in (30, 31)]
-    visit(page, f"{server}/channels?class={synsets[0]}&classes={','.join(synsets)}")
+    visit(page, f"{server}/channels?class={synsets[0]}&classes={','.join(synsets)}&venn={','.join(synsets)}")
     importance = chipcore.load_importance(lite0, "head")
     tops = [set(importance.top_channels(index, 11)) for index in (30, 31)]
+    regions = rf"only {lite0.classes.labels[30]}: {len(tops[0] - tops[1])};.*both: {len(tops[0] & tops[1])}\."
     handle = page.get_by_role("slider", name="The most important channels of each class")
     handle.press("ArrowRight")
-    expect(page.get_by_alt_text(re.compile(rf"both: {len(tops[0] & tops[1])}\.")).first).to_be_visible()
+    expect(page.locator(".st-key-venn-topk").get_by_alt_text(re.compile(regions))).to_be_visible()
     page.wait_for_url("**topk=11**")
     page.wait_for_selector(IDLE)
     with page.expect_download() as table:
@@ -113,13 +115,17 @@ def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str,
     page.get_by_role("radio", name="by importance", exact=True).click()
     page.wait_for_url("**sort=by+importance**")
     page.wait_for_selector(IDLE)
-    address, chosen = page.url, settings(page)
+    chosen = settings(page)
     assert chosen[:2] == ("by importance", "7")
+    assert "cell=" not in page.url
     for _ in range(2):
         canvas.focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")  # another class than the chosen one
         page.keyboard.press("Enter")
+        page.wait_for_url(f"**cell={synsets[1]}.**")  # what is open belongs to the page as it was left
+        page.wait_for_selector(IDLE)
+        address = page.url
         page.get_by_role("button", name="Open in Explore").click()
         page.wait_for_url(lambda url: "/channels" not in url and "channel=" in url)
         expect(page.get_by_role("heading", name="Evidence for tailed frog")).to_be_visible()
@@ -129,6 +135,7 @@ def test_back_and_forward_between_a_cell_and_its_channel(page: Any, server: str,
         page.wait_for_selector(PAINTED)
         assert settings(page) == chosen
         assert parameters(page.url) == parameters(address)
+        expect(page.locator(".st-key-cell")).to_contain_text("for tailed frog")
         page.go_forward()
         expect(page.get_by_role("heading", name="Evidence for tailed frog")).to_be_visible()
         page.wait_for_selector(IDLE)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import streamlit as st
 
 from chipcore import ChipError, Importance, Layer, Network
-from chipcore.analysis import class_channels, layer_maps
+from chipcore.analysis import class_channels
 from chipcore.analysis.class_channels import Region
 from explorer import figures
 from explorer.components import class_picker, downloads, sidebar
@@ -22,18 +21,16 @@ from explorer.components.table import Column, table
 from explorer.figures import heatmap as heatmap_figures
 from explorer.figures import theme
 from explorer.services import reproduce
-from explorer.state import navigation, url
+from explorer.state import navigation
 from explorer.state.selection import Selection
-from explorer.text import plain, readable
-from explorer.views.channels import export
-from explorer.views.explore import channel as channel_view
+from explorer.text import plain
+from explorer.views.channels import cell, export
 
 ORDERS = {"number": "by number", "importance": "by importance", "similar": "alike together"}
 BRANCHES = 40  # classes in the tree; more can't be read
 PER_CLASS = "per class"
 NEAREST = 12  # classes in the table of neighbors
 _PAINTED = "channels-painted"
-_CELL = "cell"  # the cell of the heat map that is open: class and channel
 _CLASSIC = ("n01641577", "n01644373", "n02391049")  # of Fig. 10 and 11: bullfrog, tree frog, zebra
 
 
@@ -68,7 +65,7 @@ def _page(selection: Selection) -> None:
         st.info("**There is nothing to draw yet.** Choose at least one class.", icon=":material/info:")
         return
     _heatmap(selection, layer, importance, rows)
-    _opened(selection, layer, importance)
+    cell.show(selection, layer, importance)
     if not st.session_state[_PAINTED]:
         return  # the browser asks for the rest when it has painted this, or both would come a second later
     _overlaps(network, layer, importance, selection.target, rows)
@@ -155,7 +152,7 @@ def _heatmap(selection: Selection, layer: Layer, importance: Importance, rows: l
     columns = _columns(str(order), importance, target, rows)
     drawn = heatmap_figures.packed(W, rows, labels, columns.tolist(), target, signed=signed, each=each)
     # The classes and channels of this picture, for a click that comes back from it.
-    heatmap(drawn, "weights", lambda index, channel: _open(network, importance, index, channel), _painted)
+    heatmap(drawn, "weights", lambda index, channel: cell.choose(network, importance, index, channel), _painted)
     blank = float((W[rows] == 0).mean())
     weak = any(importance.evidence(index) == "weak" for index in rows)
     st.caption(
@@ -193,50 +190,6 @@ def _columns(order: str, importance: Importance, target: int, rows: list[int]) -
 
 def _painted() -> None:
     st.session_state[_PAINTED] = True
-
-
-def _open(network: Network, importance: Importance, index: int, channel: int) -> None:
-    """Open a cell of the heat map below it; for callbacks."""
-    if 0 <= index < importance.W.shape[0] and 0 <= channel < importance.W.shape[1]:
-        st.session_state[_CELL] = f"{reproduce.class_name(network, index)}.{channel}"
-
-
-def _opened(selection: Selection, layer: Layer, importance: Importance) -> None:
-    """The channel of the cell that was clicked, for that cell's class, on the same page."""
-    asked = url.asked(_CELL)
-    if asked is not None:
-        st.session_state[_CELL] = asked
-    cell = st.session_state.get(_CELL, "")
-    name, _, number = cell.rpartition(".")
-    try:
-        index = selection.network.classes.index(name) if name else -1
-    except ChipError:
-        index = -1  # another network's
-    channel = int(number) if number.isdecimal() and len(number) < 6 else -1
-    if index < 0 or not 0 <= channel < layer.channels:
-        url.write_unless(_CELL, "", "")
-        return
-    url.write(_CELL, cell)
-    label = selection.network.classes.labels[index]
-    chosen = replace(selection, target=index)
-    here = layer_maps.layer_map(layer, index, selection.seen.features[layer.name], lambda: importance)
-    with st.container(border=True, key="cell"):
-        head, explore, close = st.columns([3, 1, 0.6], vertical_alignment="center")
-        head.markdown(f"#### Channel {channel} for {plain(label)}: _w_ = {readable(float(importance.W[index, channel]))}")
-        explore.button(
-            "Open in Explore", key="cell-explore", icon=":material/open_in_new:", width="stretch", on_click=navigation.go_to_channel,
-            args=(layer.name, index, channel),
-        )  # fmt: skip
-        close.button("Close", key="cell-close", icon=":material/close:", type="tertiary", on_click=_close)
-        fires, weights = st.columns([1, 1.6], gap="medium")
-        with fires:
-            channel_view.fires(chosen, here, channel)
-        with weights:
-            channel_view.weights(chosen, here, channel)
-
-
-def _close() -> None:
-    st.session_state[_CELL] = ""
 
 
 def _clicked(layer: Layer, importance: Importance, index: int, channel: int) -> None:
