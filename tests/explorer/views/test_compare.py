@@ -14,7 +14,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 import chipcore
-from chipcore import Network
+from chipcore import Importance, Network
 from chipcore.analysis import map_similarity
 from chipcore.methods import METHODS
 from explorer.figures import compare as drawing
@@ -145,8 +145,15 @@ def test_one_failing_method_leaves_the_others(open_page: OpenApp) -> None:
     assert alternatives(app)[0].startswith("No CAM map of cat")
 
 
-def test_a_class_without_w_is_a_sentence_for_chip_alone(open_page: OpenApp, lite0: Network, fitted: list[int]) -> None:
-    rowless = next(i for i in range(1000) if chipcore.load_importance(lite0, "head").evidence(i) == "none")
+def test_a_class_without_w_is_a_sentence_for_chip_alone(
+    open_page: OpenApp, lite0: Network, fitted: list[int], change_w: Callable[[Callable[[Importance, str], Importance]], None]
+) -> None:
+    def without(found: Importance, _layer: str) -> Importance:
+        found.W[11], found.support[11] = 0, 0
+        return found
+
+    rowless = 11
+    change_w(without)
     app = open_page(**{"class": str(rowless)})
     cards = captions(app)
     assert "has no fitted row of W" in cards[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import chipcore
-from chipcore import Network, maps
+from chipcore import Importance, Network, maps
 from chipcore.datasets.annotations import boxes_in_view
 from chipcore.datasets.ilsvrc import Ilsvrc, open_ilsvrc
 from chipcore.errors import DataError
@@ -265,8 +265,15 @@ def test_a_file_that_is_no_image_is_a_sentence(open_page: OpenApp) -> None:
     assert "not a photograph" in "".join(one.value for one in app.warning)
 
 
-def test_no_w_and_no_method_are_sentences(open_page: OpenApp, lite0: Network) -> None:
-    rowless = next(i for i in range(1000) if chipcore.load_importance(lite0, "head").evidence(i) == "none")
+def test_no_w_and_no_method_are_sentences(
+    open_page: OpenApp, lite0: Network, change_w: Callable[[Callable[[Importance, str], Importance]], None]
+) -> None:
+    def without(found: Importance, _layer: str) -> Importance:
+        found.W[11], found.support[11] = 0, 0
+        return found
+
+    rowless = 11
+    change_w(without)
     app = open_page(**{"class": str(rowless)})
     assert not app.exception
     assert "has no fitted row of W" in app.info[0].value
