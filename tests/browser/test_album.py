@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 def view_of(page: Any) -> bytes:
     """The image on the page, as the browser got it."""
     page.wait_for_selector(IDLE)
-    picture = page.locator(".st-key-view img")
+    picture = page.locator(".st-key-view img").first
     expect(picture).to_be_visible()
     return bytes(page.request.get(picture.get_attribute("src")).body())
 
@@ -39,13 +39,13 @@ def test_uploads_survive_a_reload_and_are_for_who_has_the_link(page: Any, chromi
     expect(page.get_by_role("radio", name="my rocket.jpg")).to_be_checked()
     page.get_by_role("radio", name="my coffee.jpg").click()
     page.wait_for_url("**photo=my*coffee.jpg**")
-    expect(page.get_by_alt_text("Your photograph my coffee.jpg")).to_be_visible()
+    expect(page.get_by_alt_text("Your photograph my coffee.jpg", exact=True)).to_be_visible()
     shown, small = view_of(page), [thumbnail(page, name) for name in ("my coffee.jpg", "my rocket.jpg")]
     assert all("data:image" in one for one in small) and small[0] != small[1]
     address = page.url
 
     page.reload()
-    expect(page.get_by_alt_text("Your photograph my coffee.jpg")).to_be_visible()
+    expect(page.get_by_alt_text("Your photograph my coffee.jpg", exact=True)).to_be_visible()
     assert view_of(page) == shown
     assert [thumbnail(page, name) for name in ("my coffee.jpg", "my rocket.jpg")] == small
 

@@ -61,7 +61,7 @@ def test_the_weights_are_found_and_loaded(written: str, suffix: str, tmp_path: p
         ({"optimizer": {"lr": 1}, "epoch": 3}, "holds no state_dict .*, but optimizer, epoch"),
         ({f"model.{key}": value for key, value in STATE.items() if key != "first.bias"}, "lacks first.bias; it holds|lacks first.bias"),
         ({"encoder.weight": torch.ones(2), "decoder.weight": torch.ones(2)}, "it holds decoder.weight, encoder.weight"),
-        ({"model": TinyNet()}, r"holds pickled code \(conftest.TinyNet\)"),
+        ({"model": torch.nn.Linear(2, 2)}, r"holds pickled code \(torch.nn.modules.linear.Linear\)"),
     ],
 )
 def test_what_was_found_is_named_where_it_does_not_fit(content: Any, sentence: str, tmp_path: pathlib.Path) -> None:
