@@ -75,7 +75,7 @@ def test_a_visitor_has_so_many_jobs_and_all_together_so_many() -> None:
     assert first.state == "stopped" and first.started is None
 
 
-@pytest.mark.parametrize(("visitors_told", "started"), [("5", 4), ("", 8)])
+@pytest.mark.parametrize(("visitors_told", "started"), [("5", 4), ("", 12)])
 def test_one_click_for_many_maps(
     visitors_told: str, started: int, open_app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:

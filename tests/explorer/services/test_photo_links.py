@@ -130,7 +130,7 @@ def test_a_reload_and_the_link_show_the_same_images(open_app: OpenApp) -> None:
     assert not again.exception and not again.warning
     assert names(again) == ["olive.jpg", "navy.jpg"] and again.button_group(key="photo").value == "olive.jpg"
     assert link(again)["mine"] == query["mine"]
-    assert any("Whoever has this page’s link" in caption.value for caption in again.sidebar.caption)
+    assert any("Anyone with this page’s link can open your photographs" in caption.value for caption in again.sidebar.caption)
 
 
 def test_nobody_without_the_link_is_shown_them_and_a_link_shows_nothing_later(open_app: OpenApp) -> None:

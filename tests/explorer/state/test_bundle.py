@@ -123,7 +123,7 @@ def test_maps_and_products_of_a_local_row(
         return replace(found, W=found.W * 0, support=found.support * 0) if layer == "pool5" else found
 
     change_w(rowless)
-    app = open_app(**{**SLIM, "class": "11"})
+    app = open_app(**{**SLIM, "class": "1"})
     finished(app)
     app.button_group(key="also").set_value(["Refined CHIP", "Guided CHIP"]).run()
     assert not app.exception

@@ -101,7 +101,8 @@ def test_link_reopens_classes_and_all_of_them_fit(open_page: OpenApp, lite0: Net
 
 def test_sliders_count_what_the_paper_counts(open_page: OpenApp, lite0: Network, fitted: list[int]) -> None:
     some = fitted[:2]
-    app = open_page(classes=",".join(lite0.classes.synsets[index] for index in some), topk="3")
+    chosen = ",".join(lite0.classes.synsets[index] for index in some)
+    app = open_page(classes=chosen, venn=chosen, topk="3")
     importance = chipcore.load_importance(lite0, "head")
     first, second = (words for words in alternatives(app) if words.startswith("Venn"))
     shared = set(importance.top_channels(some[0], 3)) & set(importance.top_channels(some[1], 3))

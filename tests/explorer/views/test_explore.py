@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_page_tells_one_story(open_app: OpenApp, lite0: Network) -> None:
 def test_every_picture_has_a_text(open_app: OpenApp, lite0: Network, fitted: list[int]) -> None:
     app = open_app(**{"class": str(fitted[0])})
     found = alternatives(app)
-    assert found[0].endswith("as EfficientNet-Lite0 sees it")
+    assert found[0] == "A ginger tabby cat, seen from the front"
     assert len(found) == 1 + len(lite0.layers)
     for layer, alternative in zip(lite0.layers, found[1:], strict=True):
         assert lite0.classes.labels[fitted[0]] in alternative
@@ -113,7 +114,7 @@ def test_captions_give_support_and_held_out_r2(open_app: OpenApp, lite0: Network
         importance = chipcore.load_importance(lite0, layer.name)
         assert f"{int(importance.support[target]):,} with a weight" in card
         r2 = float(importance.r2[target])
-        assert (f"held-out R² {r2:.2f}" if r2 == r2 else "R² not measured") in card
+        assert ("held-out R² " + f"{r2:.2f}".replace("-", "−") if r2 == r2 else "R² not measured") in card
 
 
 def test_classes_are_the_predictions_then_the_alphabet(open_app: OpenApp, lite0: Network) -> None:
@@ -134,13 +135,15 @@ def test_classes_are_the_predictions_then_the_alphabet(open_app: OpenApp, lite0:
 
 
 def test_class_changes_every_map_and_costs_no_pass(
-    open_app: OpenApp, lite0: Network, fitted: list[int], passes: list[int],
+    open_app: OpenApp, lite0: Network, passes: list[int],
 ) -> None:  # fmt: skip
-    app = open_app(**{"class": str(fitted[0])})
+    first, second = top(lite0, "cat")[:2]  # of what is not there, maps may be blank, and so alike
+    passes.clear()
+    app = open_app(**{"class": str(first)})
     before = maps_of(app)
     assert len(before) == len(lite0.layers)
     assert passes == [1]
-    choose_class(app, fitted[len(fitted) // 2])
+    choose_class(app, second)
     assert not app.exception
     assert all(old != new for old, new in zip(before, maps_of(app), strict=True))
     assert passes == [1], "another class must reuse the features"
@@ -290,6 +293,7 @@ def test_layer_without_w_says_how_to_fit_it(open_app: OpenApp, change_w: ChangeW
 def test_blank_map_says_why(open_app: OpenApp, change_w: ChangeW, fitted: list[int], fill: float, said: str) -> None:
     def blank(importance: Importance, layer: str) -> Importance:
         if layer == "head":  # after a ReLU6: with one weight below 0 for all channels there is no positive part
+            importance = replace(importance, contrast_W=None)
             importance.W[fitted[0]] = fill
         return importance
 
@@ -310,7 +314,7 @@ def sections(app: AppTest) -> str:
 def test_channels_are_added_one_by_one(open_app: OpenApp, lite0: Network) -> None:
     target = top(lite0, "cat")[0]
     app = open_app(added="1")
-    row = chipcore.load_importance(lite0, "head").W[target]
+    row = chipcore.load_importance(lite0, "head").row(target)
     features = lite0.forward_prefix(lite0.input(gallery.image("cat").open())).features[lite0.layer("head").path][0]
     shares = row * features.mean((1, 2))
     order = shares.argsort(descending=True)
@@ -363,7 +367,7 @@ def test_a_channel_of_another_layer_is_not_kept(open_app: OpenApp) -> None:
 def test_closed_channels_move_the_predictions(open_app: OpenApp, lite0: Network) -> None:
     app = open_app(look="Close channels", layer="head", many="50")
     target, path = top(lite0, "cat")[0], lite0.layer("head").path
-    row = chipcore.load_importance(lite0, "head").W[target]
+    row = chipcore.load_importance(lite0, "head").row(target)
     known = lite0.forward_prefix(lite0.input(gallery.image("cat").open()))
     pooled = known.features[path][0].mean((1, 2))
     pooled[row.argsort(descending=True)[:50]] = 0
