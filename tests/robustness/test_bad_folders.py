@@ -66,7 +66,9 @@ def test_one_image_is_fitted_and_has_no_r2(zebras: Path, tmp_path: Path, capsys:
     assert main([*fitting(one, out=tmp_path / "w"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["photographs"] == 1 and result["layers"][0]["rows"] >= 1
-    assert result["layers"][0]["median_r2"] is None and result["layers"][0]["rows"] == 14, "every class has a row from the sums of all images"
+    assert result["layers"][0]["median_r2"] is None and result["layers"][0]["rows"] == 14, (
+        "every class has a row from the sums of all images"
+    )
 
 
 def test_what_cannot_be_read_is_skipped_counted_and_listed_at_the_end(
