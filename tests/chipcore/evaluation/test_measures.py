@@ -83,7 +83,7 @@ def test_the_limit_draws_over_the_whole_set(colors: Network, ilsvrc_folder: Path
     assert localization.evaluate(panel, opened(ilsvrc_folder, colors), limit=2).images == 2
 
 
-def test_unknown_names_are_refused(colors: Network, rivals: None, tmp_path: Path) -> None:
+def test_unknown_names_are_refused(colors: Network, rivals: None, ilsvrc_folder: Path, tmp_path: Path) -> None:
     folder = save_w(colors, tmp_path / "w")
     with pytest.raises(UnknownName, match="no method"):
         MethodSet.of(colors, ["colours"], ["chop"], folder)
@@ -93,7 +93,7 @@ def test_unknown_names_are_refused(colors: Network, rivals: None, tmp_path: Path
         MethodSet.of(colors, ["colours", "relu"], ["gradcam"], folder)
     nameless = color_network(synsets=())
     with pytest.raises(DataError, match="synsets"):
-        opened(tmp_path, nameless)
+        opened(ilsvrc_folder, nameless)
 
 
 # --- masks ------------------------------------------------------------------------------------------------
